@@ -1,0 +1,234 @@
+//! What clients and the supervisor exchange on the control socket: HTTP with JSON, below `/v1`.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `POST /v1/messages` a [`Submit`] line, `\n`, then the message as it is | [`Submitted`] |
+//! | `GET /v1/messages?`[`Filter`] | [`MessageSummary`] values, one JSON document a line |
+//! | `GET /v1/messages/ID` | [`MessageDetail`] |
+//! | `GET /v1/messages/ID/content` | the message as it is |
+//! | `POST /v1/messages/do` a [`QueueCommand`] | [`QueueDone`] |
+//! | `GET /v1/status` | [`crate::status::StatusTable`] |
+//! | `GET /v1/status/watch` | the table again after each change, one JSON document a line |
+//! | `POST /v1/flush` a [`FlushCommand`] | [`FlushProgress`] values, one a line, until it is done |
+//! | `POST /v1/providers/NAME/do` a [`ProviderCommand`] | `{}` |
+//!
+//! Every refusal is an [`ApiError`] with a fitting HTTP status.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::MessageId;
+use crate::message::{Envelope, Notify};
+use crate::outcome::Reply;
+
+/// The first line of a submission on the control socket, and of a file in the pick-up folder; the message follows behind `\n`.
+///
+/// The message has LF or CRLF line ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Submit {
+    /// For whom.
+    pub envelope: Envelope,
+}
+
+/// A submission was accepted: it is on disk, synced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Submitted {
+    /// Its number in the queue.
+    pub id: MessageId,
+}
+
+/// Why a request was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiError {
+    /// A sentence for a person: what, where and what to do.
+    pub error: String,
+    /// Whether trying again later can help.
+    pub temporary: bool,
+}
+
+/// In which state a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MessageState {
+    /// Waits for its provider.
+    Ready,
+    /// In the hands of a worker.
+    InFlight,
+    /// Waits for a later attempt.
+    Deferred,
+    /// Held by a person.
+    Held,
+    /// Set aside after it was in flight in workers that died, or because it is damaged.
+    Quarantined,
+}
+
+/// Where a recipient stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RecipientState {
+    /// Not settled.
+    Pending,
+    /// Delivered or relayed.
+    Sent,
+    /// Failed for good.
+    Failed,
+}
+
+/// Which messages; all given conditions hold together. No condition means every message.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Filter {
+    /// These numbers, separated by commas.
+    pub ids: Option<String>,
+    /// An unsettled recipient was last routed to, or waits for, this provider.
+    pub provider: Option<String>,
+    /// A recipient contains this text, case ignored.
+    pub to: Option<String>,
+    /// The sender contains this text, case ignored; `<>` is the null sender.
+    pub from: Option<String>,
+    /// In this state.
+    pub state: Option<MessageState>,
+    /// Submitted longer ago than so many seconds.
+    pub older_s: Option<u64>,
+    /// At most so many messages, oldest first.
+    pub limit: Option<u64>,
+}
+
+/// One line of a queue listing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageSummary {
+    /// Its number.
+    pub id: MessageId,
+    /// In which state.
+    pub state: MessageState,
+    /// Why it waits; empty if it does not.
+    pub why: String,
+    /// Return path; empty is the null sender.
+    pub sender: String,
+    /// Unsettled recipients first; at most 10.
+    pub recipients: Vec<String>,
+    /// How many recipients are not settled.
+    pub pending: u64,
+    /// Bytes of the content.
+    pub size: u64,
+    /// When it was accepted, milliseconds since 1970.
+    pub submitted_ms: i64,
+    /// When the next attempt is due, milliseconds since 1970.
+    pub next_try_ms: Option<i64>,
+    /// Attempts made so far.
+    pub attempts: u32,
+}
+
+/// One recipient of a [`MessageDetail`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecipientDetail {
+    /// Where to.
+    pub address: String,
+    /// Where it stands.
+    pub state: RecipientState,
+    /// Attempts made so far.
+    pub attempts: u32,
+    /// When the next attempt is due, milliseconds since 1970.
+    pub next_try_ms: Option<i64>,
+    /// The provider that serves it now, or served it last.
+    pub provider: Option<String>,
+    /// The last word about it.
+    pub reply: Option<Reply>,
+    /// Which reports its sender wants.
+    pub notify: Option<Notify>,
+}
+
+/// Everything about one message but its content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageDetail {
+    /// As in the listing.
+    #[serde(flatten)]
+    pub summary: MessageSummary,
+    /// The sender's envelope identifier.
+    pub envid: Option<String>,
+    /// Who handed it over: a user id, a provider.
+    pub origin: String,
+    /// Each recipient.
+    pub recipient_details: Vec<RecipientDetail>,
+}
+
+/// What to do with messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QueueAction {
+    /// Do not deliver until released.
+    Hold,
+    /// Deliver again.
+    Release,
+    /// Try now, whatever the schedule says.
+    Retry,
+    /// Forget, without a report.
+    Delete,
+    /// Stop what is under way and give up on recipients not served yet, without a report.
+    Cancel,
+}
+
+/// An action on the messages of a filter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueueCommand {
+    /// What to do.
+    pub action: QueueAction,
+    /// With which messages.
+    pub filter: Filter,
+}
+
+/// How an action went.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueDone {
+    /// Messages it was done to.
+    pub done: u64,
+    /// Messages that it does not apply to, with the reason: `12: is in flight; try again, or cancel it`.
+    pub refused: Vec<String>,
+}
+
+/// Work a queue off now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlushCommand {
+    /// Of one provider; of all without it.
+    #[serde(default)]
+    pub provider: Option<String>,
+}
+
+/// How far a flush is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlushProgress {
+    /// Messages that were waiting when it began.
+    pub total: u64,
+    /// Of these, attempted since.
+    pub attempted: u64,
+    /// Of these attempted, recipients settled well.
+    pub sent: u64,
+    /// Recipients failed or deferred.
+    pub not_sent: u64,
+    /// Whether every one of them was attempted, or cannot be.
+    pub done: bool,
+    /// What it waits for, if nothing moves.
+    pub why: String,
+}
+
+/// What to do with a provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProviderAction {
+    /// Log its worker off and start another; also lifts a bar.
+    Restart,
+    /// Let it finish what it has and give it nothing more.
+    Pause,
+    /// Go on after a pause.
+    Resume,
+}
+
+/// An action on a provider.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProviderCommand {
+    /// What to do.
+    pub action: ProviderAction,
+}

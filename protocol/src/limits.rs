@@ -1,0 +1,52 @@
+//! Every limit of the protocol, in one place.
+
+/// Bytes of one packet on the channel between supervisor and worker. Beyond about 208 KiB ipc-channel would fragment a packet over
+/// a second socket and read it in blocking mode; 64 KiB is also where a packet is cheapest per byte.
+pub const FRAME_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of one encoded message, after its frames are put together again.
+pub const ENCODED_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of a message body that travels and is stored inline. Larger bodies go in chunks and are stored as files.
+pub const BODY_INLINE_BYTES_MAX: usize = 128 * 1024;
+
+/// Bytes of one chunk of a larger body.
+pub const BODY_CHUNK_BYTES_MAX: usize = 60 * 1024;
+
+/// Chunks of one body that may be on their way in before the worker has to wait for the supervisor.
+pub const UPLOAD_CHUNKS_UNACKNOWLEDGED_MAX: u32 = 8;
+
+/// Recipients of one message.
+pub const RECIPIENTS_MAX: usize = 1000;
+
+/// Bytes of an address without its type. RFC 5321 4.5.3.1 gives 64 for the local part, 255 for the domain and 1 for the `@`;
+/// source routes and quoting make longer ones legal, so this is generous.
+pub const ADDRESS_BYTES_MAX: usize = 512;
+
+/// Bytes of the letters of an address type such as `SMTP`.
+pub const ADDRESS_TYPE_BYTES_MAX: usize = 16;
+
+/// Bytes of a remote's reply that are kept.
+pub const REPLY_BYTES_MAX: usize = 2048;
+
+/// Bytes of one text in a status row.
+pub const ROW_TEXT_BYTES_MAX: usize = 256;
+
+/// Bytes of an ENVID (RFC 3461 4.4) or ORCPT (4.2) parameter.
+pub const DSN_PARAMETER_BYTES_MAX: usize = 512;
+
+/// Deliveries that a worker may have in flight at once, whatever it asks for.
+pub const CREDIT_MAX: u32 = 1000;
+
+/// Bytes of the one-line JSON envelope in front of a message on the control socket or in the pick-up folder.
+pub const ENVELOPE_LINE_BYTES_MAX: usize = 768 * 1024;
+
+/// Claims that one provider may make.
+pub const CLAIMS_MAX: usize = 10_000;
+
+const _: () = assert!(BODY_CHUNK_BYTES_MAX + 1024 < FRAME_BYTES_MAX, "a chunk fits into one frame");
+const _: () = assert!(BODY_INLINE_BYTES_MAX < ENCODED_BYTES_MAX / 4, "an inline body leaves room for its envelope");
+const _: () = assert!(
+    RECIPIENTS_MAX * (ADDRESS_BYTES_MAX + 64) < ENVELOPE_LINE_BYTES_MAX,
+    "every legal list of recipients fits into an envelope line"
+);

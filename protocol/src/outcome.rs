@@ -1,0 +1,141 @@
+//! What became of a delivery, per recipient and per message.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::REPLY_BYTES_MAX;
+
+/// Where a reply came from: what tells a refusal from a broken line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// The remote said it; the text is verbatim.
+    Remote,
+    /// This machine decided it (an address that cannot be served, a program's exit code, a full disk).
+    Local,
+    /// No connection could be made.
+    Connect,
+    /// The connection was lost in the middle.
+    Lost,
+    /// The remote stopped answering.
+    Stalled,
+}
+
+/// The last word about a recipient.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    /// Where it came from.
+    pub cause: Cause,
+    /// The three-digit code of SMTP, 0 if there is none.
+    pub code: u16,
+    /// The enhanced status code (RFC 3463), such as `5.1.1`; empty if the remote gave none.
+    pub enhanced: String,
+    /// The remote's text verbatim, lines joined by `\n`; or what this machine found. Without the codes.
+    pub text: String,
+    /// Who said it: a host name or address, a program, a path; empty if nobody.
+    pub remote: String,
+}
+
+impl Reply {
+    /// A reply of this machine.
+    #[must_use]
+    pub fn local(code: u16, enhanced: &str, text: impl Into<String>) -> Self {
+        Self { cause: Cause::Local, code, enhanced: enhanced.to_owned(), text: text.into(), remote: String::new() }
+    }
+
+    /// Cuts over-long texts, for a reply that comes from outside.
+    #[must_use]
+    pub fn capped(mut self) -> Self {
+        for text in [&mut self.enhanced, &mut self.text, &mut self.remote] {
+            let end = text.floor_char_boundary(REPLY_BYTES_MAX);
+            text.truncate(end);
+        }
+        self
+    }
+}
+
+impl fmt::Display for Reply {
+    /// As in a log line: `550 5.1.1 no such user (mx.example)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.code != 0 {
+            write!(f, "{} ", self.code)?;
+        }
+        if !self.enhanced.is_empty() {
+            write!(f, "{} ", self.enhanced)?;
+        }
+        f.write_str(&self.text.replace('\n', " / "))?;
+        if !self.remote.is_empty() {
+            write!(f, " ({})", self.remote)?;
+        }
+        Ok(())
+    }
+}
+
+/// What became of one recipient in one attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// It is where it belongs: nobody forwards it further.
+    Delivered(Reply),
+    /// A next hop took it.
+    Relayed {
+        /// What the next hop said.
+        reply: Reply,
+        /// Whether the next hop also took over the duty to report (it offers DSN, RFC 3461 5.2.1).
+        reports: bool,
+    },
+    /// It can never be delivered.
+    Failed(Reply),
+    /// Not now; later perhaps.
+    Deferred(Reply),
+}
+
+impl Outcome {
+    /// The reply inside.
+    #[must_use]
+    pub fn reply(&self) -> &Reply {
+        match self {
+            Self::Delivered(reply) | Self::Relayed { reply, .. } | Self::Failed(reply) | Self::Deferred(reply) => reply,
+        }
+    }
+
+    /// Whether this settles the recipient (PR_RESPONSIBILITY becomes TRUE).
+    #[must_use]
+    pub fn settles(&self) -> bool {
+        match self {
+            Self::Delivered(_) | Self::Relayed { .. } | Self::Failed(_) => true,
+            Self::Deferred(_) => false,
+        }
+    }
+
+    /// The same outcome with its texts cut to what is kept.
+    #[must_use]
+    pub fn capped(self) -> Self {
+        match self {
+            Self::Delivered(reply) => Self::Delivered(reply.capped()),
+            Self::Relayed { reply, reports } => Self::Relayed { reply: reply.capped(), reports },
+            Self::Failed(reply) => Self::Failed(reply.capped()),
+            Self::Deferred(reply) => Self::Deferred(reply.capped()),
+        }
+    }
+}
+
+/// How a provider ends `submit_message` (IXPLogon::SubmitMessage).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SubmitResult {
+    /// The provider is through with the message; what it did not settle is offered again (S_OK).
+    Done,
+    /// Nothing was done; offer it again a little later (MAPI_E_BUSY, 0x8004010B).
+    Busy,
+    /// Nothing was done; it is for another provider (MAPI_E_NOT_ME, 0x80040502).
+    NotMe,
+    /// Offer what is left after so many milliseconds (MAPI_E_WAIT, 0x80040500).
+    Wait {
+        /// Milliseconds.
+        after_ms: u64,
+    },
+    /// Stopped for a cancellation; what was not settled stays as it was (MAPI_E_USER_CANCEL, 0x80040113).
+    Cancelled,
+    /// The whole delivery failed for now, for one reason (any other error; MAPI_E_NETWORK_ERROR, 0x80040115).
+    Error(Reply),
+}

@@ -1,0 +1,355 @@
+//! Reading a table of settings so that every mistake is found at once.
+//!
+//! A reader asks for each key by name and type; what is missing takes the default that stands in the call. Mistakes are collected
+//! instead of returned, and at the end every key that nobody asked for is one, with the keys that are allowed. The effective
+//! values are collected too, without secrets, for `spooler check --print`.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use crate::units;
+
+/// One thing that is wrong in the settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mistake {
+    /// Where, as dotted keys below the table: `tls` or `auth.password`.
+    pub key: String,
+    /// What, and what is allowed.
+    pub message: String,
+}
+
+/// One effective setting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Effective {
+    /// The key.
+    pub key: String,
+    /// The value as TOML, or what stands for a secret.
+    pub value: String,
+}
+
+/// What came of reading: the mistakes, and the effective values.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Findings {
+    /// Empty if all is well.
+    pub mistakes: Vec<Mistake>,
+    /// In the order in which they were asked for.
+    pub effective: Vec<Effective>,
+}
+
+/// A table of settings being read.
+#[derive(Debug)]
+pub struct Settings {
+    table: Table,
+    prefix: String,
+    known: Vec<String>,
+    findings: Findings,
+}
+
+impl Settings {
+    /// Starts to read a table.
+    #[must_use]
+    pub fn new(table: Table) -> Self {
+        Self { table, prefix: String::new(), known: Vec::new(), findings: Findings::default() }
+    }
+
+    /// Takes a key that somebody else reads.
+    pub fn ignore(&mut self, key: &str) {
+        let _ = self.take(key);
+    }
+
+    fn take(&mut self, key: &str) -> Option<Value> {
+        self.known.push(key.to_owned());
+        self.table.remove(key)
+    }
+
+    /// Notes a mistake at a key.
+    pub fn mistake(&mut self, key: &str, message: impl Into<String>) {
+        let key = format!("{}{key}", self.prefix);
+        self.findings.mistakes.push(Mistake { key, message: message.into() });
+    }
+
+    fn effective(&mut self, key: &str, value: impl Into<Value>) {
+        let value = value.into().to_string();
+        self.findings.effective.push(Effective { key: format!("{}{key}", self.prefix), value });
+    }
+
+    fn wrong_type(&mut self, key: &str, wanted: &str, found: &Value) {
+        self.mistake(key, format!("must be {wanted}, not {}", found.type_str()));
+    }
+
+    /// A text that may be absent.
+    pub fn optional_string(&mut self, key: &str) -> Option<String> {
+        match self.take(key)? {
+            Value::String(text) => {
+                self.effective(key, text.clone());
+                Some(text)
+            }
+            other => {
+                self.wrong_type(key, "a text in quotes", &other);
+                None
+            }
+        }
+    }
+
+    /// A text.
+    pub fn string(&mut self, key: &str, default: &str) -> String {
+        if !self.table.contains_key(key) {
+            self.effective(key, default);
+        }
+        self.optional_string(key).unwrap_or_else(|| default.to_owned())
+    }
+
+    /// A text that must be there; `what` says what it is, for the mistake.
+    pub fn required_string(&mut self, key: &str, what: &str) -> String {
+        let present = self.table.contains_key(key);
+        match self.optional_string(key) {
+            Some(text) if text.is_empty() => {
+                self.mistake(key, format!("is empty; give {what}"));
+                text
+            }
+            Some(text) => text,
+            None => {
+                if !present {
+                    self.mistake(key, format!("is missing; give {what}"));
+                }
+                String::new()
+            }
+        }
+    }
+
+    /// A text that is never shown.
+    pub fn secret(&mut self, key: &str) -> Option<String> {
+        match self.take(key)? {
+            Value::String(text) => {
+                self.effective(key, "(secret)");
+                Some(text)
+            }
+            other => {
+                self.wrong_type(key, "a text in quotes", &other);
+                None
+            }
+        }
+    }
+
+    /// One of a few words.
+    pub fn choice<T: Clone>(&mut self, key: &str, default: &str, choices: &[(&str, T)]) -> Option<T> {
+        let text = self.string(key, default);
+        let found = choices.iter().find(|(word, _)| *word == text).map(|(_, value)| value.clone());
+        if found.is_none() {
+            let words: Vec<String> = choices.iter().map(|(word, _)| format!("{word:?}")).collect();
+            self.mistake(key, format!("is {text:?}; allowed are {}", words.join(", ")));
+        }
+        found.or_else(|| choices.iter().find(|(word, _)| *word == default).map(|(_, value)| value.clone()))
+    }
+
+    /// A list of texts; one text stands for a list of one.
+    pub fn strings(&mut self, key: &str, default: &[&str]) -> Vec<String> {
+        let default: Vec<String> = default.iter().map(|&text| text.to_owned()).collect();
+        let list = match self.take(key) {
+            None => default,
+            Some(Value::String(text)) => vec![text],
+            Some(Value::Array(values)) => {
+                let mut list = Vec::new();
+                for value in values {
+                    match value {
+                        Value::String(text) => list.push(text),
+                        other => self.wrong_type(key, "a list of texts in quotes", &other),
+                    }
+                }
+                list
+            }
+            Some(other) => {
+                self.wrong_type(key, "a list of texts in quotes", &other);
+                default
+            }
+        };
+        self.effective(key, list.clone());
+        list
+    }
+
+    /// `true` or `false`.
+    pub fn boolean(&mut self, key: &str, default: bool) -> bool {
+        let value = match self.take(key) {
+            None => default,
+            Some(Value::Boolean(value)) => value,
+            Some(other) => {
+                self.wrong_type(key, "true or false", &other);
+                default
+            }
+        };
+        self.effective(key, value);
+        value
+    }
+
+    /// A whole number in a range.
+    pub fn integer(&mut self, key: &str, default: u32, range: std::ops::RangeInclusive<u32>) -> u32 {
+        let value = match self.take(key) {
+            None => default,
+            Some(Value::Integer(value)) => match u32::try_from(value) {
+                Ok(value) if range.contains(&value) => value,
+                _ => {
+                    self.mistake(key, format!("is {value}; allowed is {} to {}", range.start(), range.end()));
+                    default
+                }
+            },
+            Some(other) => {
+                self.wrong_type(key, "a whole number", &other);
+                default
+            }
+        };
+        self.effective(key, i64::from(value));
+        value
+    }
+
+    /// A whole number that may be negative, such as a nice value.
+    pub fn signed(&mut self, key: &str, default: i32, range: std::ops::RangeInclusive<i32>) -> i32 {
+        let value = match self.take(key) {
+            None => default,
+            Some(Value::Integer(value)) => match i32::try_from(value) {
+                Ok(value) if range.contains(&value) => value,
+                _ => {
+                    self.mistake(key, format!("is {value}; allowed is {} to {}", range.start(), range.end()));
+                    default
+                }
+            },
+            Some(other) => {
+                self.wrong_type(key, "a whole number", &other);
+                default
+            }
+        };
+        self.effective(key, i64::from(value));
+        value
+    }
+
+    /// A factor such as 2 or 1.5.
+    pub fn factor(&mut self, key: &str, default: f64, range: std::ops::RangeInclusive<f64>) -> f64 {
+        let found = match self.take(key) {
+            None => Some(default),
+            Some(Value::Float(value)) => Some(value),
+            Some(Value::Integer(value)) => i32::try_from(value).ok().map(f64::from),
+            Some(other) => {
+                self.wrong_type(key, "a number", &other);
+                Some(default)
+            }
+        };
+        let value = found.filter(|value| range.contains(value)).unwrap_or_else(|| {
+            self.mistake(key, format!("is out of range; allowed is {} to {}", range.start(), range.end()));
+            default
+        });
+        self.effective(key, value);
+        value
+    }
+
+    /// A duration such as `"90s"`.
+    pub fn duration(&mut self, key: &str, default: &str, range: std::ops::RangeInclusive<Duration>) -> Duration {
+        let text = self.string(key, default);
+        match units::duration(&text) {
+            Ok(value) if range.contains(&value) => value,
+            Ok(_) => {
+                let (least, most) = (units::show_duration(*range.start()), units::show_duration(*range.end()));
+                self.mistake(key, format!("is {text:?}; allowed is {least} to {most}"));
+                units::duration(default).unwrap_or(*range.start())
+            }
+            Err(error) => {
+                self.mistake(key, error.to_string());
+                units::duration(default).unwrap_or(*range.start())
+            }
+        }
+    }
+
+    /// A size such as `"25M"`, or a number of bytes.
+    pub fn size(&mut self, key: &str, default: &str) -> u64 {
+        let text = match self.table.get(key) {
+            Some(Value::Integer(bytes)) => {
+                let text = bytes.to_string();
+                self.ignore(key);
+                self.effective(key, text.clone());
+                text
+            }
+            _ => self.string(key, default),
+        };
+        match units::size(&text) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.mistake(key, error.to_string());
+                units::size(default).unwrap_or_default()
+            }
+        }
+    }
+
+    /// A table inside this one, read by `read`; an empty one if it is absent. Mistakes in it carry its name.
+    pub fn table<T>(&mut self, key: &str, read: impl FnOnce(&mut Self) -> T) -> T {
+        let table = match self.take(key) {
+            None => Table::new(),
+            Some(Value::Table(table)) => table,
+            Some(other) => {
+                self.wrong_type(key, "a table", &other);
+                Table::new()
+            }
+        };
+        let mut inner = Self::new(table);
+        inner.prefix = format!("{}{key}.", self.prefix);
+        let value = read(&mut inner);
+        let findings = inner.finish();
+        self.findings.mistakes.extend(findings.mistakes);
+        self.findings.effective.extend(findings.effective);
+        value
+    }
+
+    /// A table of texts with free keys, such as an environment.
+    pub fn string_map(&mut self, key: &str) -> Vec<(String, String)> {
+        self.table(key, |inner| {
+            let keys: Vec<String> = inner.table.keys().cloned().collect();
+            keys.into_iter().filter_map(|key| inner.optional_string(&key).map(|value| (key, value))).collect()
+        })
+    }
+
+    /// Whether a key is given.
+    #[must_use]
+    pub fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
+    /// Ends reading: what is left over is a mistake.
+    #[must_use]
+    pub fn finish(mut self) -> Findings {
+        let unknown: Vec<String> = self.table.keys().cloned().collect();
+        for key in unknown {
+            let mut known = self.known.clone();
+            known.sort();
+            known.dedup();
+            self.mistake(&key, format!("is not known here; allowed are {}", known.join(", ")));
+        }
+        self.findings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> Settings {
+        Settings::new(text.parse().unwrap())
+    }
+
+    #[test]
+    fn every_mistake_is_found_at_once() {
+        let mut settings = settings("tls = 'maybe'\nport = 99999\nauth = { user = 1 }\nhots = 'x'\nretry = '5 parsecs'");
+        assert_eq!(settings.choice("tls", "none", &[("none", 0), ("required", 1)]), Some(0));
+        assert_eq!(settings.integer("port", 25, 1..=65535), 25);
+        assert_eq!(settings.table("auth", |auth| auth.optional_string("user")), None);
+        assert_eq!(settings.string("host", "h"), "h");
+        assert_eq!(settings.duration("retry", "1m", Duration::ZERO..=Duration::from_secs(3600)), Duration::from_secs(60));
+        let keys: Vec<String> = settings.finish().mistakes.into_iter().map(|mistake| mistake.key).collect();
+        assert_eq!(keys, ["tls", "port", "auth.user", "retry", "hots"]);
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let mut settings = settings("password = 'sesame'");
+        assert_eq!(settings.secret("password").as_deref(), Some("sesame"));
+        assert!(settings.finish().effective.iter().all(|setting| !setting.value.contains("sesame")));
+    }
+}

@@ -1,0 +1,197 @@
+//! Status rows and the bits of a status code.
+
+use std::ops::{BitOr, BitOrAssign};
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Generation, MessageId};
+
+/// What a provider is doing, with MAPI's bits and values (PR_STATUS_CODE, 0x3E04).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StatusCode(pub u32);
+
+impl StatusCode {
+    /// Operational.
+    pub const AVAILABLE: Self = Self(0x0000_0001);
+    /// Only local data or services can be used.
+    pub const OFFLINE: Self = Self(0x0000_0002);
+    /// In trouble; may be shut down soon.
+    pub const FAILURE: Self = Self(0x0000_0004);
+    /// Can receive.
+    pub const INBOUND_ENABLED: Self = Self(0x0001_0000);
+    /// Is receiving.
+    pub const INBOUND_ACTIVE: Self = Self(0x0002_0000);
+    /// Is emptying its inbound queue.
+    pub const INBOUND_FLUSH: Self = Self(0x0004_0000);
+    /// Can send.
+    pub const OUTBOUND_ENABLED: Self = Self(0x0010_0000);
+    /// Is sending.
+    pub const OUTBOUND_ACTIVE: Self = Self(0x0020_0000);
+    /// Is emptying its outbound queue.
+    pub const OUTBOUND_FLUSH: Self = Self(0x0040_0000);
+
+    /// Whether all bits of `other` are set.
+    #[must_use]
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+impl BitOr for StatusCode {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for StatusCode {
+    fn bitor_assign(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}
+
+/// Where a worker stands in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WorkerState {
+    /// Started, not yet logged on.
+    Starting,
+    /// Logged on.
+    Ready,
+    /// Finishing what it has; nothing new is given to it.
+    Draining,
+    /// Asked to go, or being made to.
+    Stopping,
+    /// Dead; started again after a while.
+    Waiting,
+    /// Dead, and not started again until somebody changes something.
+    Barred,
+    /// Held back by a person.
+    Paused,
+}
+
+/// Whether a worker may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenState {
+    /// Has nothing to do.
+    Idle,
+    /// Could go on and waits for a token.
+    Wanting,
+    /// Holds a token.
+    Running,
+    /// Holds a token that was asked back.
+    Recalled,
+}
+
+/// The row of the supervisor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SupervisorRow {
+    /// The supervisor's process.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
+    /// MAPI's bits.
+    pub code: StatusCode,
+    /// A sentence for a person.
+    pub text: String,
+    /// Seconds since it started.
+    pub up_s: u64,
+    /// Tokens that may be out at once.
+    pub slots: u32,
+    /// Tokens that are out.
+    pub tokens_out: u32,
+    /// Messages on disk.
+    pub queued: u64,
+    /// Of these, waiting for a worker.
+    pub ready: u64,
+    /// Deliveries that workers have in their hands.
+    pub in_flight: u64,
+    /// Messages waiting for a later attempt.
+    pub deferred: u64,
+    /// Messages held by a person.
+    pub held: u64,
+    /// Messages accepted since the start.
+    pub accepted: u64,
+    /// Recipients settled well since the start.
+    pub sent: u64,
+    /// Recipients failed for good since the start.
+    pub failed: u64,
+}
+
+/// The row of one provider.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProviderRow {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its kind.
+    pub kind: String,
+    /// MAPI's bits.
+    pub code: StatusCode,
+    /// Where its worker stands.
+    pub state: WorkerState,
+    /// A sentence for a person: what it does, or why it does not.
+    pub text: String,
+    /// 0 to 100 where the provider says so.
+    pub progress: Option<u8>,
+    /// What it is to the world: relay, folder, listening addresses.
+    pub identity: String,
+    /// The worker's process, if one lives.
+    pub pid: Option<u32>,
+    /// Which incarnation.
+    pub generation: Generation,
+    /// Seconds in this state.
+    pub since_s: u64,
+    /// Whether it may run.
+    pub token: TokenState,
+    /// Deliveries in its hands.
+    pub in_flight: u64,
+    /// Messages ready for it.
+    pub ready: u64,
+    /// Messages waiting for a later attempt through it.
+    pub deferred: u64,
+    /// CPU used in this incarnation, milliseconds.
+    pub cpu_ms: u64,
+    /// CPU used past its slices or without a token, milliseconds.
+    pub overdraft_ms: u64,
+    /// The priority that was read back, such as `nice 10, autogroup 10`.
+    pub priority: String,
+    /// The reason of the critical section that runs, if one does.
+    pub critical: Option<String>,
+    /// Deaths of its worker since the start of the supervisor.
+    pub deaths: u64,
+    /// The last thing that went wrong, verbatim.
+    pub last_error: Option<String>,
+}
+
+/// The row of one message that a worker has in its hands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageRow {
+    /// Which.
+    pub id: MessageId,
+    /// Which provider has it.
+    pub provider: String,
+    /// What is being done.
+    pub phase: String,
+    /// Bytes sent so far.
+    pub bytes: u64,
+    /// Bytes in all.
+    pub size: u64,
+    /// Recipients in this delivery.
+    pub recipients: u32,
+    /// Milliseconds since it was handed over.
+    pub since_ms: u64,
+}
+
+/// The whole table at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusTable {
+    /// The supervisor.
+    pub supervisor: SupervisorRow,
+    /// Providers in the order of the configuration.
+    pub providers: Vec<ProviderRow>,
+    /// Messages in flight, oldest first; at most a few hundred.
+    pub messages: Vec<MessageRow>,
+}
