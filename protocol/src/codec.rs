@@ -135,8 +135,7 @@ mod tests {
             let frames = frames(&message);
             assert!(frames.iter().all(|frame| frame.len() <= FRAME_BYTES_MAX));
             let mut assembler = Assembler::default();
-            let decoded: Vec<FromWorker> =
-                frames.iter().filter_map(|frame| assembler.push(frame).unwrap()).collect();
+            let decoded: Vec<FromWorker> = frames.iter().filter_map(|frame| assembler.push(frame).unwrap()).collect();
             assert_eq!(decoded, vec![message]);
         }
     }

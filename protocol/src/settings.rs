@@ -336,12 +336,16 @@ mod tests {
 
     #[test]
     fn every_mistake_is_found_at_once() {
-        let mut settings = settings("tls = 'maybe'\nport = 99999\nauth = { user = 1 }\nhots = 'x'\nretry = '5 parsecs'");
+        let mut settings =
+            settings("tls = 'maybe'\nport = 99999\nauth = { user = 1 }\nhots = 'x'\nretry = '5 parsecs'");
         assert_eq!(settings.choice("tls", "none", &[("none", 0), ("required", 1)]), Some(0));
         assert_eq!(settings.integer("port", 25, 1..=65535), 25);
         assert_eq!(settings.table("auth", |auth| auth.optional_string("user")), None);
         assert_eq!(settings.string("host", "h"), "h");
-        assert_eq!(settings.duration("retry", "1m", Duration::ZERO..=Duration::from_secs(3600)), Duration::from_secs(60));
+        assert_eq!(
+            settings.duration("retry", "1m", Duration::ZERO..=Duration::from_secs(3600)),
+            Duration::from_secs(60)
+        );
         let keys: Vec<String> = settings.finish().mistakes.into_iter().map(|mistake| mistake.key).collect();
         assert_eq!(keys, ["tls", "port", "auth.user", "retry", "hots"]);
     }

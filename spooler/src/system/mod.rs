@@ -1,4 +1,6 @@
 //! Everything that touches the kernel: system calls, threads, files, sockets. Nothing here decides.
 
+/// The control socket.
+pub mod control;
 /// What is on disk, and how it gets there.
 pub mod store;

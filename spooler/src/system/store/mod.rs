@@ -145,7 +145,9 @@ pub enum StoreError {
         pid: String,
     },
     /// The database was made by a newer version.
-    #[error("The spool {path} has schema version {found}; this program knows up to {known}. Use the newer program, or another spool")]
+    #[error(
+        "The spool {path} has schema version {found}; this program knows up to {known}. Use the newer program, or another spool"
+    )]
     TooNew {
         /// Where.
         path: String,
@@ -155,7 +157,9 @@ pub enum StoreError {
         known: i64,
     },
     /// The database cannot be trusted.
-    #[error("The database {path} is damaged ({why}). Stop here, copy it away, and try `sqlite3 {path} .recover | sqlite3 new.db`")]
+    #[error(
+        "The database {path} is damaged ({why}). Stop here, copy it away, and try `sqlite3 {path} .recover | sqlite3 new.db`"
+    )]
     Damaged {
         /// Where.
         path: String,

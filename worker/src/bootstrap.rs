@@ -1,0 +1,87 @@
+//! The first milliseconds of the process: session, death signal, log, handshake.
+//!
+//! Everything that `Command` could only do by forking the supervisor (`pre_exec`, `uid`) is done here, by the worker itself, so that
+//! the supervisor can start it with `posix_spawn`.
+
+use std::fmt;
+
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::unistd;
+use spooler_protocol::to_worker::ToWorker;
+
+use crate::link::{self, LinkError};
+use crate::provider::{self, UnknownKind};
+use crate::runtime::Ended;
+
+/// Why a worker could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    /// The supervisor cannot be reached.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The supervisor asked for a kind that this program does not have.
+    #[error(transparent)]
+    Kind(#[from] UnknownKind),
+    /// The supervisor left or said something else instead of a welcome.
+    #[error("The supervisor gave no welcome")]
+    NoWelcome,
+    /// The runtime could not be made.
+    #[error("Cannot start the runtime")]
+    Runtime(#[source] std::io::Error),
+}
+
+/// Runs one worker from its first instruction to its last, for the supervisor behind the one-shot server `name`.
+///
+/// # Errors
+/// If it never came to a session.
+pub fn run(name: &str) -> Result<Ended, BootstrapError> {
+    log_to_stderr();
+    die_with_the_supervisor();
+    // A session of its own gives the worker an autogroup of its own, which is what priorities between sessions act on.
+    let _ = unistd::setsid();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(BootstrapError::Runtime)?;
+    runtime.block_on(async {
+        let (link, mut inbox) = link::connect(name)?;
+        let Some(ToWorker::Welcome(welcome)) = inbox.recv().await else {
+            return Err(BootstrapError::NoWelcome);
+        };
+        Ok(provider::run(link, inbox, welcome).await?)
+    })
+}
+
+/// Logs to standard error, which the supervisor reads; a panic is reported there and ends the process.
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SPOOLER_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .without_time()
+        .with_target(false)
+        .init();
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        default(info);
+        // tokio would catch the panic and leave a delivery hanging; a dead worker is noticed at once.
+        std::process::abort();
+    }));
+}
+
+fn die_with_the_supervisor() {
+    if let Err(error) = prctl::set_pdeathsig(Signal::SIGKILL) {
+        tracing::warn!(%error, "no death signal; only the broken channel will end this worker");
+    }
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LoggedOff => "logged off",
+            Self::LogonFailed => "could not log on",
+            Self::SupervisorGone => "lost the supervisor",
+        })
+    }
+}

@@ -1,0 +1,89 @@
+//! One message on its way in.
+
+use bytes::{Bytes, BytesMut};
+use spooler_protocol::from_worker::{Content, FromWorker};
+use spooler_protocol::ids::{AcceptId, MessageId};
+use spooler_protocol::limits::{BODY_CHUNK_BYTES_MAX, BODY_INLINE_BYTES_MAX, UPLOAD_CHUNKS_UNACKNOWLEDGED_MAX};
+use spooler_protocol::message::Envelope;
+use spooler_protocol::to_worker::Refusal;
+
+use crate::support::Support;
+
+/// One message on its way in (what IXPLogon::StartMessage fills). Small ones travel with their envelope; a large one is on the
+/// supervisor's disk, chunk by chunk, before it is accepted. Dropping it drops the message.
+#[derive(Debug)]
+pub struct Inbound {
+    support: Support,
+    accept: AcceptId,
+    buffer: BytesMut,
+    uploaded: u64,
+    unacknowledged: u32,
+}
+
+impl Inbound {
+    pub(crate) fn new(support: Support, accept: AcceptId) -> Self {
+        Self { support, accept, buffer: BytesMut::new(), uploaded: 0, unacknowledged: 0 }
+    }
+
+    /// Bytes so far.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.uploaded + self.buffer.len() as u64
+    }
+
+    /// Adds to the content.
+    ///
+    /// # Errors
+    /// If the supervisor refused a chunk (disk full, too large): the message is refused as a whole then.
+    pub async fn write(&mut self, data: &[u8]) -> Result<(), Refusal> {
+        self.buffer.extend_from_slice(data);
+        if self.uploaded == 0 && self.buffer.len() <= BODY_INLINE_BYTES_MAX {
+            return Ok(());
+        }
+        while self.buffer.len() >= BODY_CHUNK_BYTES_MAX {
+            let chunk = self.buffer.split_to(BODY_CHUNK_BYTES_MAX).freeze();
+            self.upload(chunk).await?;
+        }
+        Ok(())
+    }
+
+    async fn upload(&mut self, chunk: Bytes) -> Result<(), Refusal> {
+        while self.unacknowledged >= UPLOAD_CHUNKS_UNACKNOWLEDGED_MAX {
+            self.support.upload_credit(self.accept).await?;
+            self.unacknowledged -= 1;
+        }
+        self.unacknowledged += 1;
+        self.uploaded += chunk.len() as u64;
+        self.support.send(&FromWorker::Upload { accept: self.accept, data: chunk });
+        Ok(())
+    }
+
+    /// Hands the message over. When this returns `Ok` it is on disk, synced.
+    ///
+    /// # Errors
+    /// The supervisor's refusal; nothing of the message is kept then.
+    pub async fn accept(mut self, envelope: Envelope) -> Result<MessageId, Refusal> {
+        let content = if self.uploaded == 0 {
+            Content::Inline(self.buffer.split().freeze())
+        } else {
+            let rest = self.buffer.split().freeze();
+            if !rest.is_empty() {
+                self.upload(rest).await?;
+            }
+            Content::Uploaded { size: self.uploaded }
+        };
+        let accept = self.accept;
+        let answer = self.support.accepted(accept, FromWorker::Accept { accept, envelope, content });
+        self.uploaded = 0; // handed over: nothing to abandon
+        answer.await
+    }
+}
+
+impl Drop for Inbound {
+    fn drop(&mut self) {
+        self.support.forget_upload(self.accept);
+        if self.uploaded > 0 {
+            self.support.send(&FromWorker::UploadAbandoned { accept: self.accept });
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The built-in providers, by kind.
+
+use spooler_protocol::settings::{Findings, Settings};
+use spooler_protocol::to_worker::{ToWorker, Welcome};
+use tokio::sync::mpsc;
+
+use crate::contract::Provider;
+use crate::link::LinkSender;
+use crate::runtime::{self, Ended};
+
+/// Writes messages into maildirs.
+pub mod maildir;
+/// Runs a program per message.
+pub mod pipe;
+/// Sends messages by SMTP or LMTP.
+pub mod smtp;
+/// Receives messages by SMTP.
+pub mod smtp_in;
+
+/// A kind that this program does not have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("There is no provider kind {0:?}; allowed are {kinds}", kinds = KINDS.join(", "))]
+pub struct UnknownKind(pub String);
+
+/// The kinds that [`run`] and [`check`] know.
+pub const KINDS: &[&str] = &["maildir", "pipe", "smtp", "smtp-in"];
+
+macro_rules! with_kind {
+    ($kind:expr, $call:ident $args:tt) => {
+        match $kind {
+            "maildir" => Ok($call!(maildir::Maildir, $args)),
+            "pipe" => Ok($call!(pipe::Pipe, $args)),
+            "smtp" => Ok($call!(smtp::Smtp, $args)),
+            "smtp-in" => Ok($call!(smtp_in::SmtpIn, $args)),
+            other => Err(UnknownKind(other.to_owned())),
+        }
+    };
+}
+
+/// Runs the session of the provider that the welcome names.
+///
+/// # Errors
+/// If there is no such kind.
+pub async fn run(
+    link: LinkSender,
+    inbox: mpsc::UnboundedReceiver<ToWorker>,
+    welcome: Welcome,
+) -> Result<Ended, UnknownKind> {
+    macro_rules! run_kind {
+        ($provider:ty, ()) => {
+            runtime::run::<$provider>(link, inbox, welcome).await
+        };
+    }
+    let kind = welcome.kind.clone();
+    with_kind!(kind.as_str(), run_kind())
+}
+
+/// Reads the settings of a kind and does nothing else.
+///
+/// # Errors
+/// If there is no such kind.
+pub fn check(kind: &str, mut settings: Settings) -> Result<Findings, UnknownKind> {
+    macro_rules! check_kind {
+        ($provider:ty, ()) => {{
+            let _ = <$provider as Provider>::settings(&mut settings);
+            settings.finish()
+        }};
+    }
+    with_kind!(kind, check_kind())
+}
