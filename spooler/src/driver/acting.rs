@@ -1,0 +1,156 @@
+//! Does what the supervisor wants done.
+
+use std::ops::ControlFlow;
+
+use spooler_protocol::ids::MessageId;
+use spooler_protocol::to_worker::{Refusal, ToWorker};
+
+use super::{Driver, Worker};
+use crate::record::Scanned;
+use crate::supervisor::event::{Action, Event, Loudness, Ticket, UploadKey, WorkerId, WorkerNews};
+use crate::system::mailbox::{Letter, inbox};
+use crate::system::store::{self, StoreError};
+use crate::system::worker_link::LinkError;
+use crate::system::worker_process::WorkerProcess;
+use crate::system::priority;
+
+/// Messages in one event of a scan.
+const SCAN_BATCH: usize = 500;
+
+impl Driver {
+    pub(super) fn act_all(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            self.act(action);
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Spawn(worker) => self.spawn(worker),
+            Action::Term(worker) => {
+                if let Some(known) = self.workers.get(&worker) {
+                    known.process.terminate();
+                }
+            }
+            Action::Kill(worker) => self.kill(worker),
+            Action::Send(worker, word) => self.say(worker, word),
+            Action::Submit(order) => self.submit(order),
+            Action::Forget(delivery) => {
+                self.flights.remove(&delivery);
+            }
+            Action::SetPriority(worker, level) => {
+                let Some(pid) = self.workers.get(&worker).map(|known| known.process.pid) else { return };
+                let reached = priority::set(pid, level);
+                self.hear(Event::Worker(worker, WorkerNews::Priority(level, reached)));
+            }
+            Action::Commit(ticket, unit) => {
+                self.fresh.note(&unit);
+                self.equipment.writer.submit(store::Ticket(ticket.0), unit);
+            }
+            Action::FinishUpload(ticket, key, id) => self.finish_upload(ticket, key, id),
+            Action::AbandonUpload(key) => self.equipment.uploads.abandon(key.0),
+            Action::Scan(up_to) => self.scan(up_to),
+            Action::Lookup(id) => self.look_up(id),
+            Action::Report(order) => self.report(order),
+            Action::Answer(ask_id, answer) => {
+                if let Some(question) = self.questions.remove(&ask_id) {
+                    question.answer(answer);
+                }
+            }
+            Action::Log(Loudness::Info, text) => tracing::info!("{text}"),
+            Action::Log(Loudness::Warn, text) => tracing::warn!("{text}"),
+            Action::Exit => self.done = true,
+        }
+    }
+
+    fn spawn(&mut self, worker: WorkerId) {
+        let name = self.supervisor.provider_name(worker.provider).to_owned();
+        let mailbox = self.equipment.mailbox.clone();
+        let (writer, reader) = inbox(worker, mailbox.clone());
+        let hello_to = mailbox.clone();
+        let greeted = move |greeted: Result<crate::system::worker_link::Greeted, String>| {
+            let link = greeted.and_then(|greeted| greeted.link(writer));
+            hello_to.put(Letter::Hello(worker, link));
+        };
+        let started = WorkerProcess::start(&self.program, worker, &name, &mailbox, greeted);
+        self.names.insert(worker.provider, name);
+        match started {
+            Ok(process) => {
+                self.workers.insert(worker, Worker { process, inbox: reader, link: None, ended: None });
+            }
+            Err(why) => self.hear(Event::Worker(worker, WorkerNews::StartFailed(why))),
+        }
+    }
+
+    pub(super) fn kill(&mut self, worker: WorkerId) {
+        if let Some(known) = self.workers.get(&worker) {
+            known.process.kill();
+        }
+    }
+
+    pub(super) fn say(&mut self, worker: WorkerId, word: ToWorker) {
+        let Some(link) = self.workers.get(&worker).and_then(|known| known.link.as_ref()) else { return };
+        match link.say(word) {
+            Ok(()) | Err(LinkError::Closed) => {}
+            Err(error @ LinkError::Full) => {
+                self.hear(Event::Worker(worker, WorkerNews::Garbled(error.to_string())));
+            }
+        }
+    }
+
+    fn finish_upload(&mut self, ticket: Ticket, key: UploadKey, id: MessageId) {
+        let mailbox = self.equipment.mailbox.clone();
+        let done = move |result: Result<u64, StoreError>| {
+            let result = result.map_err(|error| refusal(&error));
+            mailbox.put(Letter::Event(Event::UploadFinished(ticket, result)));
+        };
+        self.equipment.uploads.finish(key.0, id, Box::new(done));
+    }
+
+    /// Reads all messages up to a number, in batches so that neither memory nor the loop is filled.
+    fn scan(&self, up_to: MessageId) {
+        let mailbox = self.equipment.mailbox.clone();
+        self.equipment.readers.run(Box::new(move |reader| {
+            let mut batch = Vec::with_capacity(SCAN_BATCH);
+            let result = reader.scan(&mut |scanned| {
+                let id = match &scanned {
+                    Scanned::Message(message) => message.id,
+                    Scanned::Damaged { id, .. } => *id,
+                };
+                if id > up_to {
+                    return ControlFlow::Break(());
+                }
+                batch.push(scanned);
+                if batch.len() >= SCAN_BATCH {
+                    mailbox.put(Letter::Event(Event::Scanned(std::mem::take(&mut batch))));
+                }
+                ControlFlow::Continue(())
+            });
+            mailbox.put(Letter::Event(Event::Scanned(batch)));
+            mailbox.put(Letter::Event(Event::ScanEnded(result.map_err(|error| error.to_string()))));
+        }));
+    }
+
+    fn look_up(&self, id: MessageId) {
+        let mailbox = self.equipment.mailbox.clone();
+        self.equipment.readers.run(Box::new(move |reader| match reader.get(id) {
+            Ok(found) => mailbox.put(Letter::Event(Event::Scanned(found.into_iter().collect()))),
+            Err(error) => tracing::error!("message {id} cannot be read: {error}"),
+        }));
+    }
+}
+
+/// What a sender is told when the store cannot keep a message.
+pub(super) fn refusal(error: &StoreError) -> Refusal {
+    let enhanced = if matches!(error, StoreError::Full { .. }) { "4.3.1" } else { "4.3.0" };
+    Refusal { temporary: true, enhanced: enhanced.to_owned(), text: error.to_string() }
+}
+
+/// What the store's writer reports, as an event.
+#[must_use]
+pub fn committed(report: Vec<(store::Ticket, Result<(), StoreError>)>) -> Letter {
+    let event = |(ticket, result): (store::Ticket, Result<(), StoreError>)| {
+        Event::Committed(Ticket(ticket.0), result.map_err(|error| refusal(&error)))
+    };
+    Letter::Events(report.into_iter().map(event).collect())
+}

@@ -1,0 +1,144 @@
+//! Content between workers and the store. None of it passes through the supervisor.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use spooler_protocol::ids::{AcceptId, DeliveryId, MessageId, RequestId};
+use spooler_protocol::limits::{BODY_CHUNK_BYTES_MAX, BODY_INLINE_BYTES_MAX};
+use spooler_protocol::message::Envelope;
+use spooler_protocol::to_worker::{Submission, ToWorker};
+
+use super::Driver;
+use super::acting::refusal;
+use crate::record::{Change, Scanned, StoredContent};
+use crate::supervisor::event::{Event, SubmitOrder, UploadKey, WorkerId};
+use crate::system::mailbox::Letter;
+use crate::system::store::{StoreError, StoreReader};
+
+/// Bytes of messages just accepted that are kept in memory, because they will be delivered in a moment.
+const FRESH_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Messages just accepted.
+#[derive(Default)]
+pub(super) struct Fresh {
+    messages: HashMap<MessageId, Arc<(Envelope, Bytes)>>,
+    order: VecDeque<(MessageId, usize)>,
+    bytes: usize,
+}
+
+impl Fresh {
+    /// Follows what goes to disk: keeps what comes in, forgets what goes.
+    pub(super) fn note(&mut self, unit: &[Change]) {
+        for change in unit {
+            match change {
+                Change::Accept(message) => {
+                    if let StoredContent::Inline(content) = &message.content {
+                        let bytes = content.len() + 256 * message.envelope.recipients.len();
+                        let kept = Arc::new((message.envelope.clone(), content.clone()));
+                        self.messages.insert(message.id, kept);
+                        self.order.push_back((message.id, bytes));
+                        self.bytes += bytes;
+                    }
+                }
+                Change::Remove { id } => {
+                    self.messages.remove(id);
+                }
+                Change::Recipients { .. } | Change::State { .. } | Change::Marks { .. } => {}
+            }
+        }
+        while self.bytes > FRESH_BYTES_MAX || self.order.front().is_some_and(|(id, _)| !self.messages.contains_key(id)) {
+            let Some((id, bytes)) = self.order.pop_front() else { break };
+            self.bytes -= bytes;
+            self.messages.remove(&id);
+        }
+    }
+}
+
+impl Driver {
+    /// Hands a delivery to a worker: from memory if it is fresh, else by way of a reader's thread.
+    pub(super) fn submit(&mut self, order: SubmitOrder) {
+        self.flights.insert(order.delivery, (order.worker, order.id));
+        if let Some(fresh) = self.fresh.messages.get(&order.id) {
+            let (envelope, content) = fresh.as_ref();
+            let size = content.len() as u64;
+            let submission = submission(&order, envelope, size, Some(content.clone()));
+            self.say(order.worker, ToWorker::Submit(Box::new(submission)));
+            return;
+        }
+        let Some(link) = self.workers.get(&order.worker).and_then(|known| known.link.as_ref()) else { return };
+        let (link, mailbox) = (link.share(), self.equipment.mailbox.clone());
+        self.equipment.readers.run(Box::new(move |reader| match load(reader, &order) {
+            // If its outbox is full the worker does not read, which the loop finds out by itself.
+            Ok(submission) => drop(link.say(ToWorker::Submit(Box::new(submission)))),
+            Err(why) => mailbox.put(Letter::Event(Event::Unreadable(order.delivery, why))),
+        }));
+    }
+
+    /// A worker asks for a piece of a body; it gets pieces of what it has in its hands and of nothing else.
+    pub(super) fn read_body(&mut self, worker: WorkerId, request: RequestId, delivery: DeliveryId, offset: u64) {
+        let message = self.flights.get(&delivery).filter(|(of, _)| *of == worker).map(|(_, id)| *id);
+        let Some(id) = message else {
+            let data = Err("the delivery is not in this worker's hands".to_owned());
+            self.say(worker, ToWorker::Body { request, data });
+            return;
+        };
+        let Some(link) = self.workers.get(&worker).and_then(|known| known.link.as_ref()) else { return };
+        let link = link.share();
+        self.equipment.readers.run(Box::new(move |reader| {
+            let data = reader.content(id, offset, BODY_CHUNK_BYTES_MAX).map_err(|error| error.to_string());
+            drop(link.say(ToWorker::Body { request, data }));
+        }));
+    }
+
+    pub(super) fn upload_key(&mut self, worker: WorkerId, accept: AcceptId) -> UploadKey {
+        *self.upload_keys.entry((worker, accept)).or_insert_with(|| {
+            self.next_upload += 1;
+            UploadKey(self.next_upload)
+        })
+    }
+
+    /// A chunk of a large message comes in: it is acknowledged when it is written.
+    pub(super) fn upload(&mut self, worker: WorkerId, accept: AcceptId, data: Bytes) {
+        let key = self.upload_key(worker, accept);
+        let Some(link) = self.workers.get(&worker).and_then(|known| known.link.as_ref()) else { return };
+        let link = link.share();
+        let done = move |result: Result<(), StoreError>| {
+            let answer = match result {
+                Ok(()) => ToWorker::UploadCredit { accept },
+                Err(error) => ToWorker::Accepted { accept, result: Err(refusal(&error)) },
+            };
+            drop(link.say(answer));
+        };
+        self.equipment.uploads.append(key.0, data, Box::new(done));
+    }
+}
+
+fn load(reader: &mut dyn StoreReader, order: &SubmitOrder) -> Result<Submission, String> {
+    let message = match reader.get(order.id).map_err(|error| error.to_string())? {
+        Some(Scanned::Message(message)) => message,
+        Some(Scanned::Damaged { why, .. }) => return Err(why),
+        None => return Err("it is not in the store".to_owned()),
+    };
+    let inline = usize::try_from(message.size).ok().filter(|size| *size <= BODY_INLINE_BYTES_MAX);
+    let content = inline.map(|size| reader.content(order.id, 0, size)).transpose().map_err(|error| error.to_string())?;
+    Ok(submission(order, &message.envelope, message.size, content))
+}
+
+fn submission(order: &SubmitOrder, envelope: &Envelope, size: u64, content: Option<Bytes>) -> Submission {
+    let recipient = |index: &u32| envelope.recipients.get(usize::try_from(*index).ok()?).cloned();
+    Submission {
+        delivery: order.delivery,
+        message: order.id,
+        sender: envelope.sender.clone(),
+        recipients: order.recipients.iter().filter_map(recipient).collect(),
+        body: envelope.body,
+        smtputf8: envelope.smtputf8,
+        ret: envelope.ret,
+        envid: envelope.envid.clone(),
+        priority: envelope.priority,
+        attempt: order.attempt,
+        size,
+        content,
+    }
+}

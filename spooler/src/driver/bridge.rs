@@ -1,0 +1,111 @@
+//! What the control socket and the pick-up folder may ask of the loop, and how the answers find their way back.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use spooler_protocol::control::{ApiError, FlushProgress, MessageSummary, QueueDone};
+use spooler_protocol::ids::MessageId;
+use spooler_protocol::status::StatusTable;
+use spooler_protocol::to_worker::Refusal;
+use tokio::sync::{oneshot, watch};
+
+use crate::supervisor::event::{Answer, Ask, Incoming, UploadKey};
+use crate::system::control::{Bridge, ReadJob, Request, SubmitContent};
+use crate::system::mailbox::{Letter, Mailbox};
+use crate::system::store::{Readers, Uploads};
+
+/// Uploads of clients have keys of their own, so that they never meet those of workers.
+const CLIENT_UPLOAD: u64 = 1 << 63;
+
+/// The loop, as the control socket's thread sees it.
+pub struct LoopBridge {
+    /// The way into the loop.
+    pub mailbox: Mailbox,
+    /// The reading ends of the store.
+    pub readers: Arc<Readers>,
+    /// Contents on their way in.
+    pub uploads: Arc<Uploads>,
+    /// Moves whenever the status table may have changed.
+    pub status: watch::Receiver<u64>,
+}
+
+impl Bridge for LoopBridge {
+    fn ask(&self, request: Request) {
+        self.mailbox.put(Letter::Asked(request));
+    }
+
+    fn read(&self, job: ReadJob) {
+        self.readers.run(job);
+    }
+
+    fn status_changes(&self) -> watch::Receiver<u64> {
+        self.status.clone()
+    }
+
+    fn upload(&self, key: u64, chunk: Bytes, answer: oneshot::Sender<Result<(), ApiError>>) {
+        let done = move |result: Result<(), crate::system::store::StoreError>| {
+            let result = result.map_err(|error| ApiError { error: error.to_string(), temporary: true });
+            let _ = answer.send(result);
+        };
+        self.uploads.append(key | CLIENT_UPLOAD, chunk, Box::new(done));
+    }
+
+    fn abandon_upload(&self, key: u64) {
+        self.uploads.abandon(key | CLIENT_UPLOAD);
+    }
+}
+
+/// Who waits for an answer.
+pub(super) enum Question {
+    Submit(oneshot::Sender<Result<MessageId, ApiError>>),
+    Status(oneshot::Sender<StatusTable>),
+    Overlay(oneshot::Sender<Vec<MessageSummary>>),
+    Queue(oneshot::Sender<Result<QueueDone, ApiError>>),
+    Flush(oneshot::Sender<Result<u64, ApiError>>),
+    FlushProgress(oneshot::Sender<Option<FlushProgress>>),
+    Provider(oneshot::Sender<Result<(), ApiError>>),
+    Nobody,
+}
+
+impl Question {
+    /// Gives the answer to whoever still waits for it.
+    pub(super) fn answer(self, answer: Answer) {
+        match (self, answer) {
+            (Self::Submit(to), Answer::Submitted(result)) => drop(to.send(result.map_err(api_error))),
+            (Self::Status(to), Answer::Status(table)) => drop(to.send(*table)),
+            (Self::Overlay(to), Answer::Overlay(summaries)) => drop(to.send(summaries)),
+            (Self::Queue(to), Answer::Queue(result)) => drop(to.send(result)),
+            (Self::Flush(to), Answer::Flush(result)) => drop(to.send(result)),
+            (Self::FlushProgress(to), Answer::FlushProgress(progress)) => drop(to.send(progress)),
+            (Self::Provider(to), Answer::Provider(result)) => drop(to.send(result)),
+            // A question without its answer: dropping it tells whoever waits.
+            _ => {}
+        }
+    }
+}
+
+fn api_error(refusal: Refusal) -> ApiError {
+    ApiError { error: refusal.text, temporary: refusal.temporary }
+}
+
+/// What the supervisor is asked, and who waits for the answer.
+pub(super) fn split(request: Request) -> (Ask, Question) {
+    match request {
+        Request::Submit { envelope, origin, owner_uid, content, answer } => {
+            let content = match content {
+                SubmitContent::Inline(bytes) => Incoming::Inline(bytes),
+                SubmitContent::Uploaded { upload, size } => {
+                    Incoming::Upload { key: UploadKey(upload | CLIENT_UPLOAD), size }
+                }
+            };
+            (Ask::Submit { envelope, origin, owner_uid, content }, Question::Submit(answer))
+        }
+        Request::Status { answer } => (Ask::Status, Question::Status(answer)),
+        Request::Overlay { summaries, answer } => (Ask::Overlay(summaries), Question::Overlay(answer)),
+        Request::Queue { action, ids, answer } => (Ask::Queue(action, ids), Question::Queue(answer)),
+        Request::FlushBegin { command, answer } => (Ask::FlushBegin(command), Question::Flush(answer)),
+        Request::FlushProgress { flush, answer } => (Ask::FlushProgress(flush), Question::FlushProgress(answer)),
+        Request::FlushEnd { flush } => (Ask::FlushEnd(flush), Question::Nobody),
+        Request::Provider { name, action, answer } => (Ask::Provider(name, action), Question::Provider(answer)),
+    }
+}

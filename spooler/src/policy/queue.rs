@@ -1,0 +1,423 @@
+//! The schedule in RAM: which messages wait for whom, and until when. Rebuilt from the store at every start.
+//!
+//! A message has one *part* for each way that its unsettled recipients go. Each part is, by itself, in one of these states:
+//!
+//! ```text
+//!            depart                    settled
+//!   ready ────────────▶ in flight ────────────────▶ gone
+//!     ▲  ▲                 │  │
+//!     │  └── worker died ──┘  │ not now
+//!     └──────── due ── deferred
+//! ```
+//!
+//! A message that is held or quarantined keeps its parts, but none of them is in a lane.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use spooler_protocol::ids::{DeliveryId, MessageId};
+use spooler_protocol::message::Priority;
+
+use crate::policy::ProviderId;
+use crate::policy::few::Few;
+use crate::policy::lane::{Key, Lane};
+use crate::policy::routing::Route;
+
+/// Whether a message may move at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It may.
+    Active,
+    /// A person holds it.
+    Held,
+    /// It was set aside.
+    Quarantined,
+}
+
+/// What a part waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// A worker with room for it.
+    Ready,
+    /// The worker that has it.
+    InFlight(DeliveryId),
+    /// A later attempt.
+    Deferred {
+        /// When, on the clock that never jumps.
+        due_ms: i64,
+    },
+}
+
+/// The recipients of one message that go the same way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Their way; `None` as long as no provider has said that it serves them.
+    pub route: Option<Route>,
+    /// Their places in the envelope.
+    pub recipients: Few<u32>,
+    /// Attempts made so far.
+    pub attempts: u32,
+    /// What they wait for.
+    pub waiting: Waiting,
+    /// Providers that said that these are not for them.
+    pub not_me: Option<Box<Vec<ProviderId>>>,
+}
+
+/// What the schedule knows of one message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// When it was submitted, on the clock that never jumps (negative if before the start).
+    pub born_ms: i64,
+    /// Bytes of the content.
+    pub size: u64,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// Whether it may move.
+    pub standing: Standing,
+    /// Workers that died while they had it.
+    pub deaths: u32,
+    /// Whether its sender was told of the delay.
+    pub delay_reported: bool,
+    /// Whether its sender is the null sender, which gets no reports.
+    pub null_sender: bool,
+    /// Whether some recipient wants a report of success.
+    pub wants_success: bool,
+    /// Its unsettled recipients.
+    pub parts: Few<Part>,
+}
+
+impl Entry {
+    fn key(&self, id: MessageId) -> Key {
+        Key { priority: self.priority, born_ms: self.born_ms, id }
+    }
+
+    /// Whether a worker has any of it.
+    #[must_use]
+    pub fn is_in_flight(&self) -> bool {
+        self.parts.as_slice().iter().any(|part| matches!(part.waiting, Waiting::InFlight(_)))
+    }
+}
+
+/// A part that goes to a worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Departure {
+    /// Of which message.
+    pub id: MessageId,
+    /// Which way.
+    pub route: Route,
+    /// Whom to serve.
+    pub recipients: Vec<u32>,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+}
+
+/// The schedule in RAM.
+#[derive(Debug, Default)]
+pub struct Queue {
+    messages: HashMap<MessageId, Entry>,
+    lanes: BTreeMap<ProviderId, Lane>,
+    due: BTreeSet<(i64, MessageId, Option<Route>)>,
+    stopped: u64,
+}
+
+impl Queue {
+    /// Messages on disk.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.messages.len() as u64
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Messages that are held or quarantined.
+    #[must_use]
+    pub fn stopped(&self) -> u64 {
+        self.stopped
+    }
+
+    /// One message.
+    #[must_use]
+    pub fn get(&self, id: MessageId) -> Option<&Entry> {
+        self.messages.get(&id)
+    }
+
+    /// Every message, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (MessageId, &Entry)> {
+        self.messages.iter().map(|(id, entry)| (*id, entry))
+    }
+
+    /// A provider's lane, made if it is new.
+    pub fn lane(&mut self, provider: ProviderId) -> &mut Lane {
+        self.lanes.entry(provider).or_default()
+    }
+
+    /// A provider's lane, to be read.
+    #[must_use]
+    pub fn lane_of(&self, provider: ProviderId) -> Option<&Lane> {
+        self.lanes.get(&provider)
+    }
+
+    /// Adds a message.
+    pub fn add(&mut self, id: MessageId, entry: Entry) {
+        self.remove(id);
+        self.enter_all(id, &entry);
+        self.stopped += u64::from(entry.standing != Standing::Active);
+        self.messages.insert(id, entry);
+    }
+
+    /// Takes a message out.
+    pub fn remove(&mut self, id: MessageId) -> Option<Entry> {
+        let entry = self.messages.remove(&id)?;
+        self.leave_all(id, &entry);
+        self.stopped -= u64::from(entry.standing != Standing::Active);
+        Some(entry)
+    }
+
+    /// Changes a message; every lane follows.
+    pub fn change<T>(&mut self, id: MessageId, change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        let mut entry = self.remove(id)?;
+        let value = change(&mut entry);
+        self.add(id, entry);
+        Some(value)
+    }
+
+    /// Hands the next ready part of a provider to its worker, as this delivery.
+    pub fn depart(&mut self, provider: ProviderId, delivery: DeliveryId, now_ms: i64) -> Option<Departure> {
+        let lane = self.lanes.get_mut(&provider)?;
+        let (key, destination) = lane.next(now_ms)?;
+        let route = Route { provider, destination };
+        let entry = self.messages.get_mut(&key.id)?;
+        let part = entry.parts.as_mut_slice().iter_mut().find(|part| part.route == Some(route))?;
+        part.waiting = Waiting::InFlight(delivery);
+        lane.remove(key, destination);
+        lane.depart(destination, entry.deaths > 0, now_ms);
+        Some(Departure {
+            id: key.id,
+            route,
+            recipients: part.recipients.as_slice().to_vec(),
+            attempt: part.attempts + 1,
+        })
+    }
+
+    /// A delivery is back: `settled` recipients leave, the others wait for what is given, or all leave with `None`. The message is
+    /// taken out when nothing of it is left; tells whether it was.
+    pub fn arrive(&mut self, id: MessageId, route: Route, settled: &[u32], next: Option<(Waiting, bool)>) -> bool {
+        if let Some(lane) = self.lanes.get_mut(&route.provider) {
+            lane.arrive(route.destination);
+        }
+        let Some(entry) = self.messages.get_mut(&id) else { return false };
+        let key = entry.key(id);
+        let (active, suspect) = (entry.standing == Standing::Active, entry.deaths > 0);
+        if let Some(part) = entry.parts.as_mut_slice().iter_mut().find(|part| part.route == Some(route)) {
+            part.recipients.retain(|index| !settled.contains(index));
+            match next {
+                None => part.recipients = Few::default(),
+                Some((waiting, attempted)) => {
+                    part.attempts += u32::from(attempted);
+                    part.waiting = waiting;
+                    if active && !part.recipients.as_slice().is_empty() {
+                        enter(&mut self.lanes, &mut self.due, key, suspect, part);
+                    }
+                }
+            }
+        }
+        entry.parts.retain(|part| !part.recipients.as_slice().is_empty());
+        let gone = entry.parts.as_slice().is_empty();
+        if gone {
+            self.remove(id);
+        }
+        gone
+    }
+
+    /// Some recipients of a delivery that goes on are settled.
+    pub fn settle(&mut self, id: MessageId, route: Route, settled: &[u32]) {
+        let Some(entry) = self.messages.get_mut(&id) else { return };
+        if let Some(part) = entry.parts.as_mut_slice().iter_mut().find(|part| part.route == Some(route)) {
+            part.recipients.retain(|index| !settled.contains(index));
+        }
+    }
+
+    /// Makes ready what is due. Gives the providers that have something new.
+    pub fn wake(&mut self, now_ms: i64) -> BTreeSet<ProviderId> {
+        let mut woken = BTreeSet::new();
+        while let Some(&(due_ms, id, route)) = self.due.first()
+            && due_ms <= now_ms
+        {
+            woken.extend(route.map(|route| route.provider));
+            self.make_ready(id, route);
+        }
+        woken
+    }
+
+    /// Makes a deferred part ready before its time.
+    pub fn make_ready(&mut self, id: MessageId, route: Option<Route>) {
+        let found = self.change(id, |entry| {
+            let part = entry.parts.as_mut_slice().iter_mut().find(|part| part.route == route)?;
+            if matches!(part.waiting, Waiting::Deferred { .. }) {
+                part.waiting = Waiting::Ready;
+            }
+            Some(())
+        });
+        if found.flatten().is_none() {
+            self.due.retain(|(_, of, way)| (*of, *way) != (id, route));
+        }
+    }
+
+    /// When something becomes due, or a lane's rest is over.
+    #[must_use]
+    pub fn next_due_ms(&self) -> Option<i64> {
+        let due = self.due.first().map(|(at, _, _)| *at);
+        self.lanes.values().filter_map(Lane::wakes_at_ms).chain(due).min()
+    }
+
+    /// Deferred parts of one provider, or of all.
+    pub fn deferred(&self, provider: Option<ProviderId>) -> impl Iterator<Item = (MessageId, Route)> {
+        self.due
+            .iter()
+            .filter_map(|(_, id, route)| Some((*id, (*route)?)))
+            .filter(move |(_, route)| provider.is_none_or(|wanted| wanted == route.provider))
+    }
+
+    fn enter_all(&mut self, id: MessageId, entry: &Entry) {
+        for part in entry.parts.as_slice() {
+            match (part.waiting, part.route) {
+                // In flight is in flight, whatever was decided about the message meanwhile.
+                (Waiting::InFlight(_), _) => {}
+                _ if entry.standing != Standing::Active => {}
+                _ => enter(&mut self.lanes, &mut self.due, entry.key(id), entry.deaths > 0, part),
+            }
+        }
+    }
+
+    fn leave_all(&mut self, id: MessageId, entry: &Entry) {
+        for part in entry.parts.as_slice() {
+            let Some(lane) = part.route.and_then(|route| self.lanes.get_mut(&route.provider)) else {
+                if let Waiting::Deferred { due_ms } = part.waiting {
+                    self.due.remove(&(due_ms, id, part.route));
+                }
+                continue;
+            };
+            let destination = part.route.map(|route| route.destination).unwrap_or_default();
+            match part.waiting {
+                Waiting::Ready => lane.remove(entry.key(id), destination),
+                Waiting::InFlight(_) => {}
+                Waiting::Deferred { due_ms } => {
+                    if self.due.remove(&(due_ms, id, part.route)) {
+                        lane.deferred -= 1;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Checks what must hold between steps; for tests and the simulator.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn check_invariants(&self) {
+        let mut deferred = 0;
+        let stopped = self.messages.values().filter(|entry| entry.standing != Standing::Active).count();
+        assert_eq!(stopped as u64, self.stopped, "held and quarantined messages are counted");
+        for (id, entry) in &self.messages {
+            assert!(
+                entry.parts.as_slice().iter().all(|part| !part.recipients.as_slice().is_empty()),
+                "{id} has an empty part"
+            );
+            if entry.standing == Standing::Active {
+                let parts = entry.parts.as_slice().iter();
+                deferred += parts.filter(|part| matches!(part.waiting, Waiting::Deferred { .. })).count();
+            }
+        }
+        assert_eq!(deferred, self.due.len(), "every deferred part is due some time, and nothing else is");
+    }
+}
+
+fn enter(
+    lanes: &mut BTreeMap<ProviderId, Lane>,
+    due: &mut BTreeSet<(i64, MessageId, Option<Route>)>,
+    key: Key,
+    suspect: bool,
+    part: &Part,
+) {
+    match (part.waiting, part.route) {
+        (Waiting::Ready, Some(route)) => {
+            lanes.entry(route.provider).or_default().insert(key, route.destination, suspect);
+        }
+        (Waiting::Deferred { due_ms }, route) => {
+            due.insert((due_ms, key.id, route));
+            if let Some(route) = route {
+                lanes.entry(route.provider).or_default().deferred += 1;
+            }
+        }
+        (Waiting::Ready, None) | (Waiting::InFlight(_), _) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::routing::Destination;
+
+    const ROUTE: Route = Route { provider: ProviderId(1), destination: Destination(0) };
+
+    fn entry(recipients: &[u32]) -> Entry {
+        Entry {
+            born_ms: 0,
+            size: 1,
+            priority: Priority::Normal,
+            standing: Standing::Active,
+            deaths: 0,
+            delay_reported: false,
+            null_sender: false,
+            wants_success: false,
+            parts: Few::One(Part {
+                route: Some(ROUTE),
+                recipients: recipients.iter().copied().collect(),
+                attempts: 0,
+                waiting: Waiting::Ready,
+                not_me: None,
+            }),
+        }
+    }
+
+    #[test]
+    fn a_message_departs_once_and_is_gone_when_all_are_settled() {
+        let mut queue = Queue::default();
+        queue.add(MessageId(1), entry(&[0, 1]));
+        let departure = queue.depart(ProviderId(1), DeliveryId(9), 0).unwrap();
+        assert_eq!((departure.recipients.as_slice(), departure.attempt), ([0, 1].as_slice(), 1));
+        assert_eq!(queue.depart(ProviderId(1), DeliveryId(10), 0), None);
+        queue.settle(MessageId(1), ROUTE, &[1]);
+        assert!(queue.arrive(MessageId(1), ROUTE, &[0], Some((Waiting::Ready, true))));
+        assert!(queue.is_empty());
+        queue.check_invariants();
+    }
+
+    #[test]
+    fn what_is_deferred_comes_back_when_it_is_due() {
+        let mut queue = Queue::default();
+        queue.add(MessageId(1), entry(&[0]));
+        queue.depart(ProviderId(1), DeliveryId(1), 0).unwrap();
+        assert!(!queue.arrive(MessageId(1), ROUTE, &[], Some((Waiting::Deferred { due_ms: 50 }, true))));
+        queue.check_invariants();
+        assert_eq!(queue.next_due_ms(), Some(50));
+        assert!(queue.wake(49).is_empty());
+        assert_eq!(queue.wake(50).len(), 1);
+        assert_eq!(queue.depart(ProviderId(1), DeliveryId(2), 50).unwrap().attempt, 2);
+        queue.check_invariants();
+    }
+
+    #[test]
+    fn a_held_message_stays_where_it_is() {
+        let mut queue = Queue::default();
+        queue.add(MessageId(1), entry(&[0]));
+        queue.change(MessageId(1), |entry| entry.standing = Standing::Held);
+        assert_eq!(queue.depart(ProviderId(1), DeliveryId(1), 0), None);
+        queue.change(MessageId(1), |entry| entry.standing = Standing::Active);
+        assert!(queue.depart(ProviderId(1), DeliveryId(1), 0).is_some());
+        queue.check_invariants();
+    }
+}

@@ -1,0 +1,123 @@
+//! What is kept on disk, as plain data: the words between the supervisor, which decides, and the store, which keeps.
+
+use bytes::Bytes;
+use spooler_protocol::control::{MessageState, RecipientState};
+use spooler_protocol::ids::MessageId;
+use spooler_protocol::message::Envelope;
+use spooler_protocol::outcome::Reply;
+
+/// Where the content of a message is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoredContent {
+    /// In the database: at most [`spooler_protocol::limits::BODY_INLINE_BYTES_MAX`] bytes.
+    Inline(Bytes),
+    /// In a file of so many bytes that is synced and has its final name already.
+    File(u64),
+}
+
+/// A message that comes into the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewMessage {
+    /// Chosen by the caller, larger than every number before.
+    pub id: MessageId,
+    /// For whom.
+    pub envelope: Envelope,
+    /// When, milliseconds since 1970.
+    pub submitted_ms: i64,
+    /// Who handed it over, for people: `uid 1000`, `provider submission`, `report`.
+    pub origin: String,
+    /// The user who may see it besides the administrators, if it came over the control socket or the pick-up folder.
+    pub owner_uid: Option<u32>,
+    /// What.
+    pub content: StoredContent,
+}
+
+/// What is known of a recipient after an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecipientUpdate {
+    /// Which recipient of the message, by its place in the envelope.
+    pub index: u32,
+    /// Whether it is settled.
+    pub state: RecipientState,
+    /// Attempts made so far.
+    pub attempts: u32,
+    /// When the next attempt is due, milliseconds since 1970; 0 for at once.
+    pub next_try_ms: i64,
+    /// The provider that made the attempt.
+    pub provider: Option<String>,
+    /// What came of it.
+    pub reply: Option<Reply>,
+}
+
+/// One change of what is on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A message comes in.
+    Accept(Box<NewMessage>),
+    /// Recipients of a message change.
+    Recipients {
+        /// Which message.
+        id: MessageId,
+        /// Which recipients, and how.
+        updates: Vec<RecipientUpdate>,
+    },
+    /// A message is held, set aside, or goes on. Only `Ready` (goes on), `Held` and `Quarantined` are kept on disk.
+    State {
+        /// Which message.
+        id: MessageId,
+        /// Which state.
+        state: MessageState,
+        /// Why; empty if it goes on.
+        why: String,
+    },
+    /// Workers that had the message in their hands died so many times, and a delay was or was not reported.
+    Marks {
+        /// Which message.
+        id: MessageId,
+        /// Deaths of workers while they had it.
+        deaths: u32,
+        /// Whether its sender was told of the delay.
+        delay_reported: bool,
+    },
+    /// A message is forgotten, content and all.
+    Remove {
+        /// Which message.
+        id: MessageId,
+    },
+}
+
+/// What the schedule needs of one message, read back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScannedMessage {
+    /// Its number.
+    pub id: MessageId,
+    /// Its envelope, all recipients included.
+    pub envelope: Envelope,
+    /// `Ready`, `Held` or `Quarantined`.
+    pub state: MessageState,
+    /// When it was accepted, milliseconds since 1970.
+    pub submitted_ms: i64,
+    /// Bytes of the content.
+    pub size: u64,
+    /// Deaths of workers while they had it.
+    pub deaths: u32,
+    /// Whether its sender was told of the delay.
+    pub delay_reported: bool,
+    /// State, attempts and next try of each recipient, in the order of the envelope. `provider` and `reply` are those of the last
+    /// attempt.
+    pub recipients: Vec<RecipientUpdate>,
+}
+
+/// What reading the next message of a scan gives: a damaged one is reported and passed over, never the end of the scan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scanned {
+    /// A message.
+    Message(Box<ScannedMessage>),
+    /// A row that cannot be read; it stays on disk and is shown as quarantined.
+    Damaged {
+        /// Which.
+        id: MessageId,
+        /// What is wrong with it.
+        why: String,
+    },
+}

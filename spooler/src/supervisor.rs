@@ -1,0 +1,360 @@
+//! The supervisor: hears events, decides, and says what is to be done. No I/O, no clock, no threads; the simulator runs this very
+//! code. The only caller of `policy/`.
+//!
+//! | file | room |
+//! |---|---|
+//! | `event` | what is heard and what is wanted done |
+//! | `workers` | workers come and go; configuration changes |
+//! | `accepting` | messages come in, and come back from the store at start |
+//! | `delivering` | messages go out, and what becomes of them |
+//! | `asking` | clients ask and command |
+//! | `flushing` | working queues off now |
+//! | `critical` | critical sections |
+//! | `table` | the status table |
+
+mod accepting;
+mod asking;
+mod critical;
+mod delivering;
+/// What is heard and what is wanted done.
+pub mod event;
+mod flushing;
+mod table;
+mod workers;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use spooler_protocol::control::QueueDone;
+use spooler_protocol::from_worker::RowUpdate;
+use spooler_protocol::ids::{AcceptId, DeliveryId, Generation, MessageId};
+
+use crate::config::{self, Config};
+use crate::policy::jitter::Jitter;
+use crate::policy::lifecycle::Lifecycle;
+use crate::policy::queue::{Entry, Queue};
+use crate::policy::retry::{RetryPlan, ms};
+use crate::policy::routing::{Route, Routing};
+use crate::policy::scheduler::{Decision, Scheduler};
+use crate::policy::{Now, ProviderId};
+use crate::record::{Change, NewMessage};
+use event::{Action, AskId, Event, Loudness, Ticket, UploadKey, WorkerId, WorkerNews};
+
+/// The scan at start waits so long at most for every provider to say what it serves.
+const SCAN_PATIENCE_MS: i64 = 1000;
+
+/// One configured provider.
+#[derive(Debug)]
+struct Provider {
+    config: config::Provider,
+    retry: RetryPlan,
+    life: Lifecycle,
+    pid: Option<u32>,
+    /// What the provider said of itself, the last time it logged on.
+    announced: Option<spooler_protocol::from_worker::LoggedOn>,
+    paused: bool,
+    /// No longer in the configuration; forgotten when its worker has gone.
+    removed: bool,
+    row: RowUpdate,
+    priority: String,
+    critical: Option<critical::Critical>,
+}
+
+/// A delivery in the hands of a worker.
+#[derive(Debug)]
+struct Flight {
+    worker: WorkerId,
+    id: MessageId,
+    route: Route,
+    /// Places in the envelope, in the order in which the worker knows them.
+    recipients: Vec<u32>,
+    settled: BTreeSet<u32>,
+    attempt: u32,
+    since_ms: i64,
+    phase: String,
+    bytes: u64,
+    /// A person gave up on what is not served yet.
+    given_up: bool,
+    /// Whether some recipient wants a report of success.
+    wants_success: bool,
+}
+
+/// Who waits for a message to be accepted.
+#[derive(Clone, Copy, Debug)]
+enum Acceptor {
+    Worker(WorkerId, AcceptId),
+    Client(AskId),
+    /// A report of our own.
+    Nobody,
+}
+
+/// What happens when something is on disk.
+#[derive(Debug)]
+enum Pending {
+    /// The content gets its final name first.
+    Upload(Acceptor, Box<NewMessage>, Entry),
+    /// The message joins the queue.
+    Accept(Acceptor, MessageId, Entry),
+    /// A report is being built; these changes go to disk with it.
+    Report(Vec<Change>),
+    /// A client is told.
+    Command(AskId, QueueDone),
+    /// Nobody waits.
+    Nothing,
+}
+
+/// The supervisor.
+#[derive(Debug)]
+pub struct Supervisor {
+    config: Config,
+    providers: BTreeMap<ProviderId, Provider>,
+    /// In the order of the configuration.
+    order: Vec<ProviderId>,
+    routing: Routing,
+    queue: Queue,
+    scheduler: Scheduler,
+    flights: BTreeMap<DeliveryId, Flight>,
+    pending: HashMap<Ticket, Pending>,
+    flushes: BTreeMap<u64, flushing::Flush>,
+    jitter: Jitter,
+    cores: u32,
+    pid: u32,
+    started_ms: i64,
+    scan: Scan,
+    last_id: MessageId,
+    generation: Generation,
+    next: u64,
+    /// Providers for which something may have become possible in this step.
+    touched: BTreeSet<ProviderId>,
+    tokens_touched: bool,
+    stopping: Option<Stopping>,
+    accepted: u64,
+    sent: u64,
+    failed: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scan {
+    /// Not begun: providers have not all said what they serve.
+    Due { at_ms: i64 },
+    /// Reading what was there at the start (`restoring`), or reading again because ways have changed; once more if they changed
+    /// meanwhile.
+    Running { restoring: bool, again: bool },
+    Done,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Stopping {
+    hurry: bool,
+    exited: bool,
+}
+
+/// What the supervisor is told about its surroundings once.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings {
+    /// Processor cores: the default number of slots.
+    pub cores: u32,
+    /// The supervisor's process.
+    pub pid: u32,
+    /// For jitter.
+    pub seed: u64,
+    /// The largest number that a message ever had.
+    pub last_id: MessageId,
+}
+
+impl Supervisor {
+    /// A supervisor over a store that was just opened, and what it wants done first.
+    #[must_use]
+    pub fn new(config: Config, surroundings: Surroundings, now: Now) -> (Self, Vec<Action>) {
+        let slice_ms = u32::try_from(ms(config.scheduler.slice)).unwrap_or(u32::MAX);
+        let slots = config.scheduler.slots.unwrap_or(surroundings.cores);
+        let mut supervisor = Self {
+            config: Config { providers: Vec::new(), ..config.clone() },
+            providers: BTreeMap::new(),
+            order: Vec::new(),
+            routing: Routing::default(),
+            queue: Queue::default(),
+            scheduler: Scheduler::new(slots, slice_ms),
+            flights: BTreeMap::new(),
+            pending: HashMap::new(),
+            flushes: BTreeMap::new(),
+            jitter: Jitter::new(surroundings.seed),
+            cores: surroundings.cores,
+            pid: surroundings.pid,
+            started_ms: now.mono_ms,
+            scan: Scan::Due { at_ms: now.mono_ms + SCAN_PATIENCE_MS },
+            last_id: surroundings.last_id,
+            generation: Generation(0),
+            next: 1,
+            touched: BTreeSet::new(),
+            tokens_touched: false,
+            stopping: None,
+            accepted: 0,
+            sent: 0,
+            failed: 0,
+        };
+        let mut actions = Vec::new();
+        supervisor.reload(config, now, &mut actions);
+        supervisor.follow_up(now, &mut actions);
+        (supervisor, actions)
+    }
+
+    /// Hears one event; adds what is to be done to `actions`, in order.
+    pub fn step(&mut self, now: Now, event: Event, actions: &mut Vec<Action>) {
+        match event {
+            Event::Worker(worker, news) => self.on_worker(worker, news, now, actions),
+            Event::Committed(ticket, result) => self.on_committed(ticket, result, actions),
+            Event::UploadFinished(ticket, result) => self.on_upload_finished(ticket, result, actions),
+            Event::Scanned(batch) => self.on_scanned(batch, now, actions),
+            Event::ScanEnded(result) => self.on_scan_ended(result, actions),
+            Event::ReportBuilt(ticket, report) => self.on_report_built(ticket, report, now, actions),
+            Event::Unreadable(delivery, why) => self.on_unreadable(delivery, why, actions),
+            Event::Asked(ask_id, ask) => self.on_asked(ask_id, ask, now, actions),
+            Event::Reload(config) => self.reload(*config, now, actions),
+            Event::Stop => self.stop(now, actions),
+            Event::Tick => self.on_tick(now, actions),
+        }
+        self.follow_up(now, actions);
+    }
+
+    /// When [`Event::Tick`] is due at the latest.
+    #[must_use]
+    pub fn deadline_ms(&self, now: Now) -> Option<i64> {
+        let scan = match self.scan {
+            Scan::Due { at_ms } => Some(at_ms),
+            Scan::Running { .. } | Scan::Done => None,
+        };
+        let lives = self.providers.values().filter_map(|provider| provider.life.deadline_ms());
+        let sections = self.providers.values().filter_map(|provider| Some(provider.critical.as_ref()?.deadline_ms));
+        lives.chain(sections).chain(scan).chain(self.queue.next_due_ms()).chain(self.scheduler.deadline_ms(now.mono_ms)).min()
+    }
+
+    /// Checks what must hold between steps; for tests and the simulator.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn check_invariants(&self) {
+        self.queue.check_invariants();
+        for flight in self.flights.values() {
+            assert!(self.queue.get(flight.id).is_some(), "message {} is in flight and not in the queue", flight.id);
+        }
+    }
+
+    fn on_worker(&mut self, worker: WorkerId, news: WorkerNews, now: Now, actions: &mut Vec<Action>) {
+        // A worker's word is gossip: what a dead incarnation said is dropped.
+        let Some(provider) = self.providers.get_mut(&worker.provider) else { return };
+        if provider.life.generation() != worker.generation || !provider.life.is_alive() {
+            return;
+        }
+        match news {
+            WorkerNews::Started { pid } => self.on_started(worker, pid, actions),
+            WorkerNews::StartFailed(why) => self.on_died(worker, &why, now, actions),
+            WorkerNews::Said { said, cpu_us } => self.on_said(worker, said, cpu_us, now, actions),
+            WorkerNews::Accept { accept, envelope, content } => {
+                let origin = format!("provider {}", provider.config.name);
+                let acceptor = Acceptor::Worker(worker, accept);
+                self.accept(acceptor, envelope, content, origin, None, now, actions);
+            }
+            WorkerNews::Garbled(why) => {
+                let step = provider.life.condemn(&why);
+                self.take_step(worker, step, actions);
+            }
+            WorkerNews::Died(why) => self.on_died(worker, &why, now, actions),
+            WorkerNews::Priority(level, reached) => self.on_priority(worker, level, &reached, actions),
+            WorkerNews::Cpu(cpu_us) => self.scheduler.charge(worker.provider, cpu_us),
+        }
+    }
+
+    fn on_tick(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let woken = self.queue.wake(now.mono_ms);
+        self.touched.extend(woken);
+        // A lane's rest may be over, which shows only when it is asked.
+        self.touched.extend(self.order.iter().copied());
+        self.tokens_touched = true;
+        for id in self.order_with_removed() {
+            let Some(provider) = self.providers.get_mut(&id) else { continue };
+            let worker = |generation| WorkerId { provider: id, generation };
+            let step = provider.life.on_tick(&mut self.generation, now.mono_ms);
+            let generation = provider.life.generation();
+            self.take_step(worker(generation), step, actions);
+            self.end_overlong_section(worker(generation), now, actions);
+        }
+        if matches!(self.scan, Scan::Due { at_ms } if at_ms <= now.mono_ms) {
+            self.begin_scan(actions);
+        }
+    }
+
+    /// What every step ends with: tokens and deliveries follow what has changed.
+    fn follow_up(&mut self, now: Now, actions: &mut Vec<Action>) {
+        while let Some(provider) = self.touched.pop_first() {
+            self.dispatch(provider, now, actions);
+        }
+        if std::mem::take(&mut self.tokens_touched) {
+            let slice_ms = self.scheduler.slice_ms();
+            for decision in self.scheduler.decide(now.mono_ms) {
+                let (provider, message) = match decision {
+                    Decision::Grant(provider, token) => {
+                        (provider, spooler_protocol::to_worker::ToWorker::Grant { token, slice_ms })
+                    }
+                    Decision::Recall(provider, token) => {
+                        (provider, spooler_protocol::to_worker::ToWorker::Recall { token })
+                    }
+                };
+                self.say(provider, message, actions);
+            }
+        }
+        let owed = |pending: &Pending| matches!(pending, Pending::Accept(..) | Pending::Upload(..) | Pending::Command(..));
+        let all_gone = self.stopping.is_some()
+            && self.providers.values().all(|provider| !provider.life.is_alive())
+            && !self.pending.values().any(owed);
+        if let Some(stopping) = &mut self.stopping
+            && all_gone
+            && !stopping.exited
+        {
+            stopping.exited = true;
+            actions.push(Action::Exit);
+        }
+    }
+
+    /// Says something to the present worker of a provider.
+    fn say(&self, id: ProviderId, message: spooler_protocol::to_worker::ToWorker, actions: &mut Vec<Action>) {
+        if let Some(provider) = self.providers.get(&id).filter(|provider| provider.life.is_alive()) {
+            let worker = WorkerId { provider: id, generation: provider.life.generation() };
+            actions.push(Action::Send(worker, message));
+        }
+    }
+
+    fn next_number(&mut self) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        number
+    }
+
+    fn commit(&mut self, unit: Vec<Change>, pending: Pending, actions: &mut Vec<Action>) {
+        let ticket = Ticket(self.next_number());
+        self.pending.insert(ticket, pending);
+        actions.push(Action::Commit(ticket, unit));
+    }
+
+    /// The name of a provider in the configuration.
+    #[must_use]
+    pub fn provider_name(&self, id: ProviderId) -> &str {
+        self.name(id)
+    }
+
+    fn name(&self, id: ProviderId) -> &str {
+        self.providers.get(&id).map_or("?", |provider| provider.config.name.as_str())
+    }
+
+    fn order_with_removed(&self) -> Vec<ProviderId> {
+        self.providers.keys().copied().collect()
+    }
+}
+
+fn log(actions: &mut Vec<Action>, loudness: Loudness, text: String) {
+    actions.push(Action::Log(loudness, text));
+}
+
+/// The upload of a content that is not kept is forgotten.
+fn abandon(key: Option<UploadKey>, actions: &mut Vec<Action>) {
+    actions.extend(key.map(Action::AbandonUpload));
+}

@@ -1,0 +1,335 @@
+//! Messages come in, and come back from the store at start.
+
+use spooler_protocol::control::{MessageState, RecipientState};
+use spooler_protocol::ids::MessageId;
+use spooler_protocol::message::{Address, Envelope};
+use spooler_protocol::outcome::Reply;
+use spooler_protocol::to_worker::{Refusal, ToWorker};
+
+use super::event::{Action, Answer, Incoming, Loudness, Ticket};
+use super::{Acceptor, Pending, Scan, Supervisor, abandon, log};
+use crate::policy::few::Few;
+use crate::policy::queue::{Entry, Part, Standing, Waiting};
+use crate::policy::retry::RetryPlan;
+use crate::policy::routing::{Route, Routed, Routing};
+use crate::policy::{Now, ProviderId};
+use crate::record::{Change, NewMessage, Scanned, ScannedMessage, StoredContent};
+
+/// A recipient whose way is to be found: its place, its attempts, what it waits for, and who does not serve it.
+struct Wayfarer<'a> {
+    index: u32,
+    address: &'a Address,
+    attempts: u32,
+    waiting: Waiting,
+    not_me: &'a [ProviderId],
+}
+
+impl Supervisor {
+    /// A message comes in. It is answered when it is on disk, or at once if it is refused.
+    #[expect(clippy::too_many_arguments, reason = "one value for each thing that is known about a message on its way in")]
+    pub(super) fn accept(
+        &mut self,
+        acceptor: Acceptor,
+        envelope: Envelope,
+        content: Incoming,
+        origin: String,
+        owner_uid: Option<u32>,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        let key = match &content {
+            Incoming::Upload { key, .. } => Some(*key),
+            Incoming::Inline(_) => None,
+        };
+        let size = match &content {
+            Incoming::Upload { size, .. } => *size,
+            Incoming::Inline(bytes) => bytes.len() as u64,
+        };
+        if let Err(refusal) = self.admit(&envelope, size) {
+            abandon(key, actions);
+            answer(acceptor, Err(refusal), actions);
+            return;
+        }
+        self.last_id = MessageId(self.last_id.0 + 1);
+        let id = self.last_id;
+        let entry = new_entry(&self.routing, &envelope, size, now);
+        let stored = match content {
+            Incoming::Inline(bytes) => StoredContent::Inline(bytes),
+            Incoming::Upload { size, .. } => StoredContent::File(size),
+        };
+        let message =
+            NewMessage { id, envelope, submitted_ms: now.wall_ms, origin, owner_uid, content: stored };
+        match key {
+            None => {
+                let unit = vec![Change::Accept(Box::new(message))];
+                self.commit(unit, Pending::Accept(acceptor, id, entry), actions);
+            }
+            Some(key) => {
+                let ticket = Ticket(self.next_number());
+                self.pending.insert(ticket, Pending::Upload(acceptor, Box::new(message), entry));
+                actions.push(Action::FinishUpload(ticket, key, id));
+            }
+        }
+    }
+
+    /// Whether a message may come in.
+    fn admit(&self, envelope: &Envelope, size: u64) -> Result<(), Refusal> {
+        let refusal = |temporary, enhanced: &str, text: String| Refusal { temporary, enhanced: enhanced.to_owned(), text };
+        if self.stopping.is_some() {
+            return Err(refusal(true, "4.3.2", "The spooler is shutting down; try again later".to_owned()));
+        }
+        envelope.check().map_err(|error| refusal(false, "5.5.0", error.to_string()))?;
+        let max = self.config.spool.max_message_size;
+        if size > max {
+            return Err(refusal(false, "5.3.4", format!("The message has {size} bytes; {max} are allowed")));
+        }
+        let unserved = |recipient: &&spooler_protocol::message::Recipient| {
+            self.routing.route(&recipient.address, &[]) == Routed::Nobody
+        };
+        match envelope.recipients.iter().find(unserved) {
+            None => Ok(()),
+            Some(recipient) => Err(refusal(
+                false,
+                "5.1.2",
+                format!("No provider serves {}; a provider's \"claims\" or \"address_types\" must cover it", recipient.address),
+            )),
+        }
+    }
+
+    pub(super) fn on_upload_finished(&mut self, ticket: Ticket, result: Result<u64, Refusal>, actions: &mut Vec<Action>) {
+        let Some(Pending::Upload(acceptor, message, mut entry)) = self.pending.remove(&ticket) else { return };
+        match result {
+            Err(refusal) => answer(acceptor, Err(refusal), actions),
+            Ok(size) => {
+                let id = message.id;
+                entry.size = size;
+                let message = NewMessage { content: StoredContent::File(size), ..*message };
+                self.commit(vec![Change::Accept(Box::new(message))], Pending::Accept(acceptor, id, entry), actions);
+            }
+        }
+    }
+
+    pub(super) fn on_committed(&mut self, ticket: Ticket, result: Result<(), Refusal>, actions: &mut Vec<Action>) {
+        let Some(pending) = self.pending.remove(&ticket) else { return };
+        match (pending, result) {
+            (Pending::Accept(acceptor, id, entry), Ok(())) => {
+                self.accepted += 1;
+                self.touched.extend(entry.parts.as_slice().iter().filter_map(|part| Some(part.route?.provider)));
+                self.queue.add(id, entry);
+                answer(acceptor, Ok(id), actions);
+            }
+            (Pending::Accept(acceptor, ..), Err(refusal)) => {
+                log(actions, Loudness::Warn, format!("a message was refused: {}", refusal.text));
+                answer(acceptor, Err(refusal), actions);
+            }
+            (Pending::Command(ask_id, done), result) => {
+                let result = result.map(|()| done).map_err(|refusal| spooler_protocol::control::ApiError {
+                    error: refusal.text,
+                    temporary: refusal.temporary,
+                });
+                actions.push(Action::Answer(ask_id, Answer::Queue(result)));
+            }
+            (Pending::Nothing, Err(refusal)) => {
+                // The schedule is ahead of the disk now: after a restart it is offered again, which is what at-least-once allows.
+                log(actions, Loudness::Warn, format!("what became of a delivery could not be kept: {}", refusal.text));
+            }
+            (Pending::Nothing, Ok(())) | (Pending::Upload(..) | Pending::Report(_), _) => {}
+        }
+    }
+
+    /// Begins to read the store as soon as every provider has said what it serves, or could not.
+    pub(super) fn scan_if_all_have_spoken(&mut self, actions: &mut Vec<Action>) {
+        let silent = |id: &ProviderId| {
+            self.providers.get(id).is_some_and(|provider| {
+                provider.config.enabled && provider.announced.is_none() && provider.life.is_alive()
+            })
+        };
+        if matches!(self.scan, Scan::Due { .. }) && !self.order.iter().any(silent) {
+            self.begin_scan(actions);
+        }
+    }
+
+    pub(super) fn begin_scan(&mut self, actions: &mut Vec<Action>) {
+        self.scan = Scan::Running { restoring: true, again: false };
+        // What is accepted from here on has a larger number and is in the schedule by itself.
+        actions.push(Action::Scan(self.last_id));
+    }
+
+    /// Reads every message again, because what is served has changed.
+    pub(super) fn reroute(&mut self, actions: &mut Vec<Action>) {
+        self.scan = Scan::Running { restoring: false, again: false };
+        actions.push(Action::Scan(self.last_id));
+    }
+
+    pub(super) fn on_scanned(&mut self, batch: Vec<Scanned>, now: Now, actions: &mut Vec<Action>) {
+        let restoring = matches!(self.scan, Scan::Running { restoring: true, .. });
+        for scanned in batch {
+            match scanned {
+                Scanned::Message(message) if self.queue.get(message.id).is_some() => self.find_ways(&message, actions),
+                Scanned::Message(message) if restoring => self.restore(&message, now, actions),
+                Scanned::Damaged { id, why } if restoring => {
+                    log(actions, Loudness::Warn, format!("message {id} is damaged and was set aside: {why}"));
+                    let standing = Standing::Quarantined;
+                    self.queue.add(id, Entry { standing, parts: Few::default(), ..new_entry(&self.routing, &Envelope::default(), 0, now) });
+                }
+                Scanned::Message(_) | Scanned::Damaged { .. } => {}
+            }
+        }
+    }
+
+    pub(super) fn on_scan_ended(&mut self, result: Result<(), String>, actions: &mut Vec<Action>) {
+        if let Err(why) = result {
+            log(actions, Loudness::Warn, format!("the queue could not be read: {why}"));
+        }
+        match self.scan {
+            Scan::Running { again: true, .. } => self.reroute(actions),
+            Scan::Running { .. } | Scan::Due { .. } | Scan::Done => self.scan = Scan::Done,
+        }
+        self.touched.extend(self.order.iter().copied());
+    }
+
+    /// A message of the last run comes back into the schedule.
+    fn restore(&mut self, message: &ScannedMessage, now: Now, actions: &mut Vec<Action>) {
+        let mut entry = new_entry(&self.routing, &message.envelope, message.size, now);
+        entry.born_ms = now.mono_ms - (now.wall_ms - message.submitted_ms).max(0);
+        entry.deaths = message.deaths;
+        entry.delay_reported = message.delay_reported;
+        entry.standing = match message.state {
+            MessageState::Held => Standing::Held,
+            MessageState::Quarantined => Standing::Quarantined,
+            MessageState::Ready | MessageState::InFlight | MessageState::Deferred => Standing::Active,
+        };
+        let longest_ms = self.providers.values().map(|provider| provider.retry.max_ms).max().unwrap_or_default();
+        let pending: Vec<Wayfarer<'_>> = message
+            .recipients
+            .iter()
+            .filter(|recipient| recipient.state == RecipientState::Pending)
+            .filter_map(|recipient| {
+                let address = &message.envelope.recipients.get(usize::try_from(recipient.index).ok()?)?.address;
+                // A clock that was set back must not make it wait longer than any plan does.
+                let wait_ms = (recipient.next_try_ms - now.wall_ms).min(longest_ms * 5 / 4);
+                let waiting =
+                    if wait_ms > 0 { Waiting::Deferred { due_ms: now.mono_ms + wait_ms } } else { Waiting::Ready };
+                Some(Wayfarer { index: recipient.index, address, attempts: recipient.attempts, waiting, not_me: &[] })
+            })
+            .collect();
+        if pending.is_empty() {
+            self.commit(vec![Change::Remove { id: message.id }], Pending::Nothing, actions);
+            return;
+        }
+        let (parts, nobody) = parts(&self.routing, pending);
+        entry.parts = parts;
+        self.queue.add(message.id, entry);
+        self.fail_unserved(message.id, nobody, actions);
+    }
+
+    /// A message in the schedule finds its way again. What is in flight stays so.
+    fn find_ways(&mut self, message: &ScannedMessage, actions: &mut Vec<Action>) {
+        let Some(entry) = self.queue.get(message.id) else { return };
+        let (flying, waiting): (Vec<Part>, Vec<Part>) =
+            entry.parts.as_slice().iter().cloned().partition(|part| matches!(part.waiting, Waiting::InFlight(_)));
+        let wayfarers = waiting.iter().flat_map(|part| {
+            let not_me = part.not_me.as_ref().map_or(&[][..], |not_me| not_me.as_slice());
+            part.recipients.as_slice().iter().filter_map(move |index| {
+                let address = &message.envelope.recipients.get(usize::try_from(*index).ok()?)?.address;
+                Some(Wayfarer { index: *index, address, attempts: part.attempts, waiting: part.waiting, not_me })
+            })
+        });
+        let (mut found, nobody) = parts(&self.routing, wayfarers.collect());
+        flying.into_iter().for_each(|part| found.push(part));
+        self.touched.extend(found.as_slice().iter().filter_map(|part| Some(part.route?.provider)));
+        self.queue.change(message.id, |entry| entry.parts = found);
+        self.fail_unserved(message.id, nobody, actions);
+    }
+
+    /// Recipients that nobody serves any more fail, with a report.
+    fn fail_unserved(&mut self, id: MessageId, nobody: Vec<u32>, actions: &mut Vec<Action>) {
+        if nobody.is_empty() {
+            return;
+        }
+        let reply = Reply::local(550, "5.1.2", "No provider serves this address");
+        let failed = nobody.into_iter().map(|index| (index, reply.clone())).collect();
+        self.fail(id, failed, actions);
+    }
+
+    /// How recipients of a provider are retried.
+    pub(super) fn retry_plan(&self, id: ProviderId) -> Option<RetryPlan> {
+        self.providers.get(&id).map(|provider| provider.retry)
+    }
+}
+
+/// Groups recipients by their way; gives those that have none apart. Of recipients that go the same way the least patient decides.
+fn parts(routing: &Routing, wayfarers: Vec<Wayfarer<'_>>) -> (Few<Part>, Vec<u32>) {
+    let mut parts: Few<Part> = Few::default();
+    let mut nobody = Vec::new();
+    for wayfarer in wayfarers {
+        let route: Option<Route> = match routing.route(wayfarer.address, wayfarer.not_me) {
+            Routed::To(route) => Some(route),
+            Routed::Unknown => None,
+            Routed::Nobody => {
+                nobody.push(wayfarer.index);
+                continue;
+            }
+        };
+        match parts.as_mut_slice().iter_mut().find(|part| part.route == route) {
+            Some(part) => {
+                if !wayfarer.not_me.is_empty() {
+                    part.not_me.get_or_insert_default().extend(wayfarer.not_me);
+                }
+                part.recipients.push(wayfarer.index);
+                part.attempts = part.attempts.max(wayfarer.attempts);
+                part.waiting = sooner(part.waiting, wayfarer.waiting);
+            }
+            None => parts.push(Part {
+                route,
+                recipients: Few::One(wayfarer.index),
+                attempts: wayfarer.attempts,
+                waiting: wayfarer.waiting,
+                not_me: (!wayfarer.not_me.is_empty()).then(|| Box::new(wayfarer.not_me.to_vec())),
+            }),
+        }
+    }
+    (parts, nobody)
+}
+
+fn sooner(first: Waiting, second: Waiting) -> Waiting {
+    match (first, second) {
+        (Waiting::Deferred { due_ms: a }, Waiting::Deferred { due_ms: b }) => Waiting::Deferred { due_ms: a.min(b) },
+        (Waiting::Deferred { .. }, other) | (other, _) => other,
+    }
+}
+
+/// What the schedule knows of a message that was just submitted.
+fn new_entry(routing: &Routing, envelope: &Envelope, size: u64, now: Now) -> Entry {
+    let all = envelope.recipients.iter().zip(0_u32..).map(|(recipient, index)| Wayfarer {
+        index,
+        address: &recipient.address,
+        attempts: 0,
+        waiting: Waiting::Ready,
+        not_me: &[],
+    });
+    Entry {
+        born_ms: now.mono_ms,
+        size,
+        priority: envelope.priority,
+        standing: Standing::Active,
+        deaths: 0,
+        delay_reported: false,
+        null_sender: envelope.sender.is_empty(),
+        wants_success: envelope.recipients.iter().any(|recipient| recipient.notify.is_some_and(|notify| notify.success)),
+        parts: parts(routing, all.collect()).0,
+    }
+}
+
+/// Makes the schedule's entry of a report of our own.
+pub(super) fn report_entry(routing: &Routing, message: &NewMessage, size: u64, now: Now) -> Entry {
+    new_entry(routing, &message.envelope, size, now)
+}
+
+fn answer(acceptor: Acceptor, result: Result<MessageId, Refusal>, actions: &mut Vec<Action>) {
+    match acceptor {
+        Acceptor::Worker(worker, accept) => actions.push(Action::Send(worker, ToWorker::Accepted { accept, result })),
+        Acceptor::Client(ask_id) => actions.push(Action::Answer(ask_id, Answer::Submitted(result))),
+        Acceptor::Nobody => {}
+    }
+}

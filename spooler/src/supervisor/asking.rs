@@ -1,0 +1,236 @@
+//! Clients ask and command.
+
+use spooler_protocol::control::{
+    ApiError, MessageState, MessageSummary, ProviderAction, QueueAction, QueueDone,
+};
+use spooler_protocol::ids::MessageId;
+use spooler_protocol::status::WorkerState;
+use spooler_protocol::to_worker::{Notification, ToWorker};
+
+use super::event::{Action, Answer, Ask, AskId, WorkerId};
+use super::{Acceptor, Pending, Scan, Supervisor};
+use crate::policy::queue::{Entry, Standing, Waiting};
+use crate::policy::retry::ms;
+use crate::policy::{Now, ProviderId};
+use crate::record::Change;
+
+impl Supervisor {
+    pub(super) fn on_asked(&mut self, ask_id: AskId, ask: Ask, now: Now, actions: &mut Vec<Action>) {
+        let answer = match ask {
+            Ask::Submit { envelope, origin, owner_uid, content } => {
+                self.accept(Acceptor::Client(ask_id), envelope, content, origin, Some(owner_uid), now, actions);
+                return;
+            }
+            Ask::Queue(action, ids) => {
+                self.command(ask_id, action, &ids, actions);
+                return;
+            }
+            Ask::Status => Answer::Status(Box::new(self.status_table(now))),
+            Ask::Overlay(summaries) => Answer::Overlay(self.overlay(summaries, now)),
+            Ask::FlushBegin(command) => Answer::Flush(self.begin_flush(&command)),
+            Ask::FlushProgress(number) => Answer::FlushProgress(self.flush_progress(number)),
+            Ask::FlushEnd(number) => {
+                self.end_flush(number);
+                return;
+            }
+            Ask::Provider(name, action) => Answer::Provider(self.command_provider(&name, action, now, actions)),
+        };
+        actions.push(Action::Answer(ask_id, answer));
+    }
+
+    /// Does something to messages; answered when it is on disk.
+    fn command(&mut self, ask_id: AskId, action: QueueAction, ids: &[MessageId], actions: &mut Vec<Action>) {
+        let mut done = QueueDone::default();
+        let mut unit = Vec::new();
+        for id in ids {
+            match self.command_one(action, *id, actions) {
+                Ok(change) => {
+                    done.done += 1;
+                    unit.extend(change);
+                }
+                Err(why) => done.refused.push(format!("{id}: {why}")),
+            }
+        }
+        self.touched.extend(self.order.iter().copied());
+        if unit.is_empty() {
+            actions.push(Action::Answer(ask_id, Answer::Queue(Ok(done))));
+        } else {
+            self.commit(unit, Pending::Command(ask_id, done), actions);
+        }
+    }
+
+    fn command_one(&mut self, action: QueueAction, id: MessageId, actions: &mut Vec<Action>) -> Result<Option<Change>, &'static str> {
+        let entry = self.queue.get(id).ok_or(if self.scan == Scan::Done {
+            "there is no such message"
+        } else {
+            "the queue is still being read; try again in a moment"
+        })?;
+        let (in_flight, standing) = (entry.is_in_flight(), entry.standing);
+        let state = |state, why: &str| Some(Change::State { id, state, why: why.to_owned() });
+        match (action, standing) {
+            (QueueAction::Hold, Standing::Held) => Err("is held already"),
+            (QueueAction::Hold, _) if in_flight => Err("is in flight; try again in a moment, or cancel it"),
+            (QueueAction::Hold, Standing::Active | Standing::Quarantined) => {
+                self.queue.change(id, |entry| entry.standing = Standing::Held);
+                Ok(state(MessageState::Held, "held by an administrator"))
+            }
+            (QueueAction::Release, Standing::Active) => Err("is neither held nor quarantined"),
+            (QueueAction::Release, Standing::Held | Standing::Quarantined) => {
+                if entry.parts.as_slice().is_empty() {
+                    return Err("is damaged and can only be deleted");
+                }
+                let delay_reported = entry.delay_reported;
+                self.queue.change(id, |entry| {
+                    entry.standing = Standing::Active;
+                    entry.deaths = 0;
+                });
+                self.make_due(id);
+                let marks = Change::Marks { id, deaths: 0, delay_reported };
+                self.commit(vec![marks], Pending::Nothing, actions);
+                Ok(state(MessageState::Ready, ""))
+            }
+            (QueueAction::Retry, Standing::Active) => {
+                self.make_due(id);
+                Ok(None)
+            }
+            (QueueAction::Retry, Standing::Held | Standing::Quarantined) => Err("is held or quarantined; release it"),
+            (QueueAction::Delete, _) if in_flight => Err("is in flight; try again in a moment, or cancel it"),
+            (QueueAction::Cancel, _) if in_flight => {
+                self.cancel_flights(id, actions);
+                Ok(None)
+            }
+            (QueueAction::Delete | QueueAction::Cancel, _) => {
+                self.queue.remove(id);
+                Ok(Some(Change::Remove { id }))
+            }
+        }
+    }
+
+    /// Makes everything of a message ready that waits for a later time.
+    fn make_due(&mut self, id: MessageId) {
+        self.queue.change(id, |entry| {
+            for part in entry.parts.as_mut_slice() {
+                if matches!(part.waiting, Waiting::Deferred { .. }) {
+                    part.waiting = Waiting::Ready;
+                }
+            }
+        });
+    }
+
+    fn cancel_flights(&mut self, id: MessageId, actions: &mut Vec<Action>) {
+        for (delivery, flight) in self.flights.iter_mut().filter(|(_, flight)| flight.id == id) {
+            flight.given_up = true;
+            let notification = Notification::CancelMessage(*delivery);
+            actions.push(Action::Send(flight.worker, ToWorker::Notify(notification)));
+        }
+        // What waits for later goes with it; what is in flight leaves when its delivery ends.
+        self.queue.change(id, |entry| entry.parts.retain(|part| matches!(part.waiting, Waiting::InFlight(_))));
+    }
+
+    /// State and reason of messages as the schedule sees them; those that have gone meanwhile are left out.
+    fn overlay(&self, summaries: Vec<MessageSummary>, now: Now) -> Vec<MessageSummary> {
+        let reading = self.scan != Scan::Done;
+        let known = |mut summary: MessageSummary| match self.queue.get(summary.id) {
+            None => reading.then_some(summary),
+            Some(entry) => {
+                let (state, why) = self.state_and_why(entry);
+                summary.state = state;
+                if let Some(why) = why {
+                    summary.why = why;
+                }
+                summary.next_try_ms = next_try_ms(entry, now);
+                Some(summary)
+            }
+        };
+        summaries.into_iter().filter_map(known).collect()
+    }
+
+    /// `None`: what the store knows is the reason.
+    fn state_and_why(&self, entry: &Entry) -> (MessageState, Option<String>) {
+        match entry.standing {
+            Standing::Held => return (MessageState::Held, None),
+            Standing::Quarantined => return (MessageState::Quarantined, None),
+            Standing::Active => {}
+        }
+        let parts = entry.parts.as_slice();
+        if entry.is_in_flight() {
+            return (MessageState::InFlight, Some(String::new()));
+        }
+        match parts.iter().find(|part| part.waiting == Waiting::Ready) {
+            None => (MessageState::Deferred, None),
+            Some(part) => (MessageState::Ready, Some(self.why_ready(part.route.map(|route| route.provider)))),
+        }
+    }
+
+    fn why_ready(&self, provider: Option<ProviderId>) -> String {
+        let Some(provider) = provider.and_then(|id| self.providers.get(&id)) else {
+            return "waits for a provider to say whether it serves the recipient".to_owned();
+        };
+        let name = &provider.config.name;
+        match provider.life.state() {
+            _ if self.stopping.is_some() => "the spooler is shutting down".to_owned(),
+            WorkerState::Ready => format!("waits its turn at provider {name}"),
+            WorkerState::Paused => format!("provider {name} is paused"),
+            WorkerState::Starting | WorkerState::Draining | WorkerState::Stopping => format!("provider {name} is starting"),
+            WorkerState::Waiting | WorkerState::Barred => {
+                let why = provider.life.last_error.as_deref().unwrap_or("no reason known");
+                format!("provider {name} does not run: {why}")
+            }
+        }
+    }
+
+    pub(super) fn provider_named(&self, name: &str) -> Result<ProviderId, ApiError> {
+        let found = self.order.iter().copied().find(|id| self.name(*id) == name);
+        found.ok_or_else(|| {
+            let names: Vec<&str> = self.order.iter().map(|id| self.name(*id)).collect();
+            refused(format!("There is no provider {name:?}; there are {}", names.join(", ")))
+        })
+    }
+
+    fn command_provider(
+        &mut self,
+        name: &str,
+        action: ProviderAction,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), ApiError> {
+        let id = self.provider_named(name)?;
+        let deadline_ms = now.mono_ms + ms(self.config.stop_timeout);
+        if self.stopping.is_some() {
+            return Err(refused("The spooler is shutting down".to_owned()));
+        }
+        let Some(provider) = self.providers.get_mut(&id) else { return Ok(()) };
+        if !provider.config.enabled {
+            return Err(refused(format!("Provider {name} is switched off in the configuration (enabled = false)")));
+        }
+        let step = match action {
+            ProviderAction::Restart => {
+                provider.paused = false;
+                provider.life.restart(&mut self.generation, now.mono_ms, deadline_ms)
+            }
+            ProviderAction::Pause => {
+                provider.paused = true;
+                provider.life.unwant(false, now.mono_ms, deadline_ms)
+            }
+            ProviderAction::Resume => {
+                provider.paused = false;
+                provider.life.want(&mut self.generation, now.mono_ms)
+            }
+        };
+        let worker = WorkerId { provider: id, generation: provider.life.generation() };
+        self.take_step(worker, step, actions);
+        Ok(())
+    }
+}
+
+fn next_try_ms(entry: &Entry, now: Now) -> Option<i64> {
+    let due = entry.parts.as_slice().iter().filter_map(|part| match part.waiting {
+        Waiting::Deferred { due_ms } => Some(due_ms),
+        Waiting::Ready | Waiting::InFlight(_) => None,
+    });
+    due.min().map(|due_ms| now.wall_ms + (due_ms - now.mono_ms))
+}
+
+fn refused(error: String) -> ApiError {
+    ApiError { error, temporary: false }
+}

@@ -1,0 +1,265 @@
+//! What the supervisor hears and what it wants done. All plain data.
+
+use bytes::Bytes;
+use spooler_protocol::control::{
+    ApiError, FlushCommand, FlushProgress, MessageSummary, ProviderAction, QueueAction, QueueDone,
+};
+use spooler_protocol::from_worker::FromWorker;
+use spooler_protocol::ids::{AcceptId, DeliveryId, Generation, MessageId};
+use spooler_protocol::message::Envelope;
+use spooler_protocol::outcome::Reply;
+use spooler_protocol::status::StatusTable;
+use spooler_protocol::to_worker::{Refusal, ToWorker};
+
+use crate::config::Config;
+use crate::policy::ProviderId;
+use crate::policy::priority_plan::{Level, Reached};
+use crate::record::{Change, NewMessage, Scanned};
+
+/// Names a unit of changes on its way to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// Names a question of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AskId(pub u64);
+
+/// Names a content that is being uploaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UploadKey(pub u64);
+
+/// Names one worker: late words of an older generation are dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerId {
+    /// Whose worker.
+    pub provider: ProviderId,
+    /// Which incarnation.
+    pub generation: Generation,
+}
+
+/// The content of a message that comes in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Incoming {
+    /// Here.
+    Inline(Bytes),
+    /// In an upload of so many bytes.
+    Upload {
+        /// Which.
+        key: UploadKey,
+        /// Bytes.
+        size: u64,
+    },
+}
+
+/// News of a worker.
+#[derive(Debug)]
+pub enum WorkerNews {
+    /// The process runs.
+    Started {
+        /// Its id.
+        pid: u32,
+    },
+    /// There is no process, or it gave no acceptable hello and is being killed.
+    StartFailed(String),
+    /// It said something.
+    Said {
+        /// What; never about bodies, which do not concern the supervisor.
+        said: FromWorker,
+        /// The process's CPU clock, where it matters.
+        cpu_us: Option<u64>,
+    },
+    /// It hands a message over.
+    Accept {
+        /// Repeated in the answer.
+        accept: AcceptId,
+        /// For whom.
+        envelope: Envelope,
+        /// What.
+        content: Incoming,
+    },
+    /// It says what cannot be understood.
+    Garbled(String),
+    /// The process is dead; why, for people, with its last words.
+    Died(String),
+    /// Its priority was set, as far as it could be.
+    Priority(Level, Reached),
+    /// The process's CPU clock, read for the status row.
+    Cpu(Option<u64>),
+}
+
+/// A question of a client, or a submission.
+#[derive(Debug)]
+pub enum Ask {
+    /// A message comes in.
+    Submit {
+        /// For whom.
+        envelope: Envelope,
+        /// Who hands it over, for people.
+        origin: String,
+        /// Who may see it.
+        owner_uid: u32,
+        /// What.
+        content: Incoming,
+    },
+    /// The status table.
+    Status,
+    /// State and reason of these messages.
+    Overlay(Vec<MessageSummary>),
+    /// An action on messages.
+    Queue(QueueAction, Vec<MessageId>),
+    /// Begin a flush.
+    FlushBegin(FlushCommand),
+    /// How far it is.
+    FlushProgress(u64),
+    /// Nobody watches it any more.
+    FlushEnd(u64),
+    /// An action on a provider.
+    Provider(String, ProviderAction),
+}
+
+/// The answer to an [`Ask`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The message is on disk, or refused.
+    Submitted(Result<MessageId, Refusal>),
+    /// The table.
+    Status(Box<StatusTable>),
+    /// The same messages as the schedule sees them.
+    Overlay(Vec<MessageSummary>),
+    /// How the action went.
+    Queue(Result<QueueDone, ApiError>),
+    /// The number of the flush.
+    Flush(Result<u64, ApiError>),
+    /// How far it is.
+    FlushProgress(Option<FlushProgress>),
+    /// Whether it was done.
+    Provider(Result<(), ApiError>),
+}
+
+/// What the supervisor hears.
+#[derive(Debug)]
+pub enum Event {
+    /// News of a worker.
+    Worker(WorkerId, WorkerNews),
+    /// A unit is on disk, synced; or nothing of it is.
+    Committed(Ticket, Result<(), Refusal>),
+    /// An upload has its final name on disk; or it is gone.
+    UploadFinished(Ticket, Result<u64, Refusal>),
+    /// Messages read back from the store.
+    Scanned(Vec<Scanned>),
+    /// That was all of them.
+    ScanEnded(Result<(), String>),
+    /// A report is ready to be queued; or none is wanted.
+    ReportBuilt(Ticket, Option<Box<NewMessage>>),
+    /// A delivery could not be handed over: its message is damaged.
+    Unreadable(DeliveryId, String),
+    /// A client asks.
+    Asked(AskId, Ask),
+    /// A new, good configuration.
+    Reload(Box<Config>),
+    /// Stop; said again: hurry.
+    Stop,
+    /// A deadline may have passed.
+    Tick,
+}
+
+/// Which report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReportKind {
+    /// Recipients failed for good.
+    Failed,
+    /// Recipients are late.
+    Delayed {
+        /// When they will be given up, milliseconds since 1970.
+        give_up_ms: i64,
+    },
+    /// Recipients were served.
+    Sent,
+}
+
+/// A recipient in a report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportedRecipient {
+    /// Its place in the envelope.
+    pub index: u32,
+    /// The last word about it.
+    pub reply: Reply,
+    /// Whether it was handed to a next hop instead of being delivered.
+    pub relayed: bool,
+}
+
+/// A report to be built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportOrder {
+    /// Repeated in [`Event::ReportBuilt`].
+    pub ticket: Ticket,
+    /// About which message.
+    pub id: MessageId,
+    /// Which report.
+    pub kind: ReportKind,
+    /// About whom.
+    pub recipients: Vec<ReportedRecipient>,
+}
+
+/// A delivery to be handed to a worker; envelope and content are read by who does it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubmitOrder {
+    /// To whom.
+    pub worker: WorkerId,
+    /// Its name from here on.
+    pub delivery: DeliveryId,
+    /// Which message.
+    pub id: MessageId,
+    /// Which recipients, by their places in the envelope.
+    pub recipients: Vec<u32>,
+    /// Which attempt, from 1.
+    pub attempt: u32,
+}
+
+/// How loud a line in the log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loudness {
+    /// For the record.
+    Info,
+    /// Somebody should look.
+    Warn,
+}
+
+/// What the supervisor wants done.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Start a worker.
+    Spawn(WorkerId),
+    /// Send SIGTERM.
+    Term(WorkerId),
+    /// Send SIGKILL.
+    Kill(WorkerId),
+    /// Say something to a worker.
+    Send(WorkerId, ToWorker),
+    /// Hand a delivery over.
+    Submit(SubmitOrder),
+    /// A delivery is over: nothing of it will be asked for any more.
+    Forget(DeliveryId),
+    /// Set a worker's priority and read it back.
+    SetPriority(WorkerId, Level),
+    /// Read a worker's CPU clock.
+    ReadCpu(WorkerId),
+    /// Bring a unit to disk.
+    Commit(Ticket, Vec<Change>),
+    /// Give an upload its final name.
+    FinishUpload(Ticket, UploadKey, MessageId),
+    /// Forget an upload.
+    AbandonUpload(UploadKey),
+    /// Read all messages up to this number back.
+    Scan(MessageId),
+    /// Read one message back, to find its way again.
+    Lookup(MessageId),
+    /// Build a report.
+    Report(ReportOrder),
+    /// Answer a client.
+    Answer(AskId, Answer),
+    /// Write to the log.
+    Log(Loudness, String),
+    /// Everything is done.
+    Exit,
+}

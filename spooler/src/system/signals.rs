@@ -1,0 +1,22 @@
+//! Signals become letters to the loop.
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::supervisor::event::Event;
+use crate::system::mailbox::{Letter, Mailbox};
+
+/// Starts the thread that waits for signals. SIGTERM and SIGINT stop, twice in a hurry; SIGHUP reloads.
+///
+/// # Errors
+/// If the handlers or the thread cannot be had.
+pub fn start(mailbox: Mailbox) -> std::io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let wait = move || {
+        for signal in signals.forever() {
+            mailbox.put(if signal == SIGHUP { Letter::Reload } else { Letter::Event(Event::Stop) });
+        }
+    };
+    std::thread::Builder::new().name("signals".to_owned()).stack_size(128 * 1024).spawn(wait)?;
+    Ok(())
+}

@@ -1,0 +1,218 @@
+//! A worker's process: started with `posix_spawn`, watched through a pidfd, ended with signals that cannot hit anybody else.
+//!
+//! One thread per worker, the minder, waits for the end of the process and meanwhile passes its log lines on.
+
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use spooler_protocol::handshake::NONCE_BYTES;
+
+use crate::supervisor::event::WorkerId;
+use crate::system::mailbox::{Letter, Mailbox};
+use crate::system::worker_link::{Greeted, Server, give_up};
+
+/// The last lines of a worker's log that are kept for the reason of its death.
+const LAST_LINES: usize = 5;
+/// A log line is cut here.
+const LINE_BYTES_MAX: usize = 1024;
+const STACK_BYTES: usize = 256 * 1024;
+
+/// A process that runs, or has ended a moment ago.
+pub struct WorkerProcess {
+    /// Its id.
+    pub pid: u32,
+    pidfd: Arc<OwnedFd>,
+}
+
+impl WorkerProcess {
+    /// Starts a worker. `greeted` is called on another thread with its hello, or with why there is none; its end comes as
+    /// [`Letter::Ended`].
+    ///
+    /// # Errors
+    /// If there is no process.
+    pub fn start(
+        program: &Path,
+        worker: WorkerId,
+        provider: &str,
+        mailbox: &Mailbox,
+        greeted: impl FnOnce(Result<Greeted, String>) + Send + 'static,
+    ) -> Result<Self, String> {
+        let failed = |what: &str, why: &dyn std::fmt::Display| format!("{what} {}: {why}", program.display());
+        let server = Server::new()?;
+        let name = server.name().to_owned();
+        let mut nonce = [0; NONCE_BYTES];
+        rustix::rand::getrandom(&mut nonce, rustix::rand::GetRandomFlags::empty())
+            .map_err(|error| failed("no random numbers for", &error))?;
+        let mut child = command(program, &name).spawn().map_err(|error| failed("cannot start", &error))?;
+        let pid = child.id();
+        let minded = raw_pid(pid)
+            .ok_or_else(|| "the process has no id".to_owned())
+            .and_then(|raw| pidfd_open(raw, PidfdFlags::empty()).map_err(|error| failed("cannot watch", &error)));
+        let (pidfd, stderr) = match (minded, child.stderr.take()) {
+            (Ok(pidfd), Some(stderr)) => (Arc::new(pidfd), stderr),
+            (pidfd, _) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(pidfd.err().unwrap_or_else(|| "the worker has no log".to_owned()));
+            }
+        };
+        if let Some(mut stdin) = child.stdin.take() {
+            // If it is dead already this fails, and its end says why.
+            let _ = stdin.write_all(&nonce);
+        }
+        let came = Arc::new(AtomicBool::new(false));
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES);
+        let came_to_minder = Arc::clone(&came);
+        let (mailbox, provider) = (mailbox.clone(), provider.to_owned());
+        let (watched, process) = (Arc::clone(&pidfd), Self { pid, pidfd });
+        thread("worker-minder")
+            .spawn(move || {
+                let ended = mind(child, &watched, stderr, &provider);
+                if !came_to_minder.load(Ordering::Acquire) {
+                    give_up(&name);
+                }
+                mailbox.put(Letter::Ended(worker, ended));
+            })
+            .and_then(|_| {
+                thread("worker-greeter").spawn(move || {
+                    let hello = server.accept(pid, nonce);
+                    came.store(true, Ordering::Release);
+                    greeted(hello);
+                })
+            })
+            .map_err(|error| failed("no thread for", &error))?;
+        Ok(process)
+    }
+
+    /// SIGTERM.
+    pub fn terminate(&self) {
+        let _ = pidfd_send_signal(&self.pidfd, Signal::TERM);
+    }
+
+    /// SIGKILL.
+    pub fn kill(&self) {
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+}
+
+fn raw_pid(pid: u32) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(pid).ok()?)
+}
+
+/// A command that `posix_spawn` can run: nothing of `pre_exec`'s kind, which would fork the whole supervisor.
+fn command(program: &Path, name: &str) -> Command {
+    let mut command = Command::new(program);
+    command.args(["--connect", name]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).env_clear();
+    for key in ["PATH", "SPOOLER_LOG", "RUST_BACKTRACE", "TZ"] {
+        if let Some(value) = std::env::var_os(key) {
+            command.env(key, value);
+        }
+    }
+    command
+}
+
+/// Passes log lines on until the process ends; then says how it ended.
+fn mind(mut child: Child, pidfd: &OwnedFd, mut stderr: ChildStderr, provider: &str) -> String {
+    let mut lines = Lines::default();
+    let flags = fcntl(&stderr, FcntlArg::F_GETFL).map(OFlag::from_bits_truncate).unwrap_or(OFlag::empty());
+    let _ = fcntl(&stderr, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK));
+    let mut open = true;
+    loop {
+        let mut fds = vec![PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        if open {
+            fds.push(PollFd::new(stderr.as_fd(), PollFlags::POLLIN));
+        }
+        if poll(&mut fds, PollTimeout::NONE).is_err() {
+            continue;
+        }
+        let ended = fds.first().and_then(PollFd::any).unwrap_or(false);
+        open = open && lines.read(&mut stderr, provider);
+        if ended {
+            break;
+        }
+    }
+    let status = child.wait();
+    lines.flush(provider);
+    let how = status.map_or_else(|error| error.to_string(), describe);
+    lines.append_to(how)
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(number)) => {
+            let name = nix::sys::signal::Signal::try_from(number).map_or("?", nix::sys::signal::Signal::as_str);
+            format!("signal {number} ({name})")
+        }
+        (None, None) => "ended in an unknown way".to_owned(),
+    }
+}
+
+/// The worker's log, cut into lines.
+#[derive(Default)]
+struct Lines {
+    partial: Vec<u8>,
+    last: VecDeque<String>,
+}
+
+impl Lines {
+    /// Reads what is there; false at the end.
+    fn read(&mut self, stderr: &mut ChildStderr, provider: &str) -> bool {
+        let mut buffer = [0; 4096];
+        loop {
+            match stderr.read(&mut buffer) {
+                Ok(0) => return false,
+                Ok(count) => self.take(buffer.get(..count).unwrap_or_default(), provider),
+                Err(error) => return error.kind() == std::io::ErrorKind::WouldBlock,
+            }
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8], provider: &str) {
+        for &byte in bytes {
+            if byte == b'\n' || self.partial.len() >= LINE_BYTES_MAX {
+                self.flush(provider);
+            }
+            if byte != b'\n' {
+                self.partial.push(byte);
+            }
+        }
+    }
+
+    fn flush(&mut self, provider: &str) {
+        let mut line = String::from_utf8_lossy(&std::mem::take(&mut self.partial)).into_owned();
+        line.retain(|c| !c.is_control());
+        let line = line.trim();
+        if line.is_empty() {
+            return;
+        }
+        match line.split_once(' ') {
+            Some(("ERROR", text)) => tracing::error!(provider, "{}", text.trim()),
+            Some(("WARN", text)) => tracing::warn!(provider, "{}", text.trim()),
+            Some(("DEBUG" | "TRACE", text)) => tracing::debug!(provider, "{}", text.trim()),
+            Some(("INFO", text)) => tracing::info!(provider, "{}", text.trim()),
+            _ => tracing::info!(provider, "{line}"),
+        }
+        self.last.push_back(line.to_owned());
+        if self.last.len() > LAST_LINES {
+            self.last.pop_front();
+        }
+    }
+
+    fn append_to(self, how: String) -> String {
+        if self.last.is_empty() {
+            return how;
+        }
+        let last: Vec<String> = self.last.into();
+        format!("{how}; its last words: {}", last.join(" / "))
+    }
+}
