@@ -11,6 +11,22 @@ use toml::{Table, Value};
 
 use crate::units;
 
+/// The keys of a provider's table that mean the same for every kind. The supervisor reads them and keeps them to itself; a kind must not
+/// use these names for settings of its own.
+pub const PROVIDER_KEYS: &[&str] = &[
+    "address_types",
+    "claims",
+    "critical_max",
+    "critical_nice",
+    "enabled",
+    "interactive",
+    "kind",
+    "nice",
+    "retry",
+    "start_timeout",
+    "weight",
+];
+
 /// One thing that is wrong in the settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mistake {

@@ -1,6 +1,6 @@
 //! The built-in providers, by kind.
 
-use spooler_protocol::settings::{Findings, Settings};
+use spooler_protocol::settings::{Findings, PROVIDER_KEYS, Settings};
 use spooler_protocol::to_worker::{ToWorker, Welcome};
 use tokio::sync::mpsc;
 
@@ -55,7 +55,8 @@ pub async fn run(
     with_kind!(kind.as_str(), run_kind())
 }
 
-/// Reads the settings of a kind and does nothing else.
+/// Reads the settings of a kind and does nothing else. The keys that all kinds have are allowed, so that they are among those that a
+/// mistake names.
 ///
 /// # Errors
 /// If there is no such kind.
@@ -63,6 +64,7 @@ pub fn check(kind: &str, mut settings: Settings) -> Result<Findings, UnknownKind
     macro_rules! check_kind {
         ($provider:ty, ()) => {{
             let _ = <$provider as Provider>::settings(&mut settings);
+            PROVIDER_KEYS.iter().for_each(|key| settings.ignore(key));
             settings.finish()
         }};
     }

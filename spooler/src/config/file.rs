@@ -1,0 +1,136 @@
+//! The file of the configuration: where it is, and what is in it.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::notes::{ConfigError, Notes};
+use super::{Config, places, provider_check, read};
+
+/// The file of the whole machine.
+const SYSTEM_FILE: &str = "/etc/spooler/spooler.toml";
+
+/// Bytes of a configuration.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// Which file holds the configuration: the one that is asked for, else `/etc/spooler/spooler.toml`, else `spooler/spooler.toml` in
+/// `$XDG_CONFIG_HOME` or `~/.config`.
+///
+/// # Errors
+/// If none is asked for, and none of those is there.
+pub fn find(explicit: Option<&Path>) -> Result<PathBuf, ConfigError> {
+    let user_file = user_file(std::env::var_os("XDG_CONFIG_HOME"), std::env::var_os("HOME"));
+    find_among(explicit, Path::new(SYSTEM_FILE), user_file)
+}
+
+fn user_file(config_home: Option<OsString>, home: Option<OsString>) -> Option<PathBuf> {
+    let config_home = config_home.map(PathBuf::from).filter(|path| path.is_absolute());
+    let config_home = config_home.or_else(|| home.map(|home| Path::new(&home).join(".config")))?;
+    Some(config_home.join("spooler/spooler.toml"))
+}
+
+fn find_among(explicit: Option<&Path>, system: &Path, user: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
+    if let Some(path) = explicit {
+        return Ok(path.to_owned());
+    }
+    let mut candidates = vec![system.to_owned()];
+    candidates.extend(user);
+    // One that cannot be looked at is taken too: reading it says why.
+    if let Some(found) = candidates.iter().find(|path| path.try_exists().unwrap_or(true)) {
+        return Ok(found.clone());
+    }
+    let others: Vec<String> = candidates.iter().skip(1).map(|path| format!(" and no {}", path.display())).collect();
+    let message = format!("there is no such file{}; write one, or name one with --config", others.concat());
+    Err(ConfigError::whole_file(system, message))
+}
+
+/// Reads and checks a configuration, and has the worker program check what is particular to the providers' kinds.
+///
+/// # Errors
+/// If the file cannot be read or there is any mistake in it; all of them are named.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    let (mut config, mut notes) = read(&read_text(path)?, path)?;
+    let secrets = provider_check::check_all(&mut config, &mut notes);
+    if secrets {
+        warn_if_readable_by_others(path, &mut notes);
+    }
+    Ok(Config { warnings: notes.finish()?, ..config })
+}
+
+/// As [`load`], but without the worker program: what is particular to a provider's kind is not looked at.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_unchecked(path: &Path) -> Result<Config, ConfigError> {
+    super::parse(&read_text(path)?, path)
+}
+
+fn read_text(path: &Path) -> Result<String, ConfigError> {
+    let failed = |error: std::io::Error| ConfigError::whole_file(path, format!("cannot be read: {error}"));
+    let file = fs::File::open(path).map_err(failed)?;
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(ConfigError::whole_file(path, format!("is too large; allowed are {FILE_BYTES_MAX} bytes")));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let before = String::from_utf8_lossy(error.as_bytes().get(..valid).unwrap_or_default()).into_owned();
+        let mut mistake = ConfigError::whole_file(path, "is not UTF-8");
+        mistake.problems.iter_mut().for_each(|problem| problem.line = Some(places::line_of(&before, valid)));
+        mistake
+    })
+}
+
+fn warn_if_readable_by_others(path: &Path, notes: &mut Notes) {
+    let mode = fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode() & 0o777);
+    if mode & 0o077 != 0 {
+        notes.warn("", format!("holds secrets and has mode {mode:03o}, so others can read them; `chmod 600` it"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_that_is_asked_for_is_taken() {
+        let asked = Path::new("/nowhere/x.toml");
+        assert_eq!(find_among(Some(asked), Path::new("/"), None).unwrap(), asked);
+    }
+
+    #[test]
+    fn the_machine_comes_before_the_user() {
+        let folder = tempfile::tempdir().unwrap();
+        let (system, user) = (folder.path().join("system"), folder.path().join("user"));
+        let find = || find_among(None, &system, Some(user.clone()));
+        let error = find().unwrap_err().to_string();
+        assert!(error.contains("system") && error.contains("user") && error.contains("--config"), "{error}");
+        fs::write(&user, "").unwrap();
+        assert_eq!(find().unwrap(), user);
+        fs::write(&system, "").unwrap();
+        assert_eq!(find().unwrap(), system);
+    }
+
+    #[test]
+    fn the_user_has_a_file_of_their_own() {
+        let file = |config_home: Option<&str>, home: Option<&str>| {
+            user_file(config_home.map(OsString::from), home.map(OsString::from))
+        };
+        assert_eq!(file(Some("/c"), Some("/h")).unwrap(), Path::new("/c/spooler/spooler.toml"));
+        assert_eq!(file(Some("c"), Some("/h")).unwrap(), Path::new("/h/.config/spooler/spooler.toml"));
+        assert_eq!(file(None, None), None);
+    }
+
+    #[test]
+    fn a_file_that_is_not_text_is_refused_with_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spooler.toml");
+        fs::write(&path, b"[spool]\npath = '\xff'\n").unwrap();
+        assert_eq!(load_unchecked(&path).unwrap_err().to_string(), format!("{}:2: is not UTF-8", path.display()));
+        let missing = folder.path().join("missing.toml");
+        assert!(load_unchecked(&missing).unwrap_err().to_string().contains("cannot be read"));
+    }
+}

@@ -1,0 +1,177 @@
+//! The configuration: one TOML file, read as a whole, so that every mistake in it is reported at once, with its line and with what is
+//! allowed.
+//!
+//! ```text
+//! text ─▶ places (line of every key) ─┐
+//!      └▶ tables ─▶ sections, provider ─▶ notes (mistakes, warnings) ─▶ Config or ConfigError
+//!                   provider_check: the worker program reads the keys of its kinds ─┘
+//! ```
+//!
+//! Nothing here acts on what is configured: a folder need not be there, a port need not be free. What a key of a provider's kind means,
+//! only the worker knows.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use spooler_protocol::message::Address;
+use spooler_protocol::settings::{Effective, Settings};
+use toml::de::DeTable;
+use toml::{Table, Value};
+
+/// `spooler check`.
+mod command;
+/// Finding and reading the file.
+mod file;
+mod hostname;
+mod notes;
+mod places;
+/// The configuration as it is in effect, as TOML.
+mod print;
+mod provider;
+/// Asking the worker program about the keys of its kinds.
+mod provider_check;
+mod sections;
+
+pub use command::check_command;
+pub use file::{find, load, load_unchecked};
+pub use notes::{ConfigError, Problem};
+pub use print::print_effective;
+pub use provider::Provider;
+pub use sections::{Control, Reports, Retry, Scheduler, Spool};
+
+use notes::Notes;
+use places::Places;
+
+/// A configuration without mistakes.
+///
+/// | table | keys and their defaults |
+/// |---|---|
+/// | `[mail]` | `hostname`: this machine's name, `postmaster`: none |
+/// | `[spool]` | `path = "/var/spool/spooler"`, `pickup`: `pickup` below the path, `min_free = "64M"`, `max_message_size = "50M"` |
+/// | `[control]` | `socket = "/run/spooler/control.sock"`, `submit_group`: none, `anyone_may_submit = true` |
+/// | `[scheduler]` | `slots`: the number of cores, `slice = "200ms"` |
+/// | `[retry]` | `first = "1m"`, `factor = 2.0`, `max = "1h"`, `give_up = "5d"`, `delay_warning = "4h"` (`"0"` for never) |
+/// | `[reports]` | `max_returned_size = "100K"` |
+/// | `[worker]` | `program`: `spooler-worker` beside this program, `stop_timeout = "30s"` |
+/// | `[provider.NAME]` | `kind`: must be given, `claims = []`, `address_types`: what its worker announces, `enabled = true`, `interactive`: whether the kind is `smtp-in`, `nice = 10` (0 if interactive), `weight = 100`, `critical_nice = -10`, `critical_max = "120s"`, `start_timeout = "10s"`, and the keys of its kind |
+/// | `[provider.NAME.retry]` | as `[retry]` |
+///
+/// The environment variable `SPOOLER_WORKER` names the worker program whatever the file says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The file.
+    pub source: PathBuf,
+    /// The name that we go by towards other hosts.
+    pub hostname: String,
+    /// Who is told of what no sender can be told.
+    pub postmaster: Option<Address>,
+    /// Where messages are kept.
+    pub spool: Spool,
+    /// The control socket.
+    pub control: Control,
+    /// The CPU time of workers.
+    pub scheduler: Scheduler,
+    /// When deliveries are tried again, unless their provider says otherwise.
+    pub retry: Retry,
+    /// What senders are told.
+    pub reports: Reports,
+    /// How long deliveries in flight may take to end when the supervisor stops.
+    pub stop_timeout: Duration,
+    /// The worker program.
+    pub worker: PathBuf,
+    /// The providers in the order of the file, which is the transport order.
+    pub providers: Vec<Provider>,
+    /// What works, but perhaps not as it is meant.
+    pub warnings: Vec<Problem>,
+    /// The value of every key, defaults and checked providers included, secrets left out.
+    pub effective: Vec<Effective>,
+}
+
+/// Reads the text of a configuration; `source` is the file that it came from. The keys of the providers' kinds are not checked.
+///
+/// # Errors
+/// If there is any mistake in it; all of them are named.
+pub fn parse(text: &str, source: &Path) -> Result<Config, ConfigError> {
+    let (config, notes) = read(text, source)?;
+    Ok(Config { warnings: notes.finish()?, ..config })
+}
+
+/// Reads a text as far as that goes: mistakes are in the notes, except for those after which there is nothing to read.
+fn read(text: &str, source: &Path) -> Result<(Config, Notes), ConfigError> {
+    let (places, mut root) = parse_toml(text, source)?;
+    override_worker(&mut root, std::env::var("SPOOLER_WORKER").ok());
+    let mut notes = Notes::new(source.to_owned(), places);
+    let providers = root.remove("provider");
+    let mut settings = Settings::new(root);
+    settings.ignore("provider");
+    let mut config = read_sections(&mut settings, source);
+    config.effective = notes.take("", settings.finish());
+    let (providers, effective) = provider::read_all(providers, &config.retry, &mut notes);
+    config.providers = providers;
+    config.effective.extend(effective);
+    warn(&config, &mut notes);
+    Ok((config, notes))
+}
+
+fn read_sections(settings: &mut Settings, source: &Path) -> Config {
+    let mail = settings.table("mail", sections::read_mail);
+    let spool = settings.table("spool", sections::read_spool);
+    let control = settings.table("control", sections::read_control);
+    let scheduler = settings.table("scheduler", sections::read_scheduler);
+    let retry = settings.table("retry", |table| sections::read_retry(table, &Retry::default()));
+    let reports = settings.table("reports", sections::read_reports);
+    let own_program = std::env::current_exe().ok();
+    let worker = settings.table("worker", |table| sections::read_worker(table, own_program.as_deref()));
+    Config {
+        source: source.to_owned(),
+        hostname: mail.hostname,
+        postmaster: mail.postmaster,
+        spool,
+        control,
+        scheduler,
+        retry,
+        reports,
+        stop_timeout: worker.stop_timeout,
+        worker: worker.program,
+        providers: Vec::new(),
+        warnings: Vec::new(),
+        effective: Vec::new(),
+    }
+}
+
+/// What the environment says of the worker program stands above the file. A `worker` that is no table stays: it is a mistake.
+fn override_worker(root: &mut Table, program: Option<String>) {
+    let Some(program) = program else { return };
+    if let Value::Table(worker) = root.entry("worker").or_insert_with(|| Value::Table(Table::new())) {
+        worker.insert("program".to_owned(), Value::String(program));
+    }
+}
+
+fn warn(config: &Config, notes: &mut Notes) {
+    if !config.providers.iter().any(|provider| provider.enabled) {
+        notes.warn("provider", "nothing can be delivered: there is no [provider.NAME] that is enabled".to_owned());
+    }
+    if config.control.anyone_may_submit && config.control.submit_group.is_some() {
+        let message = "control.submit_group has no effect while control.anyone_may_submit is true";
+        notes.warn("control.submit_group", message.to_owned());
+    }
+}
+
+fn parse_toml(text: &str, source: &Path) -> Result<(Places, Table), ConfigError> {
+    let (spanned, errors) = DeTable::parse_recoverable(text);
+    let places = Places::new(text, spanned.get_ref());
+    let table = text.parse::<Table>();
+    let errors = if errors.is_empty() { table.as_ref().err().cloned().into_iter().collect() } else { errors };
+    let mut problems: Vec<Problem> = errors.iter().map(|error| syntax_problem(error, text, source)).collect();
+    problems.sort_by_key(|problem| problem.line);
+    problems.dedup_by_key(|problem| problem.line);
+    table.map(|table| (places, table)).map_err(|_| ConfigError { problems })
+}
+
+fn syntax_problem(error: &toml::de::Error, text: &str, source: &Path) -> Problem {
+    let line = error.span().map(|span| places::line_of(text, span.start));
+    Problem { file: source.to_owned(), line, message: format!("is not TOML: {}", error.message()) }
+}
+
+#[cfg(test)]
+mod tests;

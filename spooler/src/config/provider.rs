@@ -1,0 +1,204 @@
+//! The providers of the configuration: what is common to all kinds. What is left of a table goes to the worker as it is.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::Duration;
+
+use spooler_protocol::claims::Pattern;
+use spooler_protocol::limits::CLAIMS_MAX;
+use spooler_protocol::message::Address;
+use spooler_protocol::settings::{Effective, PROVIDER_KEYS, Settings};
+use toml::{Table, Value};
+
+use super::notes::Notes;
+use super::sections::{Retry, read_retry};
+
+/// Characters of a provider's name.
+const NAME_CHARS_MAX: usize = 32;
+
+/// `[provider.NAME]`: one transport.
+#[derive(Clone, PartialEq)]
+pub struct Provider {
+    /// Its name: up to 32 lower case letters, digits, `-` and `_`.
+    pub name: String,
+    /// Its kind, such as `smtp`.
+    pub kind: String,
+    /// Which recipients it serves before all others.
+    pub claims: Vec<Pattern>,
+    /// The address types that it serves; `None` for those that its worker announces.
+    pub address_types: Option<Vec<String>>,
+    /// When deliveries are tried again.
+    pub retry: Retry,
+    /// Its share of CPU time, 1 to 10,000.
+    pub weight: u32,
+    /// The nice value of its worker.
+    pub nice: i32,
+    /// Whether somebody waits for it, so that it need not wait until the machine is idle.
+    pub interactive: bool,
+    /// The nice value of its worker in a critical section.
+    pub critical_nice: i32,
+    /// The longest critical section.
+    pub critical_max: Duration,
+    /// How long its worker may take to start and log on.
+    pub start_timeout: Duration,
+    /// Whether it runs.
+    pub enabled: bool,
+    /// The keys of its kind, as TOML. May hold secrets.
+    pub settings: String,
+}
+
+impl fmt::Debug for Provider {
+    /// Leaves out the settings: they may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Provider")
+            .field("name", &self.name)
+            .field("kind", &self.kind)
+            .field("claims", &self.claims)
+            .field("address_types", &self.address_types)
+            .field("retry", &self.retry)
+            .field("weight", &self.weight)
+            .field("nice", &self.nice)
+            .field("interactive", &self.interactive)
+            .field("critical_nice", &self.critical_nice)
+            .field("critical_max", &self.critical_max)
+            .field("start_timeout", &self.start_timeout)
+            .field("enabled", &self.enabled)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads all providers, in the order of the file, with the effective values of their common keys.
+pub(super) fn read_all(value: Option<Value>, base: &Retry, notes: &mut Notes) -> (Vec<Provider>, Vec<Effective>) {
+    let tables = match value {
+        None => Table::new(),
+        Some(Value::Table(tables)) => tables,
+        Some(_) => {
+            notes.mistake("provider", "must be tables, one for each provider: [provider.NAME]");
+            Table::new()
+        }
+    };
+    let mut tables: Vec<(String, Value)> = tables.into_iter().collect();
+    tables.sort_by_key(|(name, _)| notes.places().offset(&format!("provider.{name}")));
+    let (mut providers, mut effective) = (Vec::new(), Vec::new());
+    for (name, value) in tables {
+        let place = format!("provider.{name}");
+        if !is_provider_name(&name) {
+            let allowed =
+                format!("allowed are up to {NAME_CHARS_MAX} of a-z, 0-9, _ and -, the first a letter or digit");
+            notes.mistake(&place, &format!("has a name that is not allowed; {allowed}"));
+        }
+        match value {
+            Value::Table(table) => {
+                let (provider, values) = read(name, table, base, notes);
+                providers.push(provider);
+                effective.extend(values);
+            }
+            other => notes.mistake(&place, &format!("must be a table, not {}", other.type_str())),
+        }
+    }
+    warn_of_claims_without_effect(&providers, notes);
+    (providers, effective)
+}
+
+fn is_provider_name(name: &str) -> bool {
+    name.len() <= NAME_CHARS_MAX
+        && name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+        && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
+}
+
+fn read(name: String, mut own: Table, base: &Retry, notes: &mut Notes) -> (Provider, Vec<Effective>) {
+    let place = format!("provider.{name}");
+    let mut common = Table::new();
+    for key in PROVIDER_KEYS {
+        if let Some(value) = own.remove(*key) {
+            common.insert((*key).to_owned(), value);
+        }
+    }
+    let mut settings = Settings::new(common);
+    let kind = settings.required_string("kind", "the kind of transport, such as \"smtp\"");
+    let claims = settings.strings("claims", &[]);
+    let provider = read_common(name, kind, &mut settings, base);
+    let effective = notes.take(&format!("{place}."), settings.finish());
+    let claims = parse_claims(&place, &claims, notes);
+    (Provider { claims, settings: own.to_string(), ..provider }, effective)
+}
+
+/// Everything but the claims and the keys of the kind.
+fn read_common(name: String, kind: String, settings: &mut Settings, base: &Retry) -> Provider {
+    let interactive = settings.boolean("interactive", kind == "smtp-in");
+    let nice = settings.signed("nice", if interactive { 0 } else { 10 }, -20..=19);
+    let critical_nice = settings.signed("critical_nice", nice.min(-10), -20..=19);
+    if critical_nice > nice {
+        settings.mistake("critical_nice", format!("is {critical_nice}; allowed is no more than nice, which is {nice}"));
+    }
+    let seconds = Duration::from_secs;
+    Provider {
+        name,
+        kind,
+        claims: Vec::new(),
+        address_types: read_address_types(settings),
+        retry: settings.table("retry", |table| read_retry(table, base)),
+        weight: settings.integer("weight", 100, 1..=10_000),
+        nice,
+        interactive,
+        critical_nice,
+        critical_max: settings.duration("critical_max", "120s", seconds(1)..=seconds(3600)),
+        start_timeout: settings.duration("start_timeout", "10s", Duration::from_millis(100)..=seconds(600)),
+        enabled: settings.boolean("enabled", true),
+        settings: String::new(),
+    }
+}
+
+fn read_address_types(settings: &mut Settings) -> Option<Vec<String>> {
+    if !settings.has("address_types") {
+        settings.ignore("address_types");
+        return None;
+    }
+    let kinds = settings.strings("address_types", &[]);
+    for kind in &kinds {
+        if !is_address_type(kind) {
+            settings.mistake("address_types", format!("has {kind:?}; allowed are types such as \"SMTP\" or \"FAX\""));
+        }
+    }
+    Some(kinds)
+}
+
+/// Whether an address can have this type: whether it is read back as one.
+fn is_address_type(kind: &str) -> bool {
+    format!("{kind}:x").parse().is_ok_and(|address: Address| address.kind() == kind && address.text() == "x")
+}
+
+fn parse_claims(place: &str, claims: &[String], notes: &mut Notes) -> Vec<Pattern> {
+    let key = format!("{place}.claims");
+    if claims.len() > CLAIMS_MAX {
+        notes.mistake(&key, &format!("has {} entries; allowed are up to {CLAIMS_MAX}", claims.len()));
+        return Vec::new();
+    }
+    let mut patterns = Vec::with_capacity(claims.len());
+    for (index, claim) in claims.iter().enumerate() {
+        match Pattern::parse(claim) {
+            Ok(pattern) => patterns.push(pattern),
+            Err(error) => notes.mistake_in_list(&key, index, &error.to_string()),
+        }
+    }
+    patterns
+}
+
+/// The first provider that claims a recipient gets it, so the same claim further down has no effect.
+fn warn_of_claims_without_effect(providers: &[Provider], notes: &mut Notes) {
+    let mut claimed: HashMap<String, &str> = HashMap::new();
+    for provider in providers.iter().filter(|provider| provider.enabled) {
+        for pattern in &provider.claims {
+            let first = claimed.get("*").or_else(|| claimed.get(&pattern.to_string())).copied();
+            if let Some(first) = first {
+                let key = format!("provider.{}.claims", provider.name);
+                notes.warn(
+                    &key,
+                    format!("{key} has \"{pattern}\", which provider.{first} claims before; the first one wins"),
+                );
+            } else {
+                claimed.insert(pattern.to_string(), &provider.name);
+            }
+        }
+    }
+}
