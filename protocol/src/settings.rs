@@ -322,6 +322,14 @@ impl Settings {
         })
     }
 
+    /// A table of texts with free keys that are never shown, such as users with their passwords.
+    pub fn secret_map(&mut self, key: &str) -> Vec<(String, String)> {
+        self.table(key, |inner| {
+            let keys: Vec<String> = inner.table.keys().cloned().collect();
+            keys.into_iter().filter_map(|key| inner.secret(&key).map(|value| (key, value))).collect()
+        })
+    }
+
     /// Whether a key is given.
     #[must_use]
     pub fn has(&self, key: &str) -> bool {
@@ -368,8 +376,9 @@ mod tests {
 
     #[test]
     fn secrets_do_not_show() {
-        let mut settings = settings("password = 'sesame'");
+        let mut settings = settings("password = 'sesame'\nusers = { ann = 'sesame2' }");
         assert_eq!(settings.secret("password").as_deref(), Some("sesame"));
+        assert_eq!(settings.secret_map("users"), [("ann".to_owned(), "sesame2".to_owned())]);
         assert!(settings.finish().effective.iter().all(|setting| !setting.value.contains("sesame")));
     }
 }

@@ -1,22 +1,96 @@
-//! To be written.
+//! The provider kind `smtp-in`: an SMTP submission server (RFC 5321, RFC 6409) that hands what it takes to the spooler.
+//!
+//! | room | what |
+//! |---|---|
+//! | `settings`, `networks` | what the configuration says |
+//! | `connection`, `stream`, `input`, `service`, `tls` | bytes in and out: all of the I/O |
+//! | `lines`, `command`, `path`, `parameters` | from bytes to a command; strict, pure |
+//! | `session`, `transaction`, `auth`, `reply` | from a command to a reply; pure |
+//! | `data`, `incoming`, `received` | content: strict reader, hand-over, trace header |
+//!
+//! What it does not do: it routes nothing, delivers nothing and repairs nothing. A message that is not made of CRLF lines is refused,
+//! since any repair could make two readers see two messages. 250 is said when the spooler has the message on disk, synced.
 
-use spooler_protocol::from_worker::LogonError;
-use spooler_protocol::settings::Settings;
+mod auth;
+mod command;
+mod connection;
+mod data;
+mod incoming;
+mod input;
+mod lines;
+mod networks;
+mod parameters;
+mod path;
+mod received;
+mod reply;
+mod service;
+mod session;
+mod settings;
+mod stream;
+mod tls;
+mod transaction;
 
+use std::cell::{Cell, RefCell};
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use spooler_protocol::from_worker::{LogonError, RowUpdate};
+use spooler_protocol::settings::Settings as Reader;
+use spooler_protocol::to_worker::Notification;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use self::connection::Connection;
+use self::reply::Reply;
+use self::service::Service;
+use self::session::Rules;
+pub use self::settings::Settings;
 use crate::contract::Provider;
 use crate::support::Support;
 
-/// To be written.
-#[derive(Debug)]
-pub struct SmtpIn;
+/// How long a logoff waits for clients in the middle of a message.
+const LOGOFF_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Connections that the kernel keeps while none is accepted, for want of a token.
+const BACKLOG: u32 = 1024;
+
+/// How long until a failed `accept` or `bind` is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// An SMTP submission server.
+pub struct SmtpIn {
+    service: Rc<Service>,
+    listeners: RefCell<Vec<(SocketAddr, JoinHandle<()>)>>,
+}
 
 impl Provider for SmtpIn {
-    type Settings = ();
+    type Settings = Settings;
 
-    fn settings(_settings: &mut Settings) {}
+    fn settings(settings: &mut Reader) -> Settings {
+        settings::read(settings)
+    }
 
-    async fn logon(_support: Support, _settings: ()) -> Result<Self, LogonError> {
-        Ok(Self)
+    async fn logon(support: Support, settings: Settings) -> Result<Self, LogonError> {
+        let tls = match &settings.tls {
+            Some((certificate, key)) => {
+                Some(tls::load(certificate, key).map_err(|error| LogonError::Failed(error.to_string()))?)
+            }
+            None => None,
+        };
+        let mut bound = Vec::new();
+        for address in &settings.listen {
+            bound.push(listen(*address).map_err(|error| LogonError::Failed(cannot_listen(*address, &error)))?);
+        }
+        let service = Rc::new(service(support, settings, tls));
+        let listeners = bound.into_iter().map(|(address, listener)| {
+            let handle = service.support.spawn(accept_all(Rc::clone(&service), listener));
+            (address, handle)
+        });
+        let listeners = RefCell::new(listeners.collect());
+        Ok(Self { service, listeners })
     }
 
     fn address_types(&self) -> Vec<String> {
@@ -24,6 +98,139 @@ impl Provider for SmtpIn {
     }
 
     fn identity(&self) -> String {
-        String::new()
+        let addresses: Vec<String> = self.listeners.borrow().iter().map(|(address, _)| address.to_string()).collect();
+        addresses.join(", ")
+    }
+
+    async fn notify(&self, notification: Notification) {
+        match notification {
+            Notification::BeginInbound => self.listen_again(),
+            // The listeners and connections see the end of inbound by themselves.
+            Notification::EndInbound
+            | Notification::BeginOutbound
+            | Notification::EndOutbound
+            | Notification::CancelMessage(_) => {}
+        }
+    }
+
+    async fn logoff(&self, hurry: bool) {
+        if !hurry && tokio::time::timeout(LOGOFF_PATIENCE, self.service.until_empty()).await.is_err() {
+            tracing::warn!(connections = self.service.connections.get(), "logging off while clients still send");
+        }
+    }
+}
+
+impl SmtpIn {
+    /// Opens again, on the same addresses, what an end of inbound has closed.
+    fn listen_again(&self) {
+        for (address, handle) in self.listeners.borrow_mut().iter_mut() {
+            if handle.is_finished() {
+                *handle = self.service.support.spawn(reopen(Rc::clone(&self.service), *address));
+            }
+        }
+    }
+}
+
+fn service(support: Support, settings: Settings, tls: Option<tokio_rustls::TlsAcceptor>) -> Service {
+    let spooler_max = support.message_bytes_max();
+    let rules = Rules {
+        hostname: settings.hostname.unwrap_or_else(|| support.hostname().to_owned()),
+        message_bytes_max: settings.message_bytes_max.map_or(spooler_max, |bytes| bytes.min(spooler_max)),
+        recipients_max: settings.recipients_max,
+        errors_max: settings.errors_max,
+        offers_tls: tls.is_some(),
+        users: settings.users,
+        auth_required: settings.auth_required,
+    };
+    Service {
+        support,
+        rules: Rc::new(rules),
+        timeout: settings.timeout,
+        relay_from: settings.relay_from,
+        tls,
+        connections_max: settings.connections_max,
+        spare: RefCell::default(),
+        dates: RefCell::default(),
+        connections: Cell::new(0),
+        emptied: Notify::new(),
+    }
+}
+
+/// Binds, and makes accepted sockets send replies at once: they inherit `TCP_NODELAY` from the listener.
+fn listen(address: SocketAddr) -> io::Result<(SocketAddr, TcpListener)> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.set_nodelay(true)?;
+    socket.bind(address)?;
+    let listener = socket.listen(BACKLOG)?;
+    Ok((listener.local_addr()?, listener))
+}
+
+fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {
+    let hint = match error.kind() {
+        io::ErrorKind::PermissionDenied if address.port() < 1024 => {
+            "; ports below 1024 need CAP_NET_BIND_SERVICE, or use 2525 or 587 behind a redirect"
+        }
+        io::ErrorKind::AddrInUse => "; another server listens there",
+        _ => "",
+    };
+    format!("Cannot listen on {address}: {error}{hint}")
+}
+
+/// Accepts connections until inbound ends.
+async fn accept_all(service: Rc<Service>, listener: TcpListener) {
+    let support = service.support.clone();
+    let mut ended = std::pin::pin!(support.inbound_ended());
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut ended => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, peer)) => welcome(&service, socket, peer),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+        }
+    }
+}
+
+fn welcome(service: &Rc<Service>, socket: TcpStream, peer: SocketAddr) {
+    let peer = peer.ip().to_canonical();
+    match service.slot() {
+        Some(slot) => drop(service.support.spawn(Connection::new(slot, socket, peer).serve())),
+        None => turn_away(socket),
+    }
+}
+
+/// One connection too many: a word fits into the empty socket buffer, so this does not wait.
+fn turn_away(socket: TcpStream) {
+    let mut line = Vec::new();
+    Reply::new(421, "4.7.0", "Too many connections; try again later").write(&mut line);
+    if let Ok(mut socket) = socket.into_std() {
+        let _ = socket.write(&line);
+    }
+}
+
+/// Listens again after an end of inbound, as soon as the address can be had.
+async fn reopen(service: Rc<Service>, address: SocketAddr) {
+    loop {
+        match listen(address) {
+            Ok((_, listener)) => {
+                let row = RowUpdate { text: Some(String::new()), progress: None, offline: Some(false) };
+                service.support.modify_status_row(row);
+                return accept_all(service, listener).await;
+            }
+            Err(error) => {
+                let row = RowUpdate { text: Some(cannot_listen(address, &error)), progress: None, offline: Some(true) };
+                service.support.modify_status_row(row);
+            }
+        }
+        tokio::select! {
+            () = service.support.inbound_ended() => return,
+            () = tokio::time::sleep(RETRY_AFTER) => {}
+        }
     }
 }

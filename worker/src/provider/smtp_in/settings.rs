@@ -1,0 +1,188 @@
+//! The settings of an `smtp-in` provider, read and checked. Opens nothing: that is done at logon.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use spooler_protocol::limits::RECIPIENTS_MAX;
+use spooler_protocol::settings::Settings as Reader;
+
+use super::auth::Users;
+use super::networks::Network;
+use super::path::is_domain;
+
+/// What the table of the configuration says.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `listen`: addresses with ports; port 0 takes any free one.
+    pub(super) listen: Vec<SocketAddr>,
+    /// `hostname`: what the server calls itself; `None` for this machine's name in mail.
+    pub(super) hostname: Option<String>,
+    /// `max_message_size`, bytes; `None` for what the spooler takes.
+    pub(super) message_bytes_max: Option<u64>,
+    /// `max_recipients` of one message.
+    pub(super) recipients_max: usize,
+    /// `max_connections` at once.
+    pub(super) connections_max: u32,
+    /// `max_errors` of one connection before it is closed.
+    pub(super) errors_max: u32,
+    /// `timeout`: how long a client may say nothing.
+    pub(super) timeout: Duration,
+    /// `relay_from`: who may submit without a password.
+    pub(super) relay_from: Vec<Network>,
+    /// `tls_certificate` and `tls_key`: PEM files.
+    pub(super) tls: Option<(PathBuf, PathBuf)>,
+    /// `users` with their passwords.
+    pub(super) users: Users,
+    /// `require_auth`: nobody submits without a password.
+    pub(super) auth_required: bool,
+}
+
+const TIMEOUT_MIN: Duration = Duration::from_secs(1);
+const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+
+/// Reads the table.
+pub(super) fn read(reader: &mut Reader) -> Settings {
+    let recipients_most = u32::try_from(RECIPIENTS_MAX).unwrap_or(u32::MAX);
+    let recipients = reader.integer("max_recipients", recipients_most, 1..=recipients_most);
+    let settings = Settings {
+        listen: listen(reader),
+        hostname: hostname(reader),
+        message_bytes_max: message_bytes_max(reader),
+        recipients_max: usize::try_from(recipients).unwrap_or(RECIPIENTS_MAX),
+        connections_max: reader.integer("max_connections", 200, 1..=10_000),
+        errors_max: reader.integer("max_errors", 20, 1..=1_000_000),
+        timeout: reader.duration("timeout", "5m", TIMEOUT_MIN..=TIMEOUT_MAX),
+        relay_from: relay_from(reader),
+        tls: tls(reader),
+        users: Users::new(reader.secret_map("users")),
+        auth_required: reader.boolean("require_auth", false),
+    };
+    if !settings.users.is_empty() && settings.tls.is_none() {
+        reader.mistake("users", "need TLS, as passwords do not travel in the clear; give tls_certificate and tls_key");
+    }
+    if settings.auth_required && settings.users.is_empty() {
+        reader.mistake("require_auth", "lets nobody in without users; give users");
+    }
+    settings
+}
+
+fn listen(reader: &mut Reader) -> Vec<SocketAddr> {
+    let texts = reader.strings("listen", &["127.0.0.1:2525"]);
+    if texts.is_empty() {
+        reader.mistake("listen", "is empty; give at least one address with a port, such as \"127.0.0.1:2525\"");
+    }
+    let mut addresses = Vec::new();
+    for text in texts {
+        match text.parse() {
+            Ok(address) => addresses.push(address),
+            Err(_) => reader.mistake(
+                "listen",
+                format!("holds {text:?}; write an IP address and a port, such as \"127.0.0.1:2525\" or \"[::1]:2525\""),
+            ),
+        }
+    }
+    addresses
+}
+
+fn hostname(reader: &mut Reader) -> Option<String> {
+    let name = reader.optional_string("hostname")?;
+    if !name.is_ascii() || !is_domain(&name) {
+        reader.mistake("hostname", format!("is {name:?}; write a domain name, such as \"mail.example.org\""));
+    }
+    Some(name)
+}
+
+fn message_bytes_max(reader: &mut Reader) -> Option<u64> {
+    if !reader.has("max_message_size") {
+        reader.ignore("max_message_size");
+        return None;
+    }
+    let bytes = reader.size("max_message_size", "25M");
+    if bytes == 0 {
+        reader.mistake("max_message_size", "is 0; leave it out for what the spooler takes");
+    }
+    Some(bytes)
+}
+
+fn relay_from(reader: &mut Reader) -> Vec<Network> {
+    let mut networks = Vec::new();
+    for text in reader.strings("relay_from", &["127.0.0.0/8", "::1/128"]) {
+        match Network::parse(&text) {
+            Some(network) => networks.push(network),
+            None => reader.mistake(
+                "relay_from",
+                format!("holds {text:?}; write a network such as \"192.0.2.0/24\", with zeros behind the prefix"),
+            ),
+        }
+    }
+    networks
+}
+
+fn tls(reader: &mut Reader) -> Option<(PathBuf, PathBuf)> {
+    match (reader.optional_string("tls_certificate"), reader.optional_string("tls_key")) {
+        (Some(certificate), Some(key)) => Some((certificate.into(), key.into())),
+        (None, None) => None,
+        (Some(_), None) => {
+            reader.mistake("tls_key", "is missing; tls_certificate needs its key");
+            None
+        }
+        (None, Some(_)) => {
+            reader.mistake("tls_certificate", "is missing; tls_key is of no use alone");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_text(text: &str) -> (Settings, Vec<String>, String) {
+        let mut reader = Reader::new(text.parse().unwrap());
+        let settings = read(&mut reader);
+        let findings = reader.finish();
+        let mistakes = findings.mistakes.into_iter().map(|mistake| mistake.key).collect();
+        (settings, mistakes, format!("{:?}", findings.effective))
+    }
+
+    #[test]
+    fn the_defaults_serve_this_machine_only() {
+        let (settings, mistakes, _) = read_text("");
+        assert!(mistakes.is_empty());
+        assert_eq!(settings.listen, ["127.0.0.1:2525".parse().unwrap()]);
+        assert_eq!((settings.recipients_max, settings.connections_max, settings.errors_max), (1000, 200, 20));
+        assert_eq!(settings.timeout, Duration::from_secs(300));
+        assert!(settings.relay_from.iter().all(|network| !network.contains("192.0.2.1".parse().unwrap())));
+        assert!(settings.tls.is_none() && settings.users.is_empty() && !settings.auth_required);
+    }
+
+    #[test]
+    fn every_mistake_is_named() {
+        let text = "listen = ['localhost:25']\nhostname = 'a b'\nrelay_from = '10.0.0.1/8'\ntls_key = 'k'\n\
+                    users = { a = 'b' }\nmax_recipients = 5000\nmax_message_size = 0\nlisten_on = 1";
+        let (_, mut mistakes, _) = read_text(text);
+        mistakes.sort();
+        let expected = [
+            "hostname",
+            "listen",
+            "listen_on",
+            "max_message_size",
+            "max_recipients",
+            "relay_from",
+            "tls_certificate",
+            "users",
+        ];
+        assert_eq!(mistakes, expected);
+        assert_eq!(read_text("require_auth = true").1, ["require_auth"]);
+    }
+
+    #[test]
+    fn passwords_do_not_show() {
+        let (settings, mistakes, effective) =
+            read_text("tls_certificate = 'c'\ntls_key = 'k'\nusers = { ann = 'sesame' }");
+        assert!(mistakes.is_empty());
+        assert!(!effective.contains("sesame") && effective.contains("users.ann"));
+        assert!(!format!("{settings:?}").contains("sesame"));
+    }
+}
