@@ -1,29 +1,281 @@
-//! To be written.
+//! Sends messages by SMTP (RFC 5321) or LMTP (RFC 2033).
+//!
+//! ```text
+//!   submit_message ─▶ groups by destination ─▶ pool ──── a session ────▶ transaction ─▶ outcome per recipient
+//!                                                └─ none: dial ─▶ health      └─ session back to the pool
+//! ```
+//!
+//! | setting | default | |
+//! |---|---|---|
+//! | `host` | by MX | `"name-or-address[:port]"`, or a list of them, tried in this order |
+//! | `socket` | | path of a Unix socket, for LMTP |
+//! | `port` | 25; 465 with `tls = "implicit"`; 24 for LMTP | where `host` does not say |
+//! | `protocol` | `"smtp"` | or `"lmtp"` |
+//! | `tls` | `"opportunistic"`; `"required"` with a password | `"none"`, `"opportunistic"`, `"required"`, `"implicit"` |
+//! | `tls_verify` | true for required and implicit | whether the certificate must be good |
+//! | `tls_ca_file` | those of the machine | whose certificates are believed (PEM) |
+//! | `tls_server_name` | the host's name | for whom the certificate must be |
+//! | `username`, `password` or `password_file` | | AUTH PLAIN or LOGIN, over TLS only … |
+//! | `auth_without_tls` | false | … unless this is true |
+//! | `hostname` | the machine's | for EHLO |
+//! | `connections` | 20 | deliveries at once |
+//! | `destination_concurrency` | 20 | deliveries at once to one domain, or to the host; 0 for no limit |
+//! | `destination_rate` | `"0s"` | least time between two deliveries to one destination |
+//! | `connect_timeout` | `"30s"` | for a connection, and for its TLS handshake |
+//! | `greeting_timeout`, `command_timeout` | `"5m"` | for the greeting; for the reply to a command |
+//! | `data_timeout` | `"10m"` | for 32 KiB to go out, and for the reply at the end |
+//! | `connection_idle` | `"5s"` | how long an unused session is kept |
+//! | `messages_per_connection` | 100 | |
+//! | `chunking` | false | BDAT where it is offered |
+//! | `source_address` | | from which address connections go out |
+//! | `dns_server` | those of the machine | `"address:port"` |
+//!
+//! An 8-bit message goes out as it is where 8BITMIME is not offered: nothing is lost on any server of today, and recoding would
+//! break signatures. One that needs SMTPUTF8 fails where that is not offered.
 
-use spooler_protocol::from_worker::LogonError;
+mod auth;
+mod command;
+mod connection;
+mod dial;
+mod dot;
+mod extensions;
+mod health;
+mod pool;
+mod reply;
+mod settings;
+mod target;
+mod tls;
+mod transaction;
+mod wire;
+
+use std::borrow::Cow;
+use std::path::Path;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use spooler_protocol::from_worker::{Destinations, LogonError};
+use spooler_protocol::message::SMTP;
+use spooler_protocol::outcome::{Outcome, Reply, SubmitResult};
 use spooler_protocol::settings::Settings;
 
-use crate::contract::Provider;
+use self::auth::Login;
+use self::connection::Connection;
+use self::dial::{Dialer, NoSession};
+use self::health::Health;
+use self::pool::Pool;
+use self::settings::{Credentials, Password, Protocol, Route, SmtpSettings};
+use self::target::Dns;
+use self::tls::Trust;
+use self::transaction::{Ended, Manner, Transaction};
+use crate::contract::{Capacity, Provider};
+use crate::delivery::Delivery;
 use crate::support::Support;
 
-/// To be written.
-#[derive(Debug)]
-pub struct Smtp;
+/// The provider.
+pub struct Smtp {
+    client: Rc<Client>,
+    capacity: Capacity,
+}
+
+/// What deliveries and background tasks share.
+struct Client {
+    support: Support,
+    dialer: Dialer,
+    pool: Rc<Pool>,
+    health: Health,
+    manner: Manner,
+}
+
+/// Some recipients of a delivery, by their places in it, and where they are served.
+struct Group {
+    /// The domain in lower case; empty where all go the same way.
+    destination: String,
+    recipients: Vec<usize>,
+}
+
+impl Group {
+    fn settle(&self, delivery: &Delivery, outcome: &Outcome) {
+        for &index in &self.recipients {
+            delivery.settle(index, outcome.clone());
+        }
+    }
+}
 
 impl Provider for Smtp {
-    type Settings = ();
+    type Settings = SmtpSettings;
 
-    fn settings(_settings: &mut Settings) {}
+    fn settings(settings: &mut Settings) -> SmtpSettings {
+        SmtpSettings::read(settings)
+    }
 
-    async fn logon(_support: Support, _settings: ()) -> Result<Self, LogonError> {
-        Ok(Self)
+    async fn logon(support: Support, settings: SmtpSettings) -> Result<Self, LogonError> {
+        let trust =
+            Trust::new(settings.tls_verify, settings.tls_ca_file.as_deref()).map_err(LogonError::Unconfigured)?;
+        let login = settings.credentials.map(|credentials| login(credentials, settings.auth_without_tls));
+        let login = login.transpose().map_err(LogonError::Unconfigured)?;
+        let interval_ms = u64::try_from(settings.destination_rate.as_millis()).unwrap_or(u64::MAX);
+        let by_domain = settings.route == Route::Mx;
+        let concurrency = settings.destination_concurrency;
+        let destinations = Destinations { by_domain, concurrency, interval_ms };
+        let lmtp = settings.protocol == Protocol::Lmtp;
+        let client = Client {
+            pool: Pool::new(settings.connection_idle, settings.messages_per_connection, support.clone()),
+            health: Health::new(support.clone()),
+            manner: Manner { lmtp, chunking: settings.chunking, timeouts: settings.timeouts },
+            dialer: Dialer {
+                route: settings.route,
+                port: settings.port,
+                protocol: settings.protocol,
+                tls: settings.tls,
+                tls_server_name: settings.tls_server_name,
+                trust,
+                login,
+                hostname: settings.hostname.unwrap_or_else(|| support.hostname().to_owned()),
+                timeouts: settings.timeouts,
+                source: settings.source_address,
+                dns: Dns::new(settings.dns_server),
+            },
+            support,
+        };
+        Ok(Self { client: Rc::new(client), capacity: Capacity { credit: settings.connections, destinations } })
     }
 
     fn address_types(&self) -> Vec<String> {
-        Vec::new()
+        vec![SMTP.to_owned()]
     }
 
     fn identity(&self) -> String {
-        String::new()
+        let dialer = &self.client.dialer;
+        let protocol = if self.client.manner.lmtp { "lmtp" } else { "smtp" };
+        match &dialer.route {
+            Route::Mx => format!("{protocol} by MX"),
+            Route::Socket(path) => format!("{protocol} to {}", path.display()),
+            Route::Hosts(hosts) => {
+                let shown: Vec<String> = hosts.iter().map(|host| host.with_port(dialer.port)).collect();
+                format!("{protocol} to {}", shown.join(", "))
+            }
+        }
     }
+
+    fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+
+    async fn submit_message(&self, delivery: &Delivery) -> SubmitResult {
+        let first = match delivery.content(0).await {
+            Ok(first) => first,
+            Err(why) => return SubmitResult::Error(unreadable(&why)),
+        };
+        let groups = self.client.group(delivery);
+        let alone = groups.len() == 1;
+        for group in groups {
+            match self.client.serve(delivery, &first, &group).await {
+                SubmitResult::Done => {}
+                // The other groups may fare better.
+                SubmitResult::Error(reply) if !alone => group.settle(delivery, &Outcome::Deferred(reply)),
+                result => return result,
+            }
+        }
+        SubmitResult::Done
+    }
+
+    async fn logoff(&self, hurry: bool) {
+        if !hurry {
+            self.client.pool.close().await;
+        }
+    }
+}
+
+impl Client {
+    fn by_domain(&self) -> bool {
+        self.dialer.route == Route::Mx
+    }
+
+    /// Shares the recipients out, and settles those that no server could be asked about.
+    fn group(&self, delivery: &Delivery) -> Vec<Group> {
+        if !command::is_path(&delivery.submission().sender) {
+            let text = "The sender's address cannot be used in SMTP";
+            delivery.settle_all(&Outcome::Failed(Reply::local(553, "5.1.7", text)));
+            return Vec::new();
+        }
+        let mut groups: Vec<Group> = Vec::new();
+        for (index, recipient) in delivery.recipients().iter().enumerate() {
+            if !command::is_path(recipient.address.text()) {
+                let text = "The recipient's address cannot be used in SMTP";
+                delivery.settle(index, Outcome::Failed(Reply::local(553, "5.1.3", text)));
+                continue;
+            }
+            let domain = if self.by_domain() { recipient.address.local_and_domain() } else { None };
+            let destination = domain.map_or("", |(_, domain)| domain);
+            match groups.iter_mut().find(|group| group.destination.eq_ignore_ascii_case(destination)) {
+                Some(group) => group.recipients.push(index),
+                None => groups.push(Group { destination: destination.to_ascii_lowercase(), recipients: vec![index] }),
+            }
+        }
+        groups
+    }
+
+    /// Sends the message to one destination. A session that was closed while it waited is replaced, once, by a new one.
+    async fn serve(self: &Rc<Self>, delivery: &Delivery, first: &Bytes, group: &Group) -> SubmitResult {
+        let mut recipients = Cow::Borrowed(group.recipients.as_slice());
+        let mut waiting = self.pool.take(&group.destination);
+        loop {
+            let mut connection = match waiting.take() {
+                Some(connection) => connection,
+                None => match self.connect(&group.destination).await {
+                    Ok(connection) => connection,
+                    Err(NoSession::Permanent(reply)) => {
+                        group.settle(delivery, &Outcome::Failed(reply));
+                        return SubmitResult::Done;
+                    }
+                    Err(NoSession::Temporary(reply) | NoSession::Auth(reply)) => return SubmitResult::Error(reply),
+                },
+            };
+            match Transaction::new(&mut connection, delivery, &recipients, first, self.manner).run().await {
+                Ended::InStep { again } if again.is_empty() => {
+                    self.pool.put(&group.destination, connection);
+                    return SubmitResult::Done;
+                }
+                Ended::InStep { again } => {
+                    connection.reused = false;
+                    recipients = Cow::Owned(again);
+                    waiting = Some(connection);
+                }
+                Ended::Over => return SubmitResult::Done,
+                Ended::Stale => {}
+                Ended::Cancelled => return SubmitResult::Cancelled,
+                Ended::Unreadable(why) => return SubmitResult::Error(unreadable(&why)),
+            }
+        }
+    }
+
+    async fn connect(self: &Rc<Self>, destination: &str) -> Result<Connection, NoSession> {
+        let result = self.dialer.dial(destination).await;
+        match &result {
+            Ok(connection) => self.health.good(&connection.remote),
+            Err(why) => health::bad(self, why),
+        }
+        result
+    }
+}
+
+fn unreadable(why: &str) -> Reply {
+    Reply::local(451, "4.3.0", format!("The message cannot be read: {why}"))
+}
+
+fn login(credentials: Credentials, without_tls: bool) -> Result<Login, String> {
+    let password = match credentials.password {
+        Password::Here(password) => password,
+        Password::File(path) => read_password(&path)?,
+    };
+    if credentials.username.contains('\0') || password.contains('\0') {
+        return Err("The username or the password holds a NUL character".to_owned());
+    }
+    Ok(Login { username: credentials.username, password, without_tls })
+}
+
+fn read_password(path: &Path) -> Result<String, String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("Cannot read the password from {}: {error}", path.display()))?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }

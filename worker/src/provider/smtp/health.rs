@@ -1,0 +1,86 @@
+//! Whether the configured hosts can be reached, as the status row says it.
+//!
+//! ```text
+//!              no host gives a session: row offline, text why
+//!   online ───────────────────────────────────────────────────▶ offline ──┐ tries again by itself, ever less often;
+//!      ▲                                                            │     │ a delivery that gets through counts too
+//!      └──────────── a session: row online ─────────────────────────┘◀────┘
+//! ```
+//!
+//! The spooler may hold messages back while a provider is offline, so waiting for the next delivery to find out would be waiting for
+//! ever. Delivery by MX is never offline: one domain says nothing about the next.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use spooler_protocol::from_worker::RowUpdate;
+
+use super::Client;
+use super::dial::NoSession;
+use crate::support::Support;
+
+const FIRST_TRY: Duration = Duration::from_secs(1);
+const LAST_TRY: Duration = Duration::from_secs(60);
+
+/// A server that does not like our password is not asked often: it might lock the account.
+const AUTH_TRY: Duration = Duration::from_secs(300);
+
+/// What the row says.
+#[derive(Debug)]
+pub(super) struct Health {
+    support: Support,
+    offline: Cell<bool>,
+}
+
+impl Health {
+    /// Online, until something else is known.
+    pub(super) fn new(support: Support) -> Self {
+        Self { support, offline: Cell::new(false) }
+    }
+
+    /// There is a session.
+    pub(super) fn good(&self, remote: &str) {
+        if self.offline.replace(false) {
+            self.show(false, format!("Connected to {remote}"));
+        }
+    }
+
+    fn show(&self, offline: bool, text: String) {
+        self.support.modify_status_row(RowUpdate { text: Some(text), progress: None, offline: Some(offline) });
+    }
+}
+
+/// No host gives a session: says so once, and tries until one does.
+pub(super) fn bad(client: &Rc<Client>, why: &NoSession) {
+    let (reply, first_try) = match why {
+        NoSession::Permanent(_) => return,
+        NoSession::Temporary(reply) => (reply, FIRST_TRY),
+        NoSession::Auth(reply) => (reply, AUTH_TRY),
+    };
+    if client.by_domain() || client.health.offline.replace(true) {
+        return;
+    }
+    client.health.show(true, reply.to_string());
+    client.support.spawn(probe(Rc::clone(client), first_try));
+}
+
+async fn probe(client: Rc<Client>, first_try: Duration) {
+    let mut pause = first_try;
+    loop {
+        let jitter = pause.mul_f64(fastrand::f64() / 4.0);
+        tokio::time::sleep(pause + jitter).await;
+        if !client.health.offline.get() {
+            return;
+        }
+        match client.dialer.dial("").await {
+            Ok(connection) => {
+                client.health.good(&connection.remote);
+                client.pool.put("", connection);
+                return;
+            }
+            Err(NoSession::Auth(_)) => pause = AUTH_TRY,
+            Err(NoSession::Permanent(_) | NoSession::Temporary(_)) => pause = (pause * 2).min(LAST_TRY),
+        }
+    }
+}

@@ -1,0 +1,473 @@
+//! One message over a session: MAIL, RCPT, DATA or BDAT, and what each reply means for whom.
+//!
+//! ```text
+//!   pipelined (RFC 2920)      [RSET] MAIL RCPT… DATA ▶ ◀ replies   content, dot ▶ ◀ reply
+//!   not offered               [RSET] ▶ ◀  MAIL ▶ ◀  RCPT ▶ ◀ …  DATA ▶ ◀  content, dot ▶ ◀ reply
+//!   BDAT (RFC 3030, if set)   [RSET] MAIL RCPT… ▶ ◀ replies   BDAT n content ▶ ◀ reply  BDAT n LAST content ▶ ◀ reply
+//! ```
+//!
+//! At the end SMTP gives one reply for all recipients, LMTP one for each that was accepted (RFC 2033 4.2). If the connection breaks
+//! between the last byte of the message and its reply, nobody knows whether the message arrived: it is sent again, perhaps twice.
+//! Not done: another host after a refusal of MAIL or RCPT. What is refused for now is tried again later, by the spooler.
+
+use bytes::Bytes;
+use spooler_protocol::outcome::{Outcome, Reply};
+
+use super::command;
+use super::connection::Connection;
+use super::dot::WireForm;
+use super::reply::ServerReply;
+use super::settings::Timeouts;
+use super::wire::Broken;
+use crate::delivery::Delivery;
+
+/// Bytes of commands that are sent before their replies are read: the kernels take that much whether or not the server reads, so
+/// that the two sides can never wait for each other.
+const BATCH_BYTES: usize = 8 * 1024;
+const BATCH_COMMANDS: usize = 100;
+
+/// Bytes of content that are written at once.
+const WRITE_BYTES: usize = 32 * 1024;
+
+/// How a message is sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Manner {
+    /// One reply for each recipient at the end, and delivery there is final.
+    pub(super) lmtp: bool,
+    /// BDAT where it is offered.
+    pub(super) chunking: bool,
+    pub(super) timeouts: Timeouts,
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// All recipients are settled, but for those for which the server wants a transaction of their own.
+    InStep {
+        /// Places of these in the delivery.
+        again: Vec<usize>,
+    },
+    /// All recipients are settled; the session is over.
+    Over,
+    /// Nothing was done: the server had closed the session while it waited in the pool.
+    Stale,
+    /// Stopped before the message went out; the session is over.
+    Cancelled,
+    /// The content cannot be read; the session is over.
+    Unreadable(String),
+}
+
+/// Why a transaction does not go on.
+enum Stop {
+    Broken(Broken),
+    Cancelled,
+    Unreadable(String),
+}
+
+impl From<Broken> for Stop {
+    fn from(broken: Broken) -> Self {
+        Self::Broken(broken)
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Command {
+    Reset,
+    Mail,
+    /// By place in the group.
+    Rcpt(usize),
+    Data,
+}
+
+/// One message on its way over a session.
+pub(super) struct Transaction<'a> {
+    connection: &'a mut Connection,
+    delivery: &'a Delivery,
+    /// Places in the delivery of those to serve.
+    group: &'a [usize],
+    /// The first piece of the content.
+    first: &'a Bytes,
+    manner: Manner,
+    smtputf8: bool,
+    /// How many of the group have their answer to RCPT.
+    answered: usize,
+    /// Places in the delivery of those that were accepted and not settled yet.
+    accepted: Vec<usize>,
+    /// Those that were one too many for one transaction, and what the server said.
+    too_many: Vec<(usize, ServerReply)>,
+    mail_refusal: Option<ServerReply>,
+    /// The server took a recipient after it refused the sender; it is not to be believed.
+    contradicts: bool,
+    data: Option<ServerReply>,
+    /// The server has answered to something.
+    heard: bool,
+    /// The message itself is on its way.
+    sending: bool,
+    phase: &'static str,
+}
+
+impl<'a> Transaction<'a> {
+    /// Prepares to send the message to a group of its recipients; `first` is the first piece of its content.
+    pub(super) fn new(
+        connection: &'a mut Connection,
+        delivery: &'a Delivery,
+        group: &'a [usize],
+        first: &'a Bytes,
+        manner: Manner,
+    ) -> Self {
+        let needs_utf8 =
+            |&index: &usize| delivery.recipients().get(index).is_some_and(|r| !r.address.text().is_ascii());
+        let submission = delivery.submission();
+        let smtputf8 = submission.smtputf8 || !submission.sender.is_ascii() || group.iter().any(needs_utf8);
+        Self {
+            connection,
+            delivery,
+            group,
+            first,
+            manner,
+            smtputf8,
+            answered: 0,
+            accepted: Vec::with_capacity(group.len()),
+            too_many: Vec::new(),
+            mail_refusal: None,
+            contradicts: false,
+            data: None,
+            heard: false,
+            sending: false,
+            phase: "at MAIL",
+        }
+    }
+
+    /// Sends it, settling recipients as their answers come.
+    pub(super) async fn run(mut self) -> Ended {
+        if let Some(refusal) = self.refuse_here() {
+            self.settle_rest(&Outcome::Failed(refusal));
+            return Ended::InStep { again: Vec::new() };
+        }
+        if self.delivery.is_cancelled() {
+            return Ended::Cancelled;
+        }
+        let was_reused = self.connection.reused;
+        let result = match self.envelope().await {
+            Ok(()) => self.content().await,
+            Err(stop) => Err(stop),
+        };
+        match result {
+            Ok(()) => {
+                let again = std::mem::take(&mut self.too_many);
+                Ended::InStep { again: again.into_iter().map(|(index, _)| index).collect() }
+            }
+            Err(Stop::Broken(_)) if was_reused && !self.heard => Ended::Stale,
+            Err(Stop::Broken(broken)) => {
+                let reply = broken.into_reply(&self.connection.remote, self.phase);
+                // Only what is said about the message itself can be the last word about it.
+                let final_word = self.sending && reply.code / 100 == 5;
+                let outcome = if final_word { Outcome::Failed(reply) } else { Outcome::Deferred(reply) };
+                self.settle_rest(&outcome);
+                Ended::Over
+            }
+            Err(Stop::Cancelled) => Ended::Cancelled,
+            Err(Stop::Unreadable(why)) => Ended::Unreadable(why),
+        }
+    }
+
+    /// What this server cannot take, by its own offers.
+    fn refuse_here(&self) -> Option<Reply> {
+        let offered = &self.connection.offered;
+        let size = self.delivery.submission().size;
+        let here = |code, enhanced, text: String| {
+            let remote = self.connection.remote.to_string();
+            Some(Reply { remote, ..Reply::local(code, enhanced, text) })
+        };
+        if let Some(limit) = offered.size.filter(|limit| (1..size).contains(limit)) {
+            let text = format!("The message has {size} bytes; the server takes {limit}");
+            return here(552, "5.3.4", text);
+        }
+        if self.smtputf8 && !offered.smtputf8 {
+            let text = "The message needs SMTPUTF8, which the server does not offer";
+            return here(553, "5.6.7", text.to_owned());
+        }
+        None
+    }
+
+    /// MAIL, RCPT and DATA, up to the reply to DATA.
+    async fn envelope(&mut self) -> Result<(), Stop> {
+        let mut sent = usize::from(!self.connection.needs_reset);
+        let mut replied = sent;
+        self.connection.needs_reset = true;
+        loop {
+            while let Some(command) = self.next_command(sent, sent - replied) {
+                self.write(command);
+                sent += 1;
+            }
+            if sent == replied {
+                return Ok(());
+            }
+            self.connection.wire.send(self.manner.timeouts.command).await?;
+            while replied < sent {
+                let Some(command) = self.command(replied) else { break };
+                self.phase = command.phase();
+                let reply = self.connection.wire.reply(self.manner.timeouts.command).await?;
+                self.take(command, reply)?;
+                replied += 1;
+            }
+        }
+    }
+
+    /// The command number `sent`, if it may go out with `outstanding` commands not yet answered.
+    fn next_command(&self, sent: usize, outstanding: usize) -> Option<Command> {
+        let room = outstanding == 0
+            || self.connection.offered.pipelining
+                && outstanding < BATCH_COMMANDS
+                && self.connection.wire.output.len() < BATCH_BYTES;
+        let command = self.command(sent).filter(|_| room && self.mail_refusal.is_none())?;
+        let pointless = matches!(command, Command::Data) && outstanding == 0 && self.accepted.is_empty();
+        (!pointless).then_some(command)
+    }
+
+    fn command(&self, number: usize) -> Option<Command> {
+        match number {
+            0 => Some(Command::Reset),
+            1 => Some(Command::Mail),
+            _ if number - 2 < self.group.len() => Some(Command::Rcpt(number - 2)),
+            _ if number - 2 == self.group.len() && !self.uses_bdat() => Some(Command::Data),
+            _ => None,
+        }
+    }
+
+    fn uses_bdat(&self) -> bool {
+        self.manner.chunking && self.connection.offered.chunking
+    }
+
+    fn write(&mut self, command: Command) {
+        let Connection { wire, offered, .. } = &mut *self.connection;
+        match command {
+            Command::Reset => wire.output.extend_from_slice(b"RSET\r\n"),
+            Command::Mail => command::mail(self.delivery.submission(), self.smtputf8, offered, &mut wire.output),
+            Command::Rcpt(place) => {
+                let recipient = self.group.get(place).and_then(|&index| self.delivery.recipients().get(index));
+                if let Some(recipient) = recipient {
+                    command::rcpt(recipient, offered, &mut wire.output);
+                }
+            }
+            Command::Data => wire.output.extend_from_slice(b"DATA\r\n"),
+        }
+    }
+
+    fn take(&mut self, command: Command, reply: ServerReply) -> Result<(), Stop> {
+        if reply.is_closing() {
+            return Err(Broken::Closing(reply).into());
+        }
+        self.heard = true;
+        match command {
+            Command::Data => self.data = Some(reply),
+            Command::Reset if reply.is_positive() => {}
+            Command::Mail if reply.is_positive() => {}
+            Command::Mail if reply.is_negative() => self.mail_refusal = Some(reply),
+            Command::Rcpt(_) if self.mail_refusal.is_some() => self.contradicts |= reply.is_positive(),
+            Command::Rcpt(place) if reply.is_positive() || reply.is_negative() => self.take_rcpt(place, reply),
+            Command::Reset | Command::Mail | Command::Rcpt(_) => return Err(Broken::OutOfTurn(reply.code).into()),
+        }
+        Ok(())
+    }
+
+    fn take_rcpt(&mut self, place: usize, reply: ServerReply) {
+        let Some(&index) = self.group.get(place) else { return };
+        self.answered = place + 1;
+        // RFC 5321 4.5.3.1.10: what is one too many is sent again at once, in a transaction of its own.
+        let too_many =
+            reply.code == 452 && matches!(reply.enhanced.as_str(), "" | "4.5.3") || reply.enhanced == "5.5.3";
+        if reply.is_positive() {
+            self.accepted.push(index);
+        } else if too_many && !self.accepted.is_empty() {
+            self.too_many.push((index, reply));
+        } else {
+            let outcome = self.refused(reply);
+            self.delivery.settle(index, outcome);
+        }
+    }
+
+    /// What follows from the replies to the envelope, then the content.
+    async fn content(&mut self) -> Result<(), Stop> {
+        let data = self.data.take();
+        let promised = data.as_ref().is_some_and(|reply| reply.code == 354);
+        if let Some(refusal) = self.mail_refusal.take() {
+            let outcome = self.refused(refusal);
+            self.settle_rest(&outcome);
+        }
+        if self.accepted.is_empty() {
+            return if promised { self.empty_data().await } else { Ok(()) };
+        }
+        if self.delivery.is_cancelled() {
+            return Err(Stop::Cancelled);
+        }
+        match data {
+            None => self.send_bdat().await,
+            Some(_) if promised => self.send_data().await,
+            Some(refusal) if refusal.is_negative() => {
+                let outcome = self.refused(refusal);
+                self.settle_rest(&outcome);
+                Ok(())
+            }
+            Some(reply) => Err(Broken::OutOfTurn(reply.code).into()),
+        }
+    }
+
+    /// The server wants content although nobody is to get it: it gets none (RFC 2920 3.1).
+    async fn empty_data(&mut self) -> Result<(), Stop> {
+        if self.contradicts {
+            // A dot would be an empty message to whom it accepted.
+            return Err(Broken::OutOfTurn(354).into());
+        }
+        self.phase = "at the end of an empty message to nobody";
+        self.connection.wire.output.extend_from_slice(b".\r\n");
+        self.connection.wire.send(self.manner.timeouts.data).await?;
+        let reply = self.connection.wire.reply(self.manner.timeouts.data).await?;
+        if reply.is_closing() { Err(Broken::Closing(reply).into()) } else { Ok(()) }
+    }
+
+    async fn send_data(&mut self) -> Result<(), Stop> {
+        (self.phase, self.sending) = ("while sending the message", true);
+        let delivery = self.delivery;
+        let mut form = WireForm::for_data();
+        let mut piece = self.first.clone();
+        let mut offset = 0;
+        while !piece.is_empty() {
+            offset += length(&piece);
+            let (written, next) = tokio::join!(self.write_content(&mut form, &piece), delivery.content(offset));
+            written?;
+            piece = next.map_err(Stop::Unreadable)?;
+            delivery.progress("data", offset);
+        }
+        form.finish(&mut self.connection.wire.output);
+        self.connection.wire.send(self.manner.timeouts.data).await?;
+        self.last_replies().await
+    }
+
+    /// Brings a piece into wire form and sends it, but for a last part that waits for what follows.
+    async fn write_content(&mut self, form: &mut WireForm, piece: &[u8]) -> Result<(), Broken> {
+        let wire = &mut self.connection.wire;
+        for part in piece.chunks(WRITE_BYTES) {
+            form.push(part, &mut wire.output);
+            if wire.output.len() >= WRITE_BYTES {
+                wire.send(self.manner.timeouts.data).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The content as BDAT chunks, each of them answered before the next.
+    async fn send_bdat(&mut self) -> Result<(), Stop> {
+        (self.phase, self.sending) = ("while sending the message", true);
+        let mut form = WireForm::for_bdat();
+        let mut piece = self.first.clone();
+        let mut offset = 0;
+        let mut chunk = Vec::new();
+        loop {
+            offset += length(&piece);
+            let next = self.delivery.content(offset).await.map_err(Stop::Unreadable)?;
+            let last = next.is_empty();
+            chunk.clear();
+            form.push(&piece, &mut chunk);
+            if last {
+                form.finish(&mut chunk);
+            }
+            let output = &mut self.connection.wire.output;
+            let word = if last { " LAST" } else { "" };
+            output.extend_from_slice(format!("BDAT {}{word}\r\n", chunk.len()).as_bytes());
+            output.extend_from_slice(&chunk);
+            self.connection.wire.send(self.manner.timeouts.data).await?;
+            self.delivery.progress("data", offset);
+            if last {
+                return self.last_replies().await;
+            }
+            let reply = self.connection.wire.reply(self.manner.timeouts.data).await?;
+            if reply.is_closing() {
+                return Err(Broken::Closing(reply).into());
+            }
+            if !reply.is_positive() {
+                let outcome = self.refused(reply);
+                self.settle_rest(&outcome);
+                return Ok(());
+            }
+            piece = next;
+        }
+    }
+
+    /// The reply, or with LMTP the replies, to the whole message.
+    async fn last_replies(&mut self) -> Result<(), Stop> {
+        self.phase = "after the whole message was sent; it may arrive twice";
+        self.connection.served += 1;
+        let mut accepted = std::mem::take(&mut self.accepted).into_iter();
+        while let Some(index) = accepted.next() {
+            let reply = self.connection.wire.reply(self.manner.timeouts.data).await;
+            let reply = match reply {
+                Ok(reply) if reply.is_closing() => Err(Broken::Closing(reply)),
+                Ok(reply) if !reply.is_positive() && !reply.is_negative() => Err(Broken::OutOfTurn(reply.code)),
+                reply => reply,
+            };
+            match reply {
+                Ok(reply) if self.manner.lmtp => self.delivery.settle(index, self.answer(reply)),
+                Ok(reply) => {
+                    let outcome = self.answer(reply);
+                    for index in std::iter::once(index).chain(accepted.by_ref()) {
+                        self.delivery.settle(index, outcome.clone());
+                    }
+                }
+                Err(broken) => {
+                    self.accepted = std::iter::once(index).chain(accepted).collect();
+                    return Err(broken.into());
+                }
+            }
+        }
+        self.connection.needs_reset = false;
+        Ok(())
+    }
+
+    fn answer(&self, reply: ServerReply) -> Outcome {
+        if !reply.is_positive() {
+            return self.refused(reply);
+        }
+        let reply = reply.from(&self.connection.remote);
+        if self.manner.lmtp {
+            Outcome::Delivered(reply)
+        } else {
+            Outcome::Relayed { reply, reports: self.connection.offered.dsn }
+        }
+    }
+
+    fn refused(&self, reply: ServerReply) -> Outcome {
+        let permanent = reply.is_permanent();
+        let reply = reply.from(&self.connection.remote);
+        if permanent { Outcome::Failed(reply) } else { Outcome::Deferred(reply) }
+    }
+
+    /// Settles everybody in the group who is not.
+    fn settle_rest(&mut self, outcome: &Outcome) {
+        let unanswered = self.group.get(self.answered..).unwrap_or_default();
+        for &index in self.accepted.iter().chain(unanswered) {
+            self.delivery.settle(index, outcome.clone());
+        }
+        self.accepted.clear();
+        self.answered = self.group.len();
+        for (index, reply) in std::mem::take(&mut self.too_many) {
+            let outcome = Outcome::Deferred(reply.from(&self.connection.remote));
+            self.delivery.settle(index, outcome);
+        }
+    }
+}
+
+impl Command {
+    fn phase(self) -> &'static str {
+        match self {
+            Self::Reset => "at RSET",
+            Self::Mail => "at MAIL",
+            Self::Rcpt(_) => "at RCPT",
+            Self::Data => "at DATA",
+        }
+    }
+}
+
+fn length(piece: &Bytes) -> u64 {
+    u64::try_from(piece.len()).unwrap_or(u64::MAX)
+}
