@@ -8,6 +8,7 @@ use crate::contract::Provider;
 use crate::link::LinkSender;
 use crate::runtime::{self, Ended};
 
+mod local;
 /// Writes messages into maildirs.
 pub mod maildir;
 /// Runs a program per message.

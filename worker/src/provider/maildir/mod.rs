@@ -1,22 +1,136 @@
-//! To be written.
+//! Provider kind `maildir`: writes each message into the maildir of each recipient.
+//!
+//! | setting | default | meaning |
+//! |---|---|---|
+//! | `path` | required | where maildirs are: `"/var/mail/{local}"`, `"/srv/mail/{domain}/{local}"`, `"/home/{local}/Maildir"` |
+//! | `recipient_delimiter` | `""` | characters that begin a tag: with `"+"`, `bob+list@…` goes to `bob` |
+//! | `local_case` | `"lower"` | `"lower"` or `"keep"`: case of `{local}`; `{domain}` is always lower case |
+//! | `require_user` | `false` | refuse local parts that are no system user |
+//! | `mode` | `"0700"` | mode of new folders |
+//! | `user`, `group` | none | owner of new folders of recipients who are no system users; needs root |
+//! | `credit` | 16 | messages at once |
+//!
+//! It serves no address type by default: claims say for whom it is. Folders are made where they are missing, but never the part of
+//! the path before the first placeholder. A worker that runs as root gives new folders to the system user named like the local part,
+//! and new messages to the owner of their maildir. Messages have LF line ends and `Return-Path` and `Delivered-To` in front.
 
+mod failure;
+mod folder;
+mod place;
+mod unique;
+mod write;
+
+use std::cell::Cell;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use nix::sys::stat::Mode;
+use nix::unistd::Uid;
 use spooler_protocol::from_worker::LogonError;
+use spooler_protocol::limits::CREDIT_MAX;
+use spooler_protocol::message::Recipient;
+use spooler_protocol::outcome::{Outcome, Reply, SubmitResult};
 use spooler_protocol::settings::Settings;
+use tokio::sync::{Semaphore, mpsc};
 
-use crate::contract::Provider;
+use self::failure::Failure;
+use self::folder::{Folder, FolderRule};
+use self::place::{LocalRule, PathTemplate, Place};
+use self::unique::UniqueNames;
+use self::write::Letter;
+use crate::contract::{Capacity, Provider};
+use crate::delivery::Delivery;
+use crate::provider::local::account::Account;
+use crate::provider::local::form::{Front, LineEnds};
 use crate::support::Support;
 
-/// To be written.
+/// Files being written at once, each by a thread: far fewer than tokio has threads for blocking work.
+const WRITERS_MAX: usize = 32;
+
+/// Pieces of a message waiting for the thread that writes them.
+const PIECES_WAITING_MAX: usize = 2;
+
+/// The settings of a [`Maildir`].
 #[derive(Debug)]
-pub struct Maildir;
+pub struct MaildirSettings {
+    path: String,
+    template: Option<PathTemplate>,
+    local: LocalRule,
+    require_user: bool,
+    mode: Mode,
+    user: Option<String>,
+    group: Option<String>,
+    credit: u32,
+}
+
+/// The provider.
+#[derive(Debug)]
+pub struct Maildir {
+    path: String,
+    template: PathTemplate,
+    local: LocalRule,
+    folders: Arc<FolderRule>,
+    names: UniqueNames,
+    writers: Semaphore,
+    credit: u32,
+}
 
 impl Provider for Maildir {
-    type Settings = ();
+    type Settings = MaildirSettings;
 
-    fn settings(_settings: &mut Settings) {}
+    fn settings(settings: &mut Settings) -> MaildirSettings {
+        let path = settings.required_string("path", "the path of maildirs, such as \"/var/mail/{local}\"");
+        let template = PathTemplate::parse(&path);
+        if let Err(error) = &template
+            && !path.is_empty()
+        {
+            settings.mistake("path", error.to_string());
+        }
+        let lower = settings.choice("local_case", "lower", &[("lower", true), ("keep", false)]).unwrap_or(true);
+        let local = LocalRule { lower, delimiters: settings.string("recipient_delimiter", "") };
+        let mode = settings.string("mode", "0700");
+        let bits = u32::from_str_radix(&mode, 8).ok().filter(|bits| bits & !0o7777 == 0 && bits & 0o700 == 0o700);
+        if bits.is_none() {
+            settings.mistake("mode", format!("is {mode:?}; give an octal mode such as \"0700\", \"0750\" or \"2770\""));
+        }
+        MaildirSettings {
+            path,
+            template: template.ok(),
+            local,
+            require_user: settings.boolean("require_user", false),
+            mode: Mode::from_bits_truncate(bits.unwrap_or(0o700)),
+            user: settings.optional_string("user"),
+            group: settings.optional_string("group"),
+            credit: settings.integer("credit", 16, 1..=CREDIT_MAX),
+        }
+    }
 
-    async fn logon(_support: Support, _settings: ()) -> Result<Self, LogonError> {
-        Ok(Self)
+    async fn logon(support: Support, settings: MaildirSettings) -> Result<Self, LogonError> {
+        let missing = || LogonError::Unconfigured("path is missing".to_owned());
+        let template = settings.template.ok_or_else(missing)?;
+        let fallback = Account::of_settings(settings.user.as_deref(), settings.group.as_deref())
+            .map_err(|error| LogonError::Unconfigured(error.to_string()))?;
+        let base = template.base().to_owned();
+        check_base(base).await?;
+        let folders = FolderRule {
+            mode: settings.mode,
+            require_user: settings.require_user,
+            fallback,
+            root: Uid::effective().is_root(),
+            making: Mutex::new(()),
+        };
+        Ok(Self {
+            path: settings.path,
+            template,
+            local: settings.local,
+            folders: Arc::new(folders),
+            names: UniqueNames::new(support.hostname(), std::process::id()),
+            writers: Semaphore::new(WRITERS_MAX),
+            credit: settings.credit,
+        })
     }
 
     fn address_types(&self) -> Vec<String> {
@@ -24,6 +138,89 @@ impl Provider for Maildir {
     }
 
     fn identity(&self) -> String {
-        String::new()
+        self.path.clone()
+    }
+
+    fn capacity(&self) -> Capacity {
+        Capacity { credit: self.credit, ..Capacity::default() }
+    }
+
+    async fn submit_message(&self, delivery: &Delivery) -> SubmitResult {
+        let left_out = Cell::new(false);
+        let serve = async |index: usize, recipient: &Recipient| {
+            let _writer = self.writers.acquire().await;
+            if delivery.is_cancelled() {
+                left_out.set(true);
+            } else {
+                delivery.settle(index, self.serve(delivery, recipient).await);
+            }
+        };
+        join_all(delivery.recipients().iter().enumerate().map(|(index, recipient)| serve(index, recipient))).await;
+        if left_out.get() { SubmitResult::Cancelled } else { SubmitResult::Done }
+    }
+}
+
+impl Maildir {
+    async fn serve(&self, delivery: &Delivery, recipient: &Recipient) -> Outcome {
+        let place = match self.template.place(&recipient.address, &self.local) {
+            Ok(place) => place,
+            Err(error) => return Outcome::Failed(Reply::local(553, "5.1.3", error.to_string())),
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let front = Front { from_line: None, return_path: true, delivered_to: true };
+        let letter = Letter {
+            name: self.names.next(now),
+            front: front.lines(delivery.submission(), &[recipient], LineEnds::Lf),
+            ends: LineEnds::Lf,
+            size: delivery.submission().size,
+        };
+        let (pieces, content) = mpsc::channel(PIECES_WAITING_MAX);
+        let folders = Arc::clone(&self.folders);
+        let writing = tokio::task::spawn_blocking(move || write_letter(&place, &folders, &letter, content));
+        feed(delivery, pieces).await;
+        match writing.await {
+            Ok(Ok(path)) => {
+                let mut reply = Reply::local(250, "2.0.0", "Delivered to maildir");
+                reply.remote = path.to_string_lossy().into_owned();
+                Outcome::Delivered(reply)
+            }
+            Ok(Err(failure)) => failure.outcome(),
+            Err(_) => Failure::BrokenOff.outcome(),
+        }
+    }
+}
+
+/// Without its base (a disk that is not mounted) the provider is offline, and mail for it waits without counting attempts.
+async fn check_base(base: PathBuf) -> Result<(), LogonError> {
+    let shown = base.display().to_string();
+    match tokio::task::spawn_blocking(move || std::fs::metadata(base)).await {
+        Ok(Ok(found)) if found.is_dir() => Ok(()),
+        Ok(Ok(_)) => Err(LogonError::Failed(format!("{shown} is no folder"))),
+        Ok(Err(error)) => Err(LogonError::Failed(format!("Cannot look at {shown}: {error}"))),
+        Err(error) => Err(LogonError::Failed(format!("Cannot look at {shown}: {error}"))),
+    }
+}
+
+fn write_letter(
+    place: &Place,
+    folders: &FolderRule,
+    letter: &Letter,
+    mut content: mpsc::Receiver<Result<Bytes, String>>,
+) -> Result<PathBuf, Failure> {
+    let folder = Folder::open(place, folders)?;
+    write::write(&folder, letter, &mut content)
+}
+
+/// Sends the content to the thread that writes it, until it is through or the thread has given up.
+async fn feed(delivery: &Delivery, pieces: mpsc::Sender<Result<Bytes, String>>) {
+    let mut offset = 0;
+    while offset < delivery.submission().size {
+        let piece = delivery.content(offset).await;
+        let length = piece.as_ref().map_or(0, Bytes::len) as u64;
+        if pieces.send(piece).await.is_err() || length == 0 {
+            return;
+        }
+        offset += length;
+        delivery.progress("writing", offset);
     }
 }

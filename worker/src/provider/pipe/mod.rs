@@ -1,22 +1,131 @@
-//! To be written.
+//! Provider kind `pipe`: hands each message to a program.
+//!
+//! | setting | default | meaning |
+//! |---|---|---|
+//! | `command` | required | program and arguments, with `{sender}`, `{recipient}`, `{local}`, `{domain}`, `{id}`, `{size}` |
+//! | `shell` | `false` | `command` is one text for `/bin/sh -c`; values come in the environment only |
+//! | `user`, `group` | none | run the program as; needs root |
+//! | `environment` | none | a table of variables; there are no others but those below |
+//! | `directory` | `"/"` | where the program runs |
+//! | `timeout` | `"5m"` | then SIGTERM, 5 s later SIGKILL, to its whole process group |
+//! | `per_recipient` | `true` | one run for each recipient; else one for up to 100 of them |
+//! | `credit` | 4 | messages, and programs, at once |
+//! | `line_ends` | `"lf"` | `"lf"` or `"crlf"` |
+//! | `from_line` | `false` | `From sender date` in front, as in an mbox file |
+//! | `return_path`, `delivered_to` | `true` | those headers in front; the second only for a single recipient |
+//! | `null_sender` | `"MAILER-DAEMON"` | what `{sender}` is for the null sender |
+//!
+//! Variables: `PATH`, `PROVIDER`, `HOSTNAME`, `MESSAGE_ID` (the number in the queue), `MESSAGE_SIZE`, `SENDER`, `RECIPIENT` (several
+//! are separated by line feeds), and for a single recipient `RECIPIENT_TYPE`, `LOCAL` and `DOMAIN`.
+//!
+//! Standard input is the message; a program need not read it. Its exit code says what became of it, see the table in `verdict`; the
+//! last lines that it wrote to standard error, or else to standard output, say why.
 
+mod command;
+mod run;
+mod tail;
+mod verdict;
+
+use std::cell::Cell;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_util::future::join_all;
 use spooler_protocol::from_worker::LogonError;
+use spooler_protocol::message::Recipient;
+use spooler_protocol::outcome::{Outcome, Reply, SubmitResult};
 use spooler_protocol::settings::Settings;
+use tokio::io::AsyncWriteExt;
+use tokio::process::ChildStdin;
+use tokio::sync::Semaphore;
 
-use crate::contract::Provider;
+use self::command::{CommandLine, Values};
+use self::run::Program;
+use crate::contract::{Capacity, Provider};
+use crate::delivery::Delivery;
+use crate::provider::local::account::Account;
+use crate::provider::local::form::{Converter, Front, LineEnds};
+use crate::provider::local::parts::Parts;
 use crate::support::Support;
 
-/// To be written.
+/// Recipients of one run. Keeps the command line and the variable `RECIPIENT` far below what the kernel takes.
+const RECIPIENTS_PER_RUN_MAX: usize = 100;
+
+/// Programs at once. Each takes a thread that waits for its end; tokio has 512 of them.
+const PROGRAMS_MAX: u32 = 256;
+
+const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// The settings of a [`Pipe`].
 #[derive(Debug)]
-pub struct Pipe;
+pub struct PipeSettings {
+    command: Option<CommandLine>,
+    user: Option<String>,
+    group: Option<String>,
+    environment: Vec<(String, String)>,
+    directory: String,
+    timeout: Duration,
+    per_recipient: bool,
+    credit: u32,
+    ends: LineEnds,
+    from_line: bool,
+    return_path: bool,
+    delivered_to: bool,
+    null_sender: String,
+}
+
+/// The provider.
+#[derive(Debug)]
+pub struct Pipe {
+    command: CommandLine,
+    account: Option<Account>,
+    settings: PipeSettings,
+    provider: String,
+    hostname: String,
+    programs: Semaphore,
+}
 
 impl Provider for Pipe {
-    type Settings = ();
+    type Settings = PipeSettings;
 
-    fn settings(_settings: &mut Settings) {}
+    fn settings(settings: &mut Settings) -> PipeSettings {
+        let command = read_command(settings);
+        let environment = read_environment(settings);
+        let directory = settings.string("directory", "/");
+        if !directory.starts_with('/') || directory.contains('\0') {
+            settings.mistake("directory", format!("is {directory:?}; give an absolute path"));
+        }
+        let timeouts = Duration::from_secs(1)..=Duration::from_secs(7 * 86_400);
+        let ends = settings.choice("line_ends", "lf", &[("lf", LineEnds::Lf), ("crlf", LineEnds::Crlf)]);
+        PipeSettings {
+            command,
+            user: settings.optional_string("user"),
+            group: settings.optional_string("group"),
+            environment,
+            directory,
+            timeout: settings.duration("timeout", "5m", timeouts),
+            per_recipient: settings.boolean("per_recipient", true),
+            credit: settings.integer("credit", 4, 1..=PROGRAMS_MAX),
+            ends: ends.unwrap_or(LineEnds::Lf),
+            from_line: settings.boolean("from_line", false),
+            return_path: settings.boolean("return_path", true),
+            delivered_to: settings.boolean("delivered_to", true),
+            null_sender: settings.string("null_sender", "MAILER-DAEMON"),
+        }
+    }
 
-    async fn logon(_support: Support, _settings: ()) -> Result<Self, LogonError> {
-        Ok(Self)
+    async fn logon(support: Support, mut settings: PipeSettings) -> Result<Self, LogonError> {
+        let missing = || LogonError::Unconfigured("command is missing".to_owned());
+        let command = settings.command.take().ok_or_else(missing)?;
+        let account = Account::of_settings(settings.user.as_deref(), settings.group.as_deref())
+            .map_err(|error| LogonError::Unconfigured(error.to_string()))?;
+        Ok(Self {
+            command,
+            account,
+            provider: support.provider_name().to_owned(),
+            hostname: support.hostname().to_owned(),
+            programs: Semaphore::new(usize::try_from(settings.credit).unwrap_or(1)),
+            settings,
+        })
     }
 
     fn address_types(&self) -> Vec<String> {
@@ -24,6 +133,135 @@ impl Provider for Pipe {
     }
 
     fn identity(&self) -> String {
-        String::new()
+        self.command.program().to_owned()
     }
+
+    fn capacity(&self) -> Capacity {
+        Capacity { credit: self.settings.credit, ..Capacity::default() }
+    }
+
+    async fn submit_message(&self, delivery: &Delivery) -> SubmitResult {
+        let values = self.values(delivery);
+        if let Err(error) = self.command.check_sender(&values) {
+            delivery.settle_all(&Outcome::Failed(Reply::local(553, "5.1.7", format!("Sender: {error}"))));
+            return SubmitResult::Done;
+        }
+        let mut to_serve = Vec::new();
+        for (index, recipient) in delivery.recipients().iter().enumerate() {
+            match self.command.check(&values, recipient) {
+                Ok(()) => to_serve.push((index, recipient)),
+                Err(error) => delivery.settle(index, Outcome::Failed(Reply::local(553, "5.1.3", error.to_string()))),
+            }
+        }
+        let left_out = Cell::new(false);
+        let serve = async |group: &[(usize, &Recipient)]| {
+            let _program = self.programs.acquire().await;
+            if delivery.is_cancelled() {
+                left_out.set(true);
+                return;
+            }
+            let recipients: Vec<&Recipient> = group.iter().map(|(_, recipient)| *recipient).collect();
+            let outcome = self.run(delivery, &values, &recipients).await;
+            for (index, _) in group {
+                delivery.settle(*index, outcome.clone());
+            }
+        };
+        let per_run = if self.settings.per_recipient { 1 } else { RECIPIENTS_PER_RUN_MAX };
+        join_all(to_serve.chunks(per_run).map(serve)).await;
+        if left_out.get() { SubmitResult::Cancelled } else { SubmitResult::Done }
+    }
+}
+
+impl Pipe {
+    fn values(&self, delivery: &Delivery) -> Values {
+        let submission = delivery.submission();
+        let sender = if submission.sender.is_empty() { &self.settings.null_sender } else { &submission.sender };
+        Values { sender: sender.clone(), id: submission.message.to_string(), size: submission.size.to_string() }
+    }
+
+    async fn run(&self, delivery: &Delivery, values: &Values, recipients: &[&Recipient]) -> Outcome {
+        let program = Program {
+            path: self.command.program(),
+            arguments: self.command.arguments(values, recipients),
+            environment: self.environment(delivery, recipients),
+            directory: &self.settings.directory,
+            account: self.account,
+            limit: self.settings.timeout,
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let front = Front {
+            from_line: self.settings.from_line.then(|| i64::try_from(now.as_secs()).unwrap_or_default()),
+            return_path: self.settings.return_path,
+            delivered_to: self.settings.delivered_to,
+        };
+        let ends = self.settings.ends;
+        let front = front.lines(delivery.submission(), recipients, ends);
+        let ran = run::run(&program, async |stdin| feed(delivery, &front, ends, stdin).await).await;
+        verdict::outcome(&ran.ending, &ran.said, self.command.program())
+    }
+
+    fn environment(&self, delivery: &Delivery, recipients: &[&Recipient]) -> Vec<(&str, String)> {
+        let submission = delivery.submission();
+        let mut all = vec![("PATH", DEFAULT_PATH.to_owned())];
+        all.extend(self.settings.environment.iter().map(|(name, value)| (name.as_str(), value.clone())));
+        let addresses: Vec<&str> = recipients.iter().map(|recipient| recipient.address.text()).collect();
+        all.extend([
+            ("PROVIDER", self.provider.clone()),
+            ("HOSTNAME", self.hostname.clone()),
+            ("MESSAGE_ID", submission.message.to_string()),
+            ("MESSAGE_SIZE", submission.size.to_string()),
+            ("SENDER", submission.sender.clone()),
+            ("RECIPIENT", addresses.join("\n")),
+        ]);
+        if let [only] = recipients {
+            let Parts { local, domain } = Parts::of(&only.address);
+            all.extend([("RECIPIENT_TYPE", only.address.kind().to_owned()), ("LOCAL", local), ("DOMAIN", domain)]);
+        }
+        all
+    }
+}
+
+fn read_command(settings: &mut Settings) -> Option<CommandLine> {
+    let given = settings.has("command");
+    let words = settings.strings("command", &[]);
+    let shell = settings.boolean("shell", false);
+    let command = CommandLine::parse(&words, shell);
+    if let Err(error) = &command {
+        let missing = "is missing; give a list such as [\"/usr/bin/program\", \"{recipient}\"]";
+        settings.mistake("command", if given { error.to_string() } else { missing.to_owned() });
+    }
+    command.ok()
+}
+
+fn read_environment(settings: &mut Settings) -> Vec<(String, String)> {
+    let environment = settings.string_map("environment");
+    for (name, value) in &environment {
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            settings.mistake("environment", format!("holds {name:?}, which cannot be a variable"));
+        }
+    }
+    environment
+}
+
+/// Writes the message to a program. That the program does not want all of it is no error.
+async fn feed(delivery: &Delivery, front: &[u8], ends: LineEnds, stdin: &mut ChildStdin) -> Result<(), String> {
+    if stdin.write_all(front).await.is_err() {
+        return Ok(());
+    }
+    let mut converter = Converter::new(ends);
+    let (mut offset, mut out) = (0, Vec::new());
+    while offset < delivery.submission().size {
+        let piece = delivery.content(offset).await?;
+        if piece.is_empty() {
+            return Err(format!("the content ends at byte {offset}"));
+        }
+        offset += piece.len() as u64;
+        converter.convert(&piece, &mut out);
+        if stdin.write_all(&out).await.is_err() {
+            return Ok(());
+        }
+        delivery.progress("writing", offset);
+    }
+    let _ = stdin.write_all(converter.finish()).await;
+    Ok(())
 }

@@ -1,0 +1,206 @@
+//! Running one program: it gets the message, its words are read, and nothing of it is left when it is over.
+//!
+//! ```text
+//!   spawned ──▶ fed, read ──▶ has exited ──▶ rest of its group killed ──▶ reaped
+//!                  │ timeout      ▲
+//!                  └── TERM ──────┤ to the group
+//!                       └─ KILL ──┘ after a grace of 5 s
+//! ```
+//!
+//! The program leads a process group. The group is signalled only until its leader is reaped: until then its number cannot belong
+//! to anybody else. A process that leaves the group (`setsid`) leaves our care.
+
+use std::cell::RefCell;
+use std::os::unix::process::ExitStatusExt;
+use std::pin::pin;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use futures_util::future::{FutureExt, LocalBoxFuture, Shared, join};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::time::timeout;
+
+use super::tail::Tail;
+use super::verdict::Ending;
+use crate::provider::local::account::Account;
+
+/// From SIGTERM to SIGKILL.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How long the last words are waited for if a process that left the group keeps the pipe open.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A program and everything that it starts with.
+#[derive(Debug)]
+pub(super) struct Program<'a> {
+    pub(super) path: &'a str,
+    pub(super) arguments: Vec<String>,
+    pub(super) environment: Vec<(&'a str, String)>,
+    pub(super) directory: &'a str,
+    pub(super) account: Option<Account>,
+    pub(super) limit: Duration,
+}
+
+/// How a run ended, and the last lines that the program said.
+#[derive(Debug)]
+pub(super) struct Ran {
+    pub(super) ending: Ending,
+    pub(super) said: String,
+}
+
+/// Runs a program; `feed` writes the message to its standard input.
+pub(super) async fn run(program: &Program<'_>, feed: impl AsyncFnOnce(&mut ChildStdin) -> Result<(), String>) -> Ran {
+    let mut child = match command(program).spawn() {
+        Ok(child) => child,
+        Err(error) => return not_started(&error),
+    };
+    let (mut group, exit) = match watch(&child) {
+        Ok(watched) => watched,
+        Err(error) => return not_started(&error),
+    };
+    let (out, err) = (RefCell::new(Tail::default()), RefCell::new(Tail::default()));
+    let mut reading = pin!(join(read(child.stdout.take(), &out), read(child.stderr.take(), &err)));
+    let stdin = child.stdin.take();
+    let ended = {
+        let mut working = pin!(work(program.limit, stdin, feed, &exit, &group));
+        let mut read_all = false;
+        loop {
+            tokio::select! {
+                ended = &mut working => break ended,
+                _ = &mut reading, if !read_all => read_all = true,
+            }
+        }
+    };
+    group.signal(Signal::SIGKILL);
+    let status = child.wait().await;
+    group.leader = None;
+    let _ = timeout(LAST_WORDS, reading).await;
+    let (out, err) = (out.borrow().text(), err.borrow().text());
+    Ran { ending: ended.unwrap_or_else(|| ending(status)), said: if err.is_empty() { out } else { err } }
+}
+
+fn command(program: &Program<'_>) -> Command {
+    let mut command = Command::new(program.path);
+    command
+        .args(&program.arguments)
+        .env_clear()
+        .envs(program.environment.iter().map(|(name, value)| (name, value)))
+        .current_dir(program.directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0);
+    if let Some(account) = program.account {
+        // With another user the standard library also empties the list of supplementary groups.
+        command.uid(account.uid.as_raw()).gid(account.gid.as_raw());
+    }
+    command
+}
+
+fn not_started(error: &std::io::Error) -> Ran {
+    use std::io::ErrorKind::{ArgumentListTooLong, InvalidInput, NotADirectory, NotFound, PermissionDenied};
+    let configuration =
+        matches!(error.kind(), NotFound | PermissionDenied | NotADirectory | ArgumentListTooLong | InvalidInput);
+    Ran { ending: Ending::NotStarted { why: error.to_string(), configuration }, said: String::new() }
+}
+
+fn ending(status: std::io::Result<ExitStatus>) -> Ending {
+    match status.map(|status| (status.code(), status.signal())) {
+        Ok((Some(code), _)) => Ending::Exited(code),
+        Ok((None, signal)) => Ending::Killed(signal.unwrap_or_default()),
+        Err(error) => Ending::NotStarted { why: error.to_string(), configuration: false },
+    }
+}
+
+/// Feeds the program and waits until it has exited, which it is made to if it has to. Says how it ended unless its status does.
+async fn work(
+    limit: Duration,
+    stdin: Option<ChildStdin>,
+    feed: impl AsyncFnOnce(&mut ChildStdin) -> Result<(), String>,
+    exit: &Exit,
+    group: &Group,
+) -> Option<Ending> {
+    let mut stdin = stdin;
+    let by_itself = async {
+        let mut exited = pin!(exit.wait());
+        if let Some(pipe) = &mut stdin {
+            tokio::select! {
+                () = &mut exited => return Ok(()),
+                fed = feed(pipe) => fed?,
+            }
+        }
+        // The end of the message is the end of the file.
+        stdin = None;
+        exited.await;
+        Ok(())
+    };
+    // As long as standard input is open, a part of a message cannot be taken for a whole one.
+    match timeout(limit, by_itself).await {
+        Ok(Ok(())) => None,
+        Ok(Err(why)) => {
+            group.signal(Signal::SIGKILL);
+            exit.wait().await;
+            Some(Ending::Content(why))
+        }
+        Err(_) => {
+            group.signal(Signal::SIGTERM);
+            if timeout(GRACE, exit.wait()).await.is_err() {
+                group.signal(Signal::SIGKILL);
+                exit.wait().await;
+            }
+            Some(Ending::TimedOut(limit))
+        }
+    }
+}
+
+async fn read(stream: Option<impl AsyncRead + Unpin>, tail: &RefCell<Tail>) {
+    let Some(mut stream) = stream else { return };
+    let mut buffer = vec![0; 8192];
+    while let Ok(length @ 1..) = stream.read(&mut buffer).await {
+        tail.borrow_mut().push(buffer.get(..length).unwrap_or_default());
+    }
+}
+
+/// The process group of a program that is not reaped yet.
+struct Group {
+    leader: Option<Pid>,
+}
+
+impl Group {
+    fn signal(&self, signal: Signal) {
+        if let Some(leader) = self.leader {
+            // It may consist of nobody but a leader that has exited.
+            let _ = killpg(leader, signal);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGKILL);
+    }
+}
+
+/// Tells that a program has exited, without reaping it. A thread waits, because the runtime can only wait and reap in one.
+struct Exit(Shared<LocalBoxFuture<'static, ()>>);
+
+impl Exit {
+    async fn wait(&self) {
+        self.0.clone().await;
+    }
+}
+
+fn watch(child: &Child) -> std::io::Result<(Group, Exit)> {
+    let gone = || std::io::Error::other("the program is gone already");
+    let leader = Pid::from_raw(child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or_else(gone)?);
+    let waiting = tokio::task::spawn_blocking(move || {
+        while waitid(Id::Pid(leader), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR) {}
+    });
+    let exited = async { drop(waiting.await) }.boxed_local().shared();
+    Ok((Group { leader: Some(leader) }, Exit(exited)))
+}
