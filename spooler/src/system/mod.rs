@@ -2,5 +2,7 @@
 
 /// The control socket.
 pub mod control;
+/// The pick-up folder.
+pub mod pickup;
 /// What is on disk, and how it gets there.
 pub mod store;
