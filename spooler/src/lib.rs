@@ -1,19 +1,19 @@
 //! The supervisor of the spooler, and the client tools.
 
-/// What people type: `spoolctl`, `sendmail`, `mailq`, `newaliases`.
+/// The client tools: `spoolctl`, `sendmail`, `mailq`, `newaliases`.
 pub mod client;
 /// What the configuration says.
 pub mod config;
+/// The daemon: everything put together.
+pub mod daemon;
 /// The loop between the supervisor and the system.
 pub mod driver;
-/// Line ends on their way in.
+/// Line ends of messages on their way in.
 pub mod line_ends;
 /// What decides.
 pub mod policy;
 /// What is kept on disk, as plain data.
 pub mod record;
-/// Reports to senders.
-pub mod report;
 /// The pure heart: hears events, says what is to be done.
 pub mod supervisor;
 /// Everything that touches the kernel.

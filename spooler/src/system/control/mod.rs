@@ -3,6 +3,22 @@
 //! The thread decides who may ask (peer credentials) and what is well-formed; what the answer is, the supervisor's loop decides
 //! ([`Request`] over [`Bridge::ask`]), or the store's readers where only reading is needed ([`Bridge::read`]).
 
+mod access;
+mod body;
+mod desk;
+mod listing;
+mod patience;
+mod provider;
+mod queue;
+mod refusal;
+mod server;
+mod socket;
+mod submit;
+mod watch;
+
+pub use access::{Access, Denied, Operation, Peer, Scope, identify, identify_at_once, may};
+pub use server::{ControlOptions, ControlServer, start};
+pub use socket::{BindError, bind};
 use spooler_protocol::control::{
     ApiError, FlushCommand, FlushProgress, MessageSummary, ProviderAction, QueueAction, QueueDone,
 };

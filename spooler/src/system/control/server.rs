@@ -1,0 +1,196 @@
+//! The server itself: one thread, a single-threaded runtime, a bounded number of connections, one request each.
+//!
+//! Connections beyond the bound wait in the kernel's queue. A head that does not come in time ends its connection, and so does a
+//! client that does not read its answer.
+
+use std::convert::Infallible;
+use std::io;
+use std::os::unix::net::UnixListener as StdUnixListener;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request as HttpRequest, StatusCode};
+use axum::routing::{get, post};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::Bridge;
+use super::access::{Access, Peer, identify, identify_at_once};
+use super::desk::{Desk, WATCHERS_MAX};
+use super::patience::Patient;
+use super::refusal::Refusal;
+use super::{provider, queue, submit, watch as watching};
+
+/// Connections served at once.
+const CONNECTIONS_MAX: usize = 256;
+/// How long the head of a request may take.
+const HEAD_MAX: Duration = Duration::from_secs(10);
+/// How long a client may leave its answer unread.
+const UNREAD_MAX: Duration = Duration::from_secs(60);
+/// How long requests may go on when the server stops.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long accepting rests when the process has no descriptor left.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// What the configuration says about the control socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ControlOptions {
+    /// Who may.
+    pub access: Access,
+    /// Bytes of the largest message that is taken.
+    pub message_bytes_max: u64,
+}
+
+/// The running server. Stops when dropped.
+#[derive(Debug)]
+pub struct ControlServer {
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl ControlServer {
+    /// Accepts nothing more, lets what is under way end for up to two seconds, and waits for that.
+    pub fn stop(mut self) {
+        self.finish();
+    }
+
+    fn finish(&mut self) {
+        self.stop.send_replace(true);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread of the control socket panicked");
+        }
+    }
+}
+
+impl Drop for ControlServer {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+/// Serves requests that come over `listener`.
+///
+/// # Errors
+/// If the thread or its runtime cannot be made.
+pub fn start(listener: StdUnixListener, options: ControlOptions, bridge: Arc<dyn Bridge>) -> io::Result<ControlServer> {
+    let (stop, stopping) = watch::channel(false);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    listener.set_nonblocking(true)?;
+    let listener = {
+        let _context = runtime.enter();
+        UnixListener::from_std(listener)?
+    };
+    let desk = Arc::new(Desk {
+        bridge,
+        access: options.access,
+        message_bytes_max: options.message_bytes_max,
+        next_upload: AtomicU64::new(1),
+        watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
+        stopping,
+    });
+    let thread = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
+        runtime.block_on(serve(listener, desk));
+        // A look-up in the user database may still be stuck; it must not hold up the end.
+        runtime.shutdown_background();
+    })?;
+    Ok(ControlServer { stop, thread: Some(thread) })
+}
+
+fn routes(desk: Arc<Desk>) -> Router {
+    let nothing_here = || async { Refusal::not_found("There is nothing at this path") };
+    let wrong_method = || async { Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "This path takes another method") };
+    Router::new()
+        .route("/v1/messages", get(queue::list).post(submit::submit))
+        .route("/v1/messages/do", post(queue::act))
+        .route("/v1/messages/{id}", get(queue::detail))
+        .route("/v1/messages/{id}/content", get(queue::content))
+        .route("/v1/status", get(watching::status))
+        .route("/v1/status/watch", get(watching::watch))
+        .route("/v1/flush", post(watching::flush))
+        .route("/v1/providers/{name}/do", post(provider::act))
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(desk)
+}
+
+async fn serve(listener: UnixListener, desk: Arc<Desk>) {
+    let router = routes(Arc::clone(&desk));
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
+    let mut stopping = desk.stopping.clone();
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept(&listener, &places) => accepted,
+            _ = stopping.wait_for(|stop| *stop) => break,
+            Some(_) = connections.join_next() => continue,
+        };
+        match accepted {
+            Ok((stream, place)) => {
+                let (desk, router) = (Arc::clone(&desk), router.clone());
+                connections.spawn(async move {
+                    connection(stream, desk, router).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the control socket cannot accept");
+                sleep(ACCEPT_REST).await;
+            }
+        }
+    }
+    drop(listener);
+    let _ = timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;
+}
+
+async fn accept(
+    listener: &UnixListener,
+    places: &Arc<Semaphore>,
+) -> io::Result<(UnixStream, tokio::sync::OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, place))
+}
+
+async fn connection(stream: UnixStream, desk: Arc<Desk>, router: Router) {
+    let Some(peer) = peer_of(&stream, desk.access).await else { return };
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |request: HttpRequest<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(peer);
+        let answer = router.call(request);
+        async move { answer.await.map_err(|error: Infallible| error) }
+    });
+    let stream = TokioIo::new(Patient::new(stream, UNREAD_MAX));
+    let served = http1::Builder::new()
+        .keep_alive(false)
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_MAX)
+        .serve_connection(stream, service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, uid = peer.uid, "a connection of the control socket broke off");
+    }
+}
+
+/// Who is at the other end, as the kernel and the user database say.
+async fn peer_of(stream: &UnixStream, access: Access) -> Option<Peer> {
+    let credentials = stream.peer_cred().ok()?;
+    let (uid, gid) = (credentials.uid(), credentials.gid());
+    match identify_at_once(&access, uid, gid) {
+        Some(peer) => Some(peer),
+        None => tokio::task::spawn_blocking(move || identify(&access, uid, gid)).await.ok(),
+    }
+}
