@@ -5,6 +5,7 @@
 //! store's threads.
 
 mod acting;
+pub use acting::committed;
 mod bodies;
 /// What the control socket and the pick-up folder may ask of the loop.
 pub mod bridge;
@@ -27,7 +28,9 @@ use crate::system::clock::Clock;
 use crate::system::control::Request;
 use crate::system::mailbox::{Inbox, Letter, Mailbox, Word};
 use crate::system::priority;
-use crate::system::store::{Readers, Uploads, Writer};
+use crate::system::store::readers::Readers;
+use crate::system::store::uploads::Uploads;
+use crate::system::store::writer::Writer;
 use crate::system::worker_link::{LAST_WORDS_PATIENCE, Link};
 use crate::system::worker_process::WorkerProcess;
 
@@ -223,7 +226,8 @@ impl Driver {
 
     fn over(&mut self, worker: WorkerId, why: String) {
         self.workers.remove(&worker);
-        let keys: Vec<(WorkerId, AcceptId)> = self.upload_keys.keys().filter(|(of, _)| *of == worker).copied().collect();
+        let keys: Vec<(WorkerId, AcceptId)> =
+            self.upload_keys.keys().filter(|(of, _)| *of == worker).copied().collect();
         for key in keys {
             if let Some(key) = self.upload_keys.remove(&key) {
                 self.equipment.uploads.abandon(key.0);
@@ -242,7 +246,9 @@ impl Driver {
                 }
                 return;
             }
-            FromWorker::ReadBody { request, delivery, offset } => return self.read_body(worker, request, delivery, offset),
+            FromWorker::ReadBody { request, delivery, offset } => {
+                return self.read_body(worker, request, delivery, offset);
+            }
             FromWorker::Accept { accept, envelope, content } => {
                 let content = match content {
                     Content::Inline(bytes) => Incoming::Inline(bytes),
@@ -251,7 +257,9 @@ impl Driver {
                 self.upload_keys.remove(&(worker, accept));
                 WorkerNews::Accept { accept, envelope, content }
             }
-            said @ (FromWorker::Want | FromWorker::Yield { .. }) => WorkerNews::Said { said, cpu_us: self.cpu_us(worker) },
+            said @ (FromWorker::Want | FromWorker::Yield { .. }) => {
+                WorkerNews::Said { said, cpu_us: self.cpu_us(worker) }
+            }
             said => WorkerNews::Said { said, cpu_us: None },
         };
         self.hear(Event::Worker(worker, news));

@@ -1,2 +1,98 @@
-//! x
-fn main() {}
+//! The spooler's daemon, and the check of its configuration.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use spooler::{config, daemon};
+use tracing_subscriber::EnvFilter;
+
+/// Store-and-forward message spooler.
+#[derive(Parser)]
+#[command(name = "spooler", version, about, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  spooler run                                  run with /etc/spooler/spooler.toml
+  spooler run --config ./spooler.toml          run with another configuration
+  spooler check --config ./spooler.toml        find every mistake in it
+  spooler check --print                        show what is in effect, secrets left out
+
+SIGTERM stops (a second one hurries), SIGHUP reads the configuration again.
+SPOOLER_LOG sets what is logged: error, warn, info (default), debug.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the supervisor in the foreground.
+    Run {
+        /// The configuration; without it /etc/spooler/spooler.toml, then $XDG_CONFIG_HOME/spooler/spooler.toml.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Check the configuration: every mistake with its line and what is allowed.
+    Check {
+        /// The configuration; found as by `run`.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Show the effective configuration, defaults included and secrets left out.
+        #[arg(long)]
+        print: bool,
+    },
+    /// Write the man page of this program into a folder.
+    #[command(hide = true)]
+    Man {
+        /// Where to.
+        folder: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Run { config } => run(config.as_deref()),
+        Command::Check { config, print } => {
+            let (code, text) = config::check_command(config.as_deref(), print);
+            write_out(&text).map(|()| ExitCode::from(code)).map_err(|error| (74, error.to_string()))
+        }
+        Command::Man { folder } => man(&folder),
+    };
+    result.unwrap_or_else(|(code, error)| {
+        eprintln!("spooler: {error}");
+        ExitCode::from(code)
+    })
+}
+
+fn run(explicit: Option<&std::path::Path>) -> Result<ExitCode, (u8, String)> {
+    let filter = EnvFilter::try_from_env("SPOOLER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // Under systemd the journal has the time; a person at a terminal wants it.
+    let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    if under_systemd {
+        log.with_ansi(false).without_time().init()
+    } else {
+        log.with_ansi(is_terminal()).init()
+    }
+    let path = config::find(explicit).map_err(|error| (78, error.to_string()))?;
+    daemon::run(&path).map_err(|error| (error.exit_code(), error.to_string()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn is_terminal() -> bool {
+    std::io::IsTerminal::is_terminal(&std::io::stderr())
+}
+
+fn man(folder: &std::path::Path) -> Result<ExitCode, (u8, String)> {
+    let command = <Arguments as clap::CommandFactory>::command();
+    let error = |error: std::io::Error| (73, format!("{}: {error}", folder.display()));
+    clap_mangen::generate_to(command, folder).map_err(error)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write_out(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}

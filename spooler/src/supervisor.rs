@@ -135,10 +135,15 @@ pub struct Supervisor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scan {
     /// Not begun: providers have not all said what they serve.
-    Due { at_ms: i64 },
+    Due {
+        at_ms: i64,
+    },
     /// Reading what was there at the start (`restoring`), or reading again because ways have changed; once more if they changed
     /// meanwhile.
-    Running { restoring: bool, again: bool },
+    Running {
+        restoring: bool,
+        again: bool,
+    },
     Done,
 }
 
@@ -225,7 +230,12 @@ impl Supervisor {
         };
         let lives = self.providers.values().filter_map(|provider| provider.life.deadline_ms());
         let sections = self.providers.values().filter_map(|provider| Some(provider.critical.as_ref()?.deadline_ms));
-        lives.chain(sections).chain(scan).chain(self.queue.next_due_ms()).chain(self.scheduler.deadline_ms(now.mono_ms)).min()
+        lives
+            .chain(sections)
+            .chain(scan)
+            .chain(self.queue.next_due_ms())
+            .chain(self.scheduler.deadline_ms(now.mono_ms))
+            .min()
     }
 
     /// Checks what must hold between steps; for tests and the simulator.
@@ -302,7 +312,8 @@ impl Supervisor {
                 self.say(provider, message, actions);
             }
         }
-        let owed = |pending: &Pending| matches!(pending, Pending::Accept(..) | Pending::Upload(..) | Pending::Command(..));
+        let owed =
+            |pending: &Pending| matches!(pending, Pending::Accept(..) | Pending::Upload(..) | Pending::Command(..));
         let all_gone = self.stopping.is_some()
             && self.providers.values().all(|provider| !provider.life.is_alive())
             && !self.pending.values().any(owed);

@@ -9,10 +9,11 @@ use super::{Driver, Worker};
 use crate::record::Scanned;
 use crate::supervisor::event::{Action, Event, Loudness, Ticket, UploadKey, WorkerId, WorkerNews};
 use crate::system::mailbox::{Letter, inbox};
-use crate::system::store::{self, StoreError};
+use crate::system::priority;
+use crate::system::store::StoreError;
+use crate::system::store::writer;
 use crate::system::worker_link::LinkError;
 use crate::system::worker_process::WorkerProcess;
-use crate::system::priority;
 
 /// Messages in one event of a scan.
 const SCAN_BATCH: usize = 500;
@@ -45,7 +46,7 @@ impl Driver {
             }
             Action::Commit(ticket, unit) => {
                 self.fresh.note(&unit);
-                self.equipment.writer.submit(store::Ticket(ticket.0), unit);
+                self.equipment.writer.submit(writer::Ticket(ticket.0), unit);
             }
             Action::FinishUpload(ticket, key, id) => self.finish_upload(ticket, key, id),
             Action::AbandonUpload(key) => self.equipment.uploads.abandon(key.0),
@@ -148,8 +149,8 @@ pub(super) fn refusal(error: &StoreError) -> Refusal {
 
 /// What the store's writer reports, as an event.
 #[must_use]
-pub fn committed(report: Vec<(store::Ticket, Result<(), StoreError>)>) -> Letter {
-    let event = |(ticket, result): (store::Ticket, Result<(), StoreError>)| {
+pub fn committed(report: Vec<(writer::Ticket, Result<(), StoreError>)>) -> Letter {
+    let event = |(ticket, result): (writer::Ticket, Result<(), StoreError>)| {
         Event::Committed(Ticket(ticket.0), result.map_err(|error| refusal(&error)))
     };
     Letter::Events(report.into_iter().map(event).collect())

@@ -47,7 +47,8 @@ impl Fresh {
                 Change::Recipients { .. } | Change::State { .. } | Change::Marks { .. } => {}
             }
         }
-        while self.bytes > FRESH_BYTES_MAX || self.order.front().is_some_and(|(id, _)| !self.messages.contains_key(id)) {
+        while self.bytes > FRESH_BYTES_MAX || self.order.front().is_some_and(|(id, _)| !self.messages.contains_key(id))
+        {
             let Some((id, bytes)) = self.order.pop_front() else { break };
             self.bytes -= bytes;
             self.messages.remove(&id);
@@ -70,7 +71,9 @@ impl Driver {
         let (link, mailbox) = (link.share(), self.equipment.mailbox.clone());
         self.equipment.readers.run(Box::new(move |reader| match load(reader, &order) {
             // If its outbox is full the worker does not read, which the loop finds out by itself.
-            Ok(submission) => drop(link.say(ToWorker::Submit(Box::new(submission)))),
+            Ok(submission) => {
+                let _ = link.say(ToWorker::Submit(Box::new(submission)));
+            }
             Err(why) => mailbox.put(Letter::Event(Event::Unreadable(order.delivery, why))),
         }));
     }
@@ -87,7 +90,7 @@ impl Driver {
         let link = link.share();
         self.equipment.readers.run(Box::new(move |reader| {
             let data = reader.content(id, offset, BODY_CHUNK_BYTES_MAX).map_err(|error| error.to_string());
-            drop(link.say(ToWorker::Body { request, data }));
+            let _ = link.say(ToWorker::Body { request, data });
         }));
     }
 
@@ -108,7 +111,7 @@ impl Driver {
                 Ok(()) => ToWorker::UploadCredit { accept },
                 Err(error) => ToWorker::Accepted { accept, result: Err(refusal(&error)) },
             };
-            drop(link.say(answer));
+            let _ = link.say(answer);
         };
         self.equipment.uploads.append(key.0, data, Box::new(done));
     }
@@ -121,7 +124,8 @@ fn load(reader: &mut dyn StoreReader, order: &SubmitOrder) -> Result<Submission,
         None => return Err("it is not in the store".to_owned()),
     };
     let inline = usize::try_from(message.size).ok().filter(|size| *size <= BODY_INLINE_BYTES_MAX);
-    let content = inline.map(|size| reader.content(order.id, 0, size)).transpose().map_err(|error| error.to_string())?;
+    let content =
+        inline.map(|size| reader.content(order.id, 0, size)).transpose().map_err(|error| error.to_string())?;
     Ok(submission(order, &message.envelope, message.size, content))
 }
 

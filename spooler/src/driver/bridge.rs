@@ -12,7 +12,8 @@ use tokio::sync::{oneshot, watch};
 use crate::supervisor::event::{Answer, Ask, Incoming, UploadKey};
 use crate::system::control::{Bridge, ReadJob, Request, SubmitContent};
 use crate::system::mailbox::{Letter, Mailbox};
-use crate::system::store::{Readers, Uploads};
+use crate::system::store::readers::Readers;
+use crate::system::store::uploads::Uploads;
 
 /// Uploads of clients have keys of their own, so that they never meet those of workers.
 const CLIENT_UPLOAD: u64 = 1 << 63;

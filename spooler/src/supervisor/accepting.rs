@@ -26,7 +26,10 @@ struct Wayfarer<'a> {
 
 impl Supervisor {
     /// A message comes in. It is answered when it is on disk, or at once if it is refused.
-    #[expect(clippy::too_many_arguments, reason = "one value for each thing that is known about a message on its way in")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one value for each thing that is known about a message on its way in"
+    )]
     pub(super) fn accept(
         &mut self,
         acceptor: Acceptor,
@@ -57,8 +60,7 @@ impl Supervisor {
             Incoming::Inline(bytes) => StoredContent::Inline(bytes),
             Incoming::Upload { size, .. } => StoredContent::File(size),
         };
-        let message =
-            NewMessage { id, envelope, submitted_ms: now.wall_ms, origin, owner_uid, content: stored };
+        let message = NewMessage { id, envelope, submitted_ms: now.wall_ms, origin, owner_uid, content: stored };
         match key {
             None => {
                 let unit = vec![Change::Accept(Box::new(message))];
@@ -74,7 +76,8 @@ impl Supervisor {
 
     /// Whether a message may come in.
     fn admit(&self, envelope: &Envelope, size: u64) -> Result<(), Refusal> {
-        let refusal = |temporary, enhanced: &str, text: String| Refusal { temporary, enhanced: enhanced.to_owned(), text };
+        let refusal =
+            |temporary, enhanced: &str, text: String| Refusal { temporary, enhanced: enhanced.to_owned(), text };
         if self.stopping.is_some() {
             return Err(refusal(true, "4.3.2", "The spooler is shutting down; try again later".to_owned()));
         }
@@ -91,12 +94,20 @@ impl Supervisor {
             Some(recipient) => Err(refusal(
                 false,
                 "5.1.2",
-                format!("No provider serves {}; a provider's \"claims\" or \"address_types\" must cover it", recipient.address),
+                format!(
+                    "No provider serves {}; a provider's \"claims\" or \"address_types\" must cover it",
+                    recipient.address
+                ),
             )),
         }
     }
 
-    pub(super) fn on_upload_finished(&mut self, ticket: Ticket, result: Result<u64, Refusal>, actions: &mut Vec<Action>) {
+    pub(super) fn on_upload_finished(
+        &mut self,
+        ticket: Ticket,
+        result: Result<u64, Refusal>,
+        actions: &mut Vec<Action>,
+    ) {
         let Some(Pending::Upload(acceptor, message, mut entry)) = self.pending.remove(&ticket) else { return };
         match result {
             Err(refusal) => answer(acceptor, Err(refusal), actions),
@@ -170,7 +181,14 @@ impl Supervisor {
                 Scanned::Damaged { id, why } if restoring => {
                     log(actions, Loudness::Warn, format!("message {id} is damaged and was set aside: {why}"));
                     let standing = Standing::Quarantined;
-                    self.queue.add(id, Entry { standing, parts: Few::default(), ..new_entry(&self.routing, &Envelope::default(), 0, now) });
+                    self.queue.add(
+                        id,
+                        Entry {
+                            standing,
+                            parts: Few::default(),
+                            ..new_entry(&self.routing, &Envelope::default(), 0, now)
+                        },
+                    );
                 }
                 Scanned::Message(_) | Scanned::Damaged { .. } => {}
             }
@@ -316,7 +334,10 @@ fn new_entry(routing: &Routing, envelope: &Envelope, size: u64, now: Now) -> Ent
         deaths: 0,
         delay_reported: false,
         null_sender: envelope.sender.is_empty(),
-        wants_success: envelope.recipients.iter().any(|recipient| recipient.notify.is_some_and(|notify| notify.success)),
+        wants_success: envelope
+            .recipients
+            .iter()
+            .any(|recipient| recipient.notify.is_some_and(|notify| notify.success)),
         parts: parts(routing, all.collect()).0,
     }
 }

@@ -1,8 +1,6 @@
 //! Clients ask and command.
 
-use spooler_protocol::control::{
-    ApiError, MessageState, MessageSummary, ProviderAction, QueueAction, QueueDone,
-};
+use spooler_protocol::control::{ApiError, MessageState, MessageSummary, ProviderAction, QueueAction, QueueDone};
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::status::WorkerState;
 use spooler_protocol::to_worker::{Notification, ToWorker};
@@ -59,7 +57,12 @@ impl Supervisor {
         }
     }
 
-    fn command_one(&mut self, action: QueueAction, id: MessageId, actions: &mut Vec<Action>) -> Result<Option<Change>, &'static str> {
+    fn command_one(
+        &mut self,
+        action: QueueAction,
+        id: MessageId,
+        actions: &mut Vec<Action>,
+    ) -> Result<Option<Change>, &'static str> {
         let entry = self.queue.get(id).ok_or(if self.scan == Scan::Done {
             "there is no such message"
         } else {
@@ -171,7 +174,9 @@ impl Supervisor {
             _ if self.stopping.is_some() => "the spooler is shutting down".to_owned(),
             WorkerState::Ready => format!("waits its turn at provider {name}"),
             WorkerState::Paused => format!("provider {name} is paused"),
-            WorkerState::Starting | WorkerState::Draining | WorkerState::Stopping => format!("provider {name} is starting"),
+            WorkerState::Starting | WorkerState::Draining | WorkerState::Stopping => {
+                format!("provider {name} is starting")
+            }
             WorkerState::Waiting | WorkerState::Barred => {
                 let why = provider.life.last_error.as_deref().unwrap_or("no reason known");
                 format!("provider {name} does not run: {why}")

@@ -57,7 +57,8 @@ impl Supervisor {
     /// Ends a section whose time is up.
     pub(super) fn end_overlong_section(&mut self, worker: WorkerId, now: Now, actions: &mut Vec<Action>) {
         let provider = self.providers.get(&worker.provider);
-        let overlong = provider.and_then(|provider| provider.critical.as_ref()).is_some_and(|c| c.deadline_ms <= now.mono_ms);
+        let overlong =
+            provider.and_then(|provider| provider.critical.as_ref()).is_some_and(|c| c.deadline_ms <= now.mono_ms);
         if overlong {
             self.end_section(worker, "is ended: its time is up", now, actions);
         }
@@ -69,7 +70,11 @@ impl Supervisor {
         if let Some(critical) = provider.critical.take() {
             let lasted_ms = now.mono_ms - critical.since_ms;
             let name = &provider.config.name;
-            log(actions, Loudness::Info, format!("provider {name}: critical section ended by death after {lasted_ms} ms"));
+            log(
+                actions,
+                Loudness::Info,
+                format!("provider {name}: critical section ended by death after {lasted_ms} ms"),
+            );
             self.scheduler.set_critical(id, false);
             self.tokens_touched = true;
         }
@@ -94,14 +99,20 @@ impl Supervisor {
     pub(super) fn on_priority(&mut self, worker: WorkerId, level: Level, reached: &Reached, actions: &mut Vec<Action>) {
         let Some(provider) = self.providers.get_mut(&worker.provider) else { return };
         provider.priority = reached.to_string();
-        let Some(critical) = provider.critical.as_mut().filter(|_| matches!(level, Level::Critical { .. })) else { return };
+        let Some(critical) = provider.critical.as_mut().filter(|_| matches!(level, Level::Critical { .. })) else {
+            return;
+        };
         let raised = reached.refused.clone().map_or(Ok(()), Err);
         for _ in 0..std::mem::take(&mut critical.unanswered) {
             actions.push(Action::Send(worker, ToWorker::CriticalGranted { raised: raised.clone() }));
         }
         if let Err(why) = &raised {
             let name = &provider.config.name;
-            log(actions, Loudness::Warn, format!("provider {name}: priority not raised, others get no tokens instead: {why}"));
+            log(
+                actions,
+                Loudness::Warn,
+                format!("provider {name}: priority not raised, others get no tokens instead: {why}"),
+            );
             self.scheduler.set_exclusive(worker.provider);
             self.tokens_touched = true;
         }

@@ -151,7 +151,9 @@ impl Supervisor {
         let flight = self.flights.get_mut(&delivery)?;
         let mut verdict = Verdict::default();
         for (place, outcome) in outcomes {
-            let Some(&index) = usize::try_from(place).ok().and_then(|place| flight.recipients.get(place)) else { continue };
+            let Some(&index) = usize::try_from(place).ok().and_then(|place| flight.recipients.get(place)) else {
+                continue;
+            };
             if flight.settled.contains(&index) {
                 continue;
             }
@@ -223,8 +225,12 @@ impl Supervisor {
             provider: Some(provider.clone()),
             reply: Some(reply.clone()),
         };
-        let sent = verdict.sent.iter().map(|sent| update(sent.recipient.index, RecipientState::Sent, &sent.recipient.reply, 0));
-        let deferred = verdict.deferred.iter().map(|(index, reply)| update(*index, RecipientState::Pending, reply, next_try_ms));
+        let sent = verdict
+            .sent
+            .iter()
+            .map(|sent| update(sent.recipient.index, RecipientState::Sent, &sent.recipient.reply, 0));
+        let deferred =
+            verdict.deferred.iter().map(|(index, reply)| update(*index, RecipientState::Pending, reply, next_try_ms));
         let failed = verdict.failed.iter().map(|(index, reply)| update(*index, RecipientState::Failed, reply, 0));
         let updates: Vec<RecipientUpdate> = sent.chain(deferred).chain(failed).collect();
         for (index, reply) in &verdict.deferred {
@@ -269,7 +275,13 @@ impl Supervisor {
         self.report_failure(id, failed, unit, actions);
     }
 
-    fn report_failure(&mut self, id: MessageId, failed: Vec<(u32, Reply)>, unit: Vec<Change>, actions: &mut Vec<Action>) {
+    fn report_failure(
+        &mut self,
+        id: MessageId,
+        failed: Vec<(u32, Reply)>,
+        unit: Vec<Change>,
+        actions: &mut Vec<Action>,
+    ) {
         self.failed += failed.len() as u64;
         for (index, reply) in &failed {
             log(actions, Loudness::Warn, format!("message {id} recipient {index} failed: {reply}"));
@@ -426,12 +438,13 @@ impl Supervisor {
     fn next_try_ms(&self, id: MessageId, provider: ProviderId, now: Now) -> i64 {
         let entry = self.queue.get(id);
         let parts = entry.map(|entry| entry.parts.as_slice()).unwrap_or_default();
-        let due = parts.iter().filter(|part| part.route.is_some_and(|route| route.provider == provider)).find_map(|part| {
-            match part.waiting {
-                Waiting::Deferred { due_ms } => Some(due_ms),
-                Waiting::Ready | Waiting::InFlight(_) => None,
-            }
-        });
+        let due =
+            parts.iter().filter(|part| part.route.is_some_and(|route| route.provider == provider)).find_map(|part| {
+                match part.waiting {
+                    Waiting::Deferred { due_ms } => Some(due_ms),
+                    Waiting::Ready | Waiting::InFlight(_) => None,
+                }
+            });
         due.map_or(0, |due_ms| now.wall_ms + (due_ms - now.mono_ms))
     }
 }

@@ -242,8 +242,6 @@ pub enum Action {
     Forget(DeliveryId),
     /// Set a worker's priority and read it back.
     SetPriority(WorkerId, Level),
-    /// Read a worker's CPU clock.
-    ReadCpu(WorkerId),
     /// Bring a unit to disk.
     Commit(Ticket, Vec<Change>),
     /// Give an upload its final name.

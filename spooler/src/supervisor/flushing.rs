@@ -82,7 +82,10 @@ impl Supervisor {
             })
             .collect();
         let only_stuck = !stuck.is_empty()
-            && flush.waiting.iter().all(|(_, id)| self.providers.get(id).is_none_or(|provider| !provider.life.is_alive()));
+            && flush
+                .waiting
+                .iter()
+                .all(|(_, id)| self.providers.get(id).is_none_or(|provider| !provider.life.is_alive()));
         Some(FlushProgress {
             total: flush.total,
             attempted: flush.total - flush.waiting.len() as u64,
@@ -96,7 +99,8 @@ impl Supervisor {
     /// Providers in the scope of a running flush need no slot.
     fn apply_flushes(&mut self) {
         for id in &self.order {
-            let in_flush = |flush: &Flush| !flush.waiting.is_empty() && flush.provider.is_none_or(|wanted| wanted == *id);
+            let in_flush =
+                |flush: &Flush| !flush.waiting.is_empty() && flush.provider.is_none_or(|wanted| wanted == *id);
             self.scheduler.set_flush(*id, self.flushes.values().any(in_flush));
         }
         self.tokens_touched = true;

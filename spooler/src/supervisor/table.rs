@@ -32,9 +32,10 @@ impl Supervisor {
 
     /// Providers whose CPU clock a table would show.
     pub fn live_workers(&self) -> impl Iterator<Item = super::event::WorkerId> + '_ {
-        self.providers.iter().filter(|(_, provider)| provider.life.is_alive()).map(|(id, provider)| {
-            super::event::WorkerId { provider: *id, generation: provider.life.generation() }
-        })
+        self.providers
+            .iter()
+            .filter(|(_, provider)| provider.life.is_alive())
+            .map(|(id, provider)| super::event::WorkerId { provider: *id, generation: provider.life.generation() })
     }
 
     fn supervisor_row(&self, now: Now) -> SupervisorRow {

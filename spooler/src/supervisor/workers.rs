@@ -238,7 +238,8 @@ impl Supervisor {
         self.routing = routing;
         let claims = self.routing.claims();
         for id in &self.order {
-            let listens = self.providers.get(id).is_some_and(|provider| provider.config.interactive && provider.life.is_ready());
+            let listens =
+                self.providers.get(id).is_some_and(|provider| provider.config.interactive && provider.life.is_ready());
             if listens {
                 self.say(*id, ToWorker::Claims(claims.clone()), actions);
             }
@@ -293,4 +294,3 @@ fn capped(mut text: String) -> String {
     text.retain(|c| !c.is_control());
     text
 }
-

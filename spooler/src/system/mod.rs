@@ -8,6 +8,8 @@ pub mod control;
 pub mod mailbox;
 /// The pick-up folder.
 pub mod pickup;
+/// Empties the pick-up folder.
+pub mod pickup_feeder;
 /// What the kernel is told about a worker's urgency.
 pub mod priority;
 /// Signals become letters.

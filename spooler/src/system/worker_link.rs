@@ -65,13 +65,14 @@ impl Server {
     /// # Errors
     /// If whoever came did not say hello, or is not the one that was started.
     pub fn accept(self, pid: u32, nonce: [u8; NONCE_BYTES]) -> Result<Greeted, String> {
-        let (bootstrap, hello) =
-            self.server.accept().map_err(|error| format!("no hello from the worker: {error}"))?;
+        let (bootstrap, hello) = self.server.accept().map_err(|error| format!("no hello from the worker: {error}"))?;
         // It is inherited by the next worker unless it is dropped at once.
         drop(bootstrap);
         if hello.version != PROTOCOL_VERSION {
             let (theirs, ours) = (hello.version, PROTOCOL_VERSION);
-            return Err(format!("the worker speaks protocol version {theirs}, this program speaks {ours}; install both together"));
+            return Err(format!(
+                "the worker speaks protocol version {theirs}, this program speaks {ours}; install both together"
+            ));
         }
         if hello.pid != pid || hello.nonce != nonce {
             return Err("somebody else said hello instead of the worker".to_owned());
