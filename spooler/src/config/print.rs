@@ -1,6 +1,7 @@
 //! The configuration as it is in effect, as TOML that could be used in its place, but for the secrets.
 
 use spooler_protocol::settings::Effective;
+use toml::{Table, Value};
 
 use super::Config;
 
@@ -19,14 +20,22 @@ pub fn print_effective(config: &Config) -> String {
     for section in sections {
         let separator = if text.is_empty() { "" } else { "\n" };
         text.push_str(&format!("{separator}[{section}]\n"));
+        let own_table = own_table(config, section);
         for value in &config.effective {
             let (of, key) = split(value);
             if of == section {
-                text.push_str(&format!("{} = {}\n", written_key(key), value.value));
+                text.push_str(&format!("{} = {}\n", written_key(key, &own_table), value.value));
             }
         }
     }
     text
+}
+
+/// What a provider has of its kind; an empty table for other sections.
+fn own_table(config: &Config, section: &str) -> Table {
+    let name = section.strip_prefix("provider.").unwrap_or_default();
+    let provider = config.providers.iter().find(|provider| provider.name == name);
+    provider.and_then(|provider| provider.settings.parse().ok()).unwrap_or_default()
 }
 
 /// The table that a value stands in, and its key in there.
@@ -37,15 +46,26 @@ fn split(value: &Effective) -> (&str, &str) {
     (section, key.trim_start_matches('.'))
 }
 
-/// A dotted key with quotes where they are needed.
-fn written_key(key: &str) -> String {
-    let is_bare = |part: &str| {
-        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
-    };
-    let quoted = |part: &str| toml::Value::from(part).to_string();
-    let parts: Vec<String> =
-        key.split('.').map(|part| if is_bare(part) { part.to_owned() } else { quoted(part) }).collect();
-    parts.join(".")
+/// A dotted key with quotes where they are needed. Names that users choose may have dots of their own; which dots are theirs, the table
+/// tells.
+fn written_key(key: &str, table: &Table) -> String {
+    if table.contains_key(key) {
+        return quoted(key);
+    }
+    let mut splits = key.match_indices('.').filter_map(|(at, _)| key.split_at_checked(at));
+    let inner = splits.find_map(|(name, rest)| match table.get(name) {
+        Some(Value::Table(inner)) => Some((name, rest.trim_start_matches('.'), inner)),
+        _ => None,
+    });
+    match inner {
+        Some((name, rest, inner)) => format!("{}.{}", quoted(name), written_key(rest, inner)),
+        None => key.split('.').map(quoted).collect::<Vec<_>>().join("."),
+    }
+}
+
+fn quoted(name: &str) -> String {
+    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    if !name.is_empty() && name.bytes().all(is_bare) { name.to_owned() } else { Value::from(name).to_string() }
 }
 
 #[cfg(test)]
@@ -54,8 +74,15 @@ mod tests {
 
     #[test]
     fn a_key_is_quoted_where_it_must_be() {
-        assert_eq!(written_key("retry.first"), "retry.first");
-        assert_eq!(written_key("env.MY VAR"), "env.\"MY VAR\"");
+        let table: Table = "users = { 'a.b@c.d' = 'x', e = { f = 1 } }".parse().unwrap();
+        for (key, written) in [
+            ("retry.first", "retry.first"),
+            ("users.a.b@c.d", "users.\"a.b@c.d\""),
+            ("users.e.f", "users.e.f"),
+            ("users.other name", "users.\"other name\""),
+        ] {
+            assert_eq!(written_key(key, &table), written);
+        }
     }
 
     #[test]
