@@ -1,0 +1,156 @@
+//! Each [`Change`] as statements. They run inside a transaction that `sqlite.rs` begins and ends.
+//!
+//! A change of a message that is gone changes nothing and is no error: it may have been removed while the change was on its way.
+
+use rusqlite::Connection;
+use spooler_protocol::ids::MessageId;
+use spooler_protocol::message::Recipient;
+
+use super::rows::{
+    body_number, cause_number, key, message_state_number, notify_number, priority_number, recipient_state_number,
+    ret_number,
+};
+use super::{Change, NewMessage, RecipientUpdate, StoredContent};
+
+const ACCEPT_MESSAGE: &str = "INSERT INTO messages (id, submitted_ms, size, in_file, recipients, priority, body, smtputf8, \
+    ret, owner_uid, sender, envid, origin) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+const ACCEPT_RECIPIENT: &str =
+    "INSERT INTO recipients (message_id, idx, notify, address, orcpt) VALUES (?1, ?2, ?3, ?4, ?5)";
+const ACCEPT_BODY: &str = "INSERT INTO bodies (message_id, content) VALUES (?1, ?2)";
+const UPDATE_RECIPIENT: &str = "UPDATE recipients SET state = ?3, attempts = ?4, next_try_ms = ?5, provider = ?6, \
+    reply_cause = ?7, reply_code = ?8, reply_enhanced = ?9, reply_text = ?10, reply_remote = ?11 \
+    WHERE message_id = ?1 AND idx = ?2";
+const UPDATE_STATE: &str = "UPDATE messages SET state = ?2, why = ?3 WHERE id = ?1";
+const UPDATE_MARKS: &str = "UPDATE messages SET deaths = ?2, delay_reported = ?3 WHERE id = ?1";
+const REMOVE_MESSAGE: &str = "DELETE FROM messages WHERE id = ?1";
+const REMOVE_RECIPIENTS: &str = "DELETE FROM recipients WHERE message_id = ?1";
+const REMOVE_BODY: &str = "DELETE FROM bodies WHERE message_id = ?1";
+const KEEP_LAST_ID: &str = "UPDATE meta SET last_id = ?1";
+/// What [`LastId::kept`] was, and the largest number that a row has.
+pub(super) const LAST_ID: &str = "SELECT last_id, (SELECT max(id) FROM messages) FROM meta";
+
+/// The largest number that was ever used.
+///
+/// The row with that number remembers it as long as it lives, so `meta` is written only when the row may go: a commit that only
+/// accepts writes one page less.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LastId {
+    /// The largest number that was ever used.
+    pub(super) used: MessageId,
+    /// The number in `meta`. If it is smaller than `used`, then the message `used` has a row.
+    pub(super) kept: MessageId,
+}
+
+/// What the units of one commit come to, besides their rows.
+#[derive(Debug)]
+pub(super) struct Tally {
+    pub(super) last_id: LastId,
+    /// Messages that were removed and had no content in the database: it may be in a file.
+    pub(super) removed_with_file: Vec<MessageId>,
+    removed_max: MessageId,
+}
+
+impl Tally {
+    pub(super) fn new(last_id: LastId) -> Self {
+        Self { last_id, removed_with_file: Vec::new(), removed_max: MessageId(0) }
+    }
+
+    /// Applies one change.
+    pub(super) fn apply(&mut self, connection: &Connection, change: &Change) -> rusqlite::Result<()> {
+        match change {
+            Change::Accept(message) => {
+                accept(connection, message)?;
+                self.last_id.used = self.last_id.used.max(message.id);
+                Ok(())
+            }
+            Change::Recipients { id, updates } => {
+                updates.iter().try_for_each(|update| update_recipient(connection, *id, update))
+            }
+            Change::State { id, state, why } => {
+                run(connection, UPDATE_STATE, (key(*id), message_state_number(*state), why)).map(drop)
+            }
+            Change::Marks { id, deaths, delay_reported } => {
+                run(connection, UPDATE_MARKS, (key(*id), deaths, delay_reported)).map(drop)
+            }
+            Change::Remove { id } => self.remove(connection, *id),
+        }
+    }
+
+    /// All changes were applied; the commit comes next.
+    pub(super) fn close(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        if self.removed_max > self.last_id.kept {
+            run(connection, KEEP_LAST_ID, [key(self.last_id.used)])?;
+            self.last_id.kept = self.last_id.used;
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, connection: &Connection, id: MessageId) -> rusqlite::Result<()> {
+        run(connection, REMOVE_MESSAGE, [key(id)])?;
+        run(connection, REMOVE_RECIPIENTS, [key(id)])?;
+        if run(connection, REMOVE_BODY, [key(id)])? == 0 {
+            self.removed_with_file.push(id);
+        }
+        self.removed_max = self.removed_max.max(id);
+        Ok(())
+    }
+}
+
+fn run(connection: &Connection, sql: &str, parameters: impl rusqlite::Params) -> rusqlite::Result<usize> {
+    connection.prepare_cached(sql)?.execute(parameters)
+}
+
+fn accept(connection: &Connection, message: &NewMessage) -> rusqlite::Result<()> {
+    let envelope = &message.envelope;
+    let (size, inline) = match &message.content {
+        StoredContent::Inline(content) => (u64::try_from(content.len()).unwrap_or(u64::MAX), Some(content)),
+        StoredContent::File(size) => (*size, None),
+    };
+    let id = key(message.id);
+    let columns = (
+        id,
+        message.submitted_ms,
+        size.cast_signed(),
+        inline.is_none(),
+        u32::try_from(envelope.recipients.len()).unwrap_or(u32::MAX),
+        priority_number(envelope.priority),
+        body_number(envelope.body),
+        envelope.smtputf8,
+        envelope.ret.map(ret_number),
+        message.owner_uid,
+        &envelope.sender,
+        &envelope.envid,
+        &message.origin,
+    );
+    run(connection, ACCEPT_MESSAGE, columns)?;
+    for (recipient, index) in envelope.recipients.iter().zip(0_u32..) {
+        accept_recipient(connection, id, index, recipient)?;
+    }
+    if let Some(content) = inline {
+        run(connection, ACCEPT_BODY, (id, content.as_ref()))?;
+    }
+    Ok(())
+}
+
+fn accept_recipient(connection: &Connection, id: i64, index: u32, recipient: &Recipient) -> rusqlite::Result<()> {
+    let notify = recipient.notify.map(notify_number);
+    run(connection, ACCEPT_RECIPIENT, (id, index, notify, recipient.address.to_string(), &recipient.orcpt)).map(drop)
+}
+
+fn update_recipient(connection: &Connection, id: MessageId, update: &RecipientUpdate) -> rusqlite::Result<()> {
+    let reply = update.reply.as_ref();
+    let columns = (
+        key(id),
+        update.index,
+        recipient_state_number(update.state),
+        update.attempts,
+        update.next_try_ms,
+        &update.provider,
+        reply.map(|reply| cause_number(reply.cause)),
+        reply.map(|reply| reply.code),
+        reply.map(|reply| &reply.enhanced),
+        reply.map(|reply| &reply.text),
+        reply.map(|reply| &reply.remote),
+    );
+    run(connection, UPDATE_RECIPIENT, columns).map(drop)
+}

@@ -1,0 +1,67 @@
+//! What the file system and SQLite report, as a [`StoreError`].
+//!
+//! The one distinction that matters above is `Full` against the rest: a full disk heals when somebody makes room, and the writer
+//! waits for that.
+
+use std::io::{Error as IoError, ErrorKind};
+use std::path::Path;
+
+use nix::errno::Errno;
+use rusqlite::{Connection, Error as SqlError, ErrorCode, ffi};
+
+use super::StoreError;
+
+pub(super) fn failed(path: &Path, why: impl Into<String>) -> StoreError {
+    StoreError::Failed { path: path.display().to_string(), why: why.into() }
+}
+
+pub(super) fn full(path: &Path) -> StoreError {
+    StoreError::Full { path: path.display().to_string() }
+}
+
+pub(super) fn damaged(path: &Path, why: impl Into<String>) -> StoreError {
+    StoreError::Damaged { path: path.display().to_string(), why: why.into() }
+}
+
+/// An error of the file system, with what was being done: `make the folder`.
+pub(super) fn of_io(path: &Path, doing: &str, error: &IoError) -> StoreError {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => full(path),
+        _ => failed(path, format!("cannot {doing}: {error}")),
+    }
+}
+
+/// An error of SQLite on this connection.
+pub(super) fn of_sqlite(path: &Path, connection: &Connection, error: &SqlError) -> StoreError {
+    match error.sqlite_error() {
+        Some(inner) if is_full(connection, *inner) => full(path),
+        _ => of_sqlite_opening(path, error),
+    }
+}
+
+/// An error of SQLite where there is no connection to ask for more.
+pub(super) fn of_sqlite_opening(path: &Path, error: &SqlError) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => full(path),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(path, error.to_string()),
+        _ => failed(path, error.to_string()),
+    }
+}
+
+/// SQLite knows only `ENOSPC` on a write as full; an exceeded quota and a wal-index that cannot grow are I/O errors to it.
+fn is_full(connection: &Connection, error: ffi::Error) -> bool {
+    match error.code {
+        ErrorCode::DiskFull => true,
+        ErrorCode::SystemIoFailure => {
+            error.extended_code == ffi::SQLITE_IOERR_SHMSIZE
+                || matches!(system_errno(connection), Errno::ENOSPC | Errno::EDQUOT)
+        }
+        _ => false,
+    }
+}
+
+#[expect(unsafe_code, reason = "rusqlite has no wrapper for sqlite3_system_errno")]
+fn system_errno(connection: &Connection) -> Errno {
+    // SAFETY: the handle belongs to a connection that is open as long as it is borrowed here, and the call only reads a field of it.
+    Errno::from_raw(unsafe { ffi::sqlite3_system_errno(connection.handle()) })
+}

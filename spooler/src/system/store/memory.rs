@@ -1,0 +1,244 @@
+//! A store in memory: the same promises as the one on disk, as long as the process lives. For simulations and tests.
+//!
+//! A clone is another handle of the same store, so that a simulated crash can drop one and go on with the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Bound, ControlFlow};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use spooler_protocol::control::{Filter, MessageDetail, MessageState, MessageSummary, RecipientState};
+use spooler_protocol::ids::MessageId;
+
+use super::failure::{failed, full};
+use super::listing::{Selection, Stored, StoredMessage};
+use super::{
+    Change, NewMessage, RecipientUpdate, Scanned, ScannedMessage, Store, StoreError, StoreReader, StoredContent,
+};
+
+/// What stands for a path in errors.
+const PLACE: &str = "(memory)";
+
+/// A store in memory.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStore {
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    messages: BTreeMap<MessageId, StoredMessage>,
+    contents: BTreeMap<MessageId, Bytes>,
+    last_id: MessageId,
+    full: bool,
+    commits: u64,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts the content of a message where the commit of a [`StoredContent::File`] of that number looks for it.
+    pub fn put_file(&self, id: MessageId, content: Bytes) {
+        self.lock().contents.insert(id, content);
+    }
+
+    /// Whether the disk is full: then every commit is refused that does more than remove.
+    pub fn set_full(&self, full: bool) {
+        self.lock().full = full;
+    }
+
+    /// Commits that went well so far.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.lock().commits
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        // Nothing below panics half-way through a change.
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for MemoryStore {
+    fn commit(&mut self, units: &[Vec<Change>]) -> Result<(), StoreError> {
+        let mut shared = self.lock();
+        if shared.full && units.iter().flatten().any(|change| !matches!(change, Change::Remove { .. })) {
+            return Err(full(Path::new(PLACE)));
+        }
+        shared.check(units)?;
+        units.iter().flatten().for_each(|change| shared.apply(change));
+        shared.commits += 1;
+        Ok(())
+    }
+
+    fn reader(&self) -> Result<Box<dyn StoreReader>, StoreError> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn last_id(&mut self) -> Result<MessageId, StoreError> {
+        Ok(self.lock().last_id)
+    }
+
+    fn tidy(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Everything that a commit can fail for, before anything is changed.
+    fn check(&self, units: &[Vec<Change>]) -> Result<(), StoreError> {
+        let mut accepted = BTreeSet::new();
+        for change in units.iter().flatten() {
+            let Change::Accept(message) = change else { continue };
+            if self.messages.contains_key(&message.id) || !accepted.insert(message.id) {
+                return Err(failed(Path::new(PLACE), format!("there is a message {} already", message.id)));
+            }
+            let StoredContent::File(size) = message.content else { continue };
+            let found = self.contents.get(&message.id).map(length);
+            if found != Some(size) {
+                return Err(failed(Path::new(PLACE), format!("the content of message {} is missing", message.id)));
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Accept(message) => self.accept(message),
+            Change::Recipients { id, updates } => {
+                let Some(message) = self.messages.get_mut(id) else { return };
+                for update in updates {
+                    let known = message.scanned.recipients.iter_mut().find(|known| known.index == update.index);
+                    known.into_iter().for_each(|known| *known = update.clone());
+                }
+            }
+            Change::State { id, state, why } => {
+                let Some(message) = self.messages.get_mut(id) else { return };
+                message.scanned.state = match state {
+                    MessageState::Held | MessageState::Quarantined => *state,
+                    MessageState::Ready | MessageState::InFlight | MessageState::Deferred => MessageState::Ready,
+                };
+                message.why.clone_from(why);
+            }
+            Change::Marks { id, deaths, delay_reported } => {
+                let Some(message) = self.messages.get_mut(id) else { return };
+                message.scanned.deaths = *deaths;
+                message.scanned.delay_reported = *delay_reported;
+            }
+            Change::Remove { id } => {
+                self.messages.remove(id);
+                self.contents.remove(id);
+            }
+        }
+    }
+
+    fn accept(&mut self, message: &NewMessage) {
+        let fresh = |index| RecipientUpdate {
+            index,
+            state: RecipientState::Pending,
+            attempts: 0,
+            next_try_ms: 0,
+            provider: None,
+            reply: None,
+        };
+        let size = match &message.content {
+            StoredContent::Inline(content) => {
+                self.contents.insert(message.id, content.clone());
+                length(content)
+            }
+            StoredContent::File(size) => *size,
+        };
+        let scanned = ScannedMessage {
+            id: message.id,
+            envelope: message.envelope.clone(),
+            state: MessageState::Ready,
+            submitted_ms: message.submitted_ms,
+            size,
+            deaths: 0,
+            delay_reported: false,
+            recipients: (0..).zip(&message.envelope.recipients).map(|(index, _)| fresh(index)).collect(),
+        };
+        let origin = message.origin.clone();
+        let stored = StoredMessage { scanned, why: String::new(), origin, owner_uid: message.owner_uid };
+        self.messages.insert(message.id, stored);
+        self.last_id = self.last_id.max(message.id);
+    }
+}
+
+fn length(content: &Bytes) -> u64 {
+    u64::try_from(content.len()).unwrap_or(u64::MAX)
+}
+
+impl MemoryStore {
+    /// The first message after `last`, or the very first one. Nothing stays locked while a visitor looks at it.
+    fn after(&self, last: Option<MessageId>) -> Option<Stored> {
+        let start = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let shared = self.lock();
+        let (_, message) = shared.messages.range((start, Bound::Unbounded)).next()?;
+        Some(Stored::Message(Box::new(message.clone())))
+    }
+
+    fn one(&self, id: MessageId) -> Option<Stored> {
+        self.lock().messages.get(&id).map(|message| Stored::Message(Box::new(message.clone())))
+    }
+}
+
+impl StoreReader for MemoryStore {
+    fn scan(&mut self, visit: &mut dyn FnMut(Scanned) -> ControlFlow<()>) -> Result<(), StoreError> {
+        let mut last = None;
+        while let Some(stored) = self.after(last) {
+            last = Some(stored.id());
+            if visit(stored.into_scanned()).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn get(&mut self, id: MessageId) -> Result<Option<Scanned>, StoreError> {
+        Ok(self.one(id).map(Stored::into_scanned))
+    }
+
+    fn content(&mut self, id: MessageId, offset: u64, length: usize) -> Result<Bytes, StoreError> {
+        let shared = self.lock();
+        let content = shared.messages.get(&id).and_then(|_| shared.contents.get(&id));
+        let content = content.ok_or_else(|| failed(Path::new(PLACE), format!("there is no message {id}")))?;
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
+        let to = from.saturating_add(length).min(content.len());
+        Ok(content.slice(from..to))
+    }
+
+    fn list(
+        &mut self,
+        filter: &Filter,
+        now_ms: i64,
+        owner_uid: Option<u32>,
+        visit: &mut dyn FnMut(MessageSummary) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let selection = Selection::new(filter, now_ms, owner_uid).map_err(|why| failed(Path::new(PLACE), why))?;
+        let mut left = selection.limit.unwrap_or(u64::MAX);
+        let mut last = None;
+        while left > 0
+            && let Some(stored) = self.after(last)
+        {
+            last = Some(stored.id());
+            if !selection.matches(&stored) {
+                continue;
+            }
+            left -= 1;
+            if visit(stored.summary(now_ms)).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn detail(&mut self, id: MessageId, now_ms: i64) -> Result<Option<(MessageDetail, Option<u32>)>, StoreError> {
+        Ok(self.one(id).map(|stored| (stored.detail(now_ms), stored.owner_uid())))
+    }
+}

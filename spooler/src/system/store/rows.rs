@@ -1,0 +1,344 @@
+//! What the numbers in the columns mean, and how rows become messages again.
+//!
+//! | column | numbers |
+//! |---|---|
+//! | `messages.state` | 0 ready, 1 held, 2 quarantined |
+//! | `messages.priority` | 1 urgent, 0 normal, -1 non-urgent (as `PR_PRIORITY`) |
+//! | `messages.body` | 0 `7BIT`, 1 `8BITMIME` |
+//! | `messages.ret` | 0 full, 1 headers, null: not given |
+//! | `recipients.state` | 0 pending, 1 sent, 2 failed |
+//! | `recipients.notify` | sum of 1 success, 2 failure, 4 delay; 0 never, null: not given |
+//! | `recipients.reply_cause` | 0 remote, 1 local, 2 connect, 3 lost, 4 stalled, null: no reply |
+//!
+//! A row that cannot be read is [`Stored::Damaged`] with what can still be said of it: one bad row never hides the others.
+
+use rusqlite::Row;
+use rusqlite::types::{FromSql, ValueRef};
+use spooler_protocol::control::{MessageState, RecipientState};
+use spooler_protocol::ids::MessageId;
+use spooler_protocol::message::{BodyType, Envelope, Notify, Priority, Recipient, Ret};
+use spooler_protocol::outcome::{Cause, Reply};
+
+use super::listing::{DamagedMessage, Stored, StoredMessage};
+use super::{RecipientUpdate, ScannedMessage};
+
+pub(super) fn message_state_number(state: MessageState) -> u8 {
+    match state {
+        MessageState::Ready | MessageState::InFlight | MessageState::Deferred => 0,
+        MessageState::Held => 1,
+        MessageState::Quarantined => 2,
+    }
+}
+
+fn message_state(number: i64) -> Option<MessageState> {
+    [MessageState::Ready, MessageState::Held, MessageState::Quarantined].get(usize::try_from(number).ok()?).copied()
+}
+
+pub(super) fn recipient_state_number(state: RecipientState) -> u8 {
+    match state {
+        RecipientState::Pending => 0,
+        RecipientState::Sent => 1,
+        RecipientState::Failed => 2,
+    }
+}
+
+fn recipient_state(number: i64) -> Option<RecipientState> {
+    [RecipientState::Pending, RecipientState::Sent, RecipientState::Failed].get(usize::try_from(number).ok()?).copied()
+}
+
+pub(super) fn priority_number(priority: Priority) -> i8 {
+    match priority {
+        Priority::Urgent => 1,
+        Priority::Normal => 0,
+        Priority::NonUrgent => -1,
+    }
+}
+
+fn priority(number: i64) -> Option<Priority> {
+    match number {
+        1 => Some(Priority::Urgent),
+        0 => Some(Priority::Normal),
+        -1 => Some(Priority::NonUrgent),
+        _ => None,
+    }
+}
+
+pub(super) fn body_number(body: BodyType) -> u8 {
+    match body {
+        BodyType::SevenBit => 0,
+        BodyType::EightBit => 1,
+    }
+}
+
+fn body(number: i64) -> Option<BodyType> {
+    [BodyType::SevenBit, BodyType::EightBit].get(usize::try_from(number).ok()?).copied()
+}
+
+pub(super) fn ret_number(ret: Ret) -> u8 {
+    match ret {
+        Ret::Full => 0,
+        Ret::Headers => 1,
+    }
+}
+
+fn ret(number: i64) -> Option<Ret> {
+    [Ret::Full, Ret::Headers].get(usize::try_from(number).ok()?).copied()
+}
+
+pub(super) fn notify_number(notify: Notify) -> u8 {
+    u8::from(notify.success) | (u8::from(notify.failure) << 1) | (u8::from(notify.delay) << 2)
+}
+
+fn notify(number: i64) -> Option<Notify> {
+    let on = |bit: i64| number & bit != 0;
+    (0..8).contains(&number).then(|| Notify { success: on(1), failure: on(2), delay: on(4) })
+}
+
+pub(super) fn cause_number(cause: Cause) -> u8 {
+    match cause {
+        Cause::Remote => 0,
+        Cause::Local => 1,
+        Cause::Connect => 2,
+        Cause::Lost => 3,
+        Cause::Stalled => 4,
+    }
+}
+
+fn cause(number: i64) -> Option<Cause> {
+    let causes = [Cause::Remote, Cause::Local, Cause::Connect, Cause::Lost, Cause::Stalled];
+    causes.get(usize::try_from(number).ok()?).copied()
+}
+
+fn flag(number: i64) -> Option<bool> {
+    match number {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
+}
+
+/// The number of a message as SQLite's signed key. No spool lives to see a number that would wrap.
+pub(super) fn key(id: MessageId) -> i64 {
+    id.0.cast_signed()
+}
+
+pub(super) fn message_id(key: i64) -> MessageId {
+    MessageId(key.cast_unsigned())
+}
+
+/// Reads messages: from number 1 to number 2, of owner 3 and submitted before time 4 unless these are null, at most 5.
+/// The columns are read by number: a name would be searched for each time.
+pub(super) const MESSAGES_PAGE: &str = "SELECT id, submitted_ms, size, in_file, recipients, state, deaths, delay_reported, \
+    priority, body, smtputf8, ret, owner_uid, sender, envid, origin, why FROM messages WHERE id BETWEEN ?1 AND ?2 \
+    AND (?3 IS NULL OR owner_uid = ?3) AND (?4 IS NULL OR submitted_ms < ?4) ORDER BY id LIMIT ?5";
+
+mod message {
+    pub(super) const ID: usize = 0;
+    pub(super) const SUBMITTED_MS: usize = 1;
+    pub(super) const SIZE: usize = 2;
+    pub(super) const IN_FILE: usize = 3;
+    pub(super) const RECIPIENTS: usize = 4;
+    pub(super) const STATE: usize = 5;
+    pub(super) const DEATHS: usize = 6;
+    pub(super) const DELAY_REPORTED: usize = 7;
+    pub(super) const PRIORITY: usize = 8;
+    pub(super) const BODY: usize = 9;
+    pub(super) const SMTPUTF8: usize = 10;
+    pub(super) const RET: usize = 11;
+    pub(super) const OWNER_UID: usize = 12;
+    pub(super) const SENDER: usize = 13;
+    pub(super) const ENVID: usize = 14;
+    pub(super) const ORIGIN: usize = 15;
+    pub(super) const WHY: usize = 16;
+}
+
+/// Reads the recipients of the messages from number 1 to number 2.
+pub(super) const RECIPIENTS_PAGE: &str = "SELECT message_id, idx, state, attempts, next_try_ms, notify, address, orcpt, provider, \
+    reply_cause, reply_code, reply_enhanced, reply_text, reply_remote FROM recipients \
+    WHERE message_id BETWEEN ?1 AND ?2 ORDER BY message_id, idx";
+
+mod recipient {
+    pub(super) const MESSAGE_ID: usize = 0;
+    pub(super) const IDX: usize = 1;
+    pub(super) const STATE: usize = 2;
+    pub(super) const ATTEMPTS: usize = 3;
+    pub(super) const NEXT_TRY_MS: usize = 4;
+    pub(super) const NOTIFY: usize = 5;
+    pub(super) const ADDRESS: usize = 6;
+    pub(super) const ORCPT: usize = 7;
+    pub(super) const PROVIDER: usize = 8;
+    pub(super) const REPLY_CAUSE: usize = 9;
+    pub(super) const REPLY_CODE: usize = 10;
+    pub(super) const REPLY_ENHANCED: usize = 11;
+    pub(super) const REPLY_TEXT: usize = 12;
+    pub(super) const REPLY_REMOTE: usize = 13;
+}
+
+fn name<'row>(row: &'row Row<'_>, column: usize) -> &'row str {
+    row.as_ref().column_name(column).unwrap_or("?")
+}
+
+fn get<T: FromSql>(row: &Row<'_>, column: usize) -> Result<T, String> {
+    row.get(column).map_err(|error| format!("column {}: {error}", name(row, column)))
+}
+
+/// A number that stands for one of few things, or null.
+fn code_or_null<T>(row: &Row<'_>, column: usize, decode: impl FnOnce(i64) -> Option<T>) -> Result<Option<T>, String> {
+    let number: Option<i64> = get(row, column)?;
+    let Some(number) = number else { return Ok(None) };
+    decode(number).map(Some).ok_or_else(|| format!("column {}: {number} means nothing", name(row, column)))
+}
+
+/// A number that stands for one of few things.
+fn code<T>(row: &Row<'_>, column: usize, decode: impl FnOnce(i64) -> Option<T>) -> Result<T, String> {
+    code_or_null(row, column, decode)?.ok_or_else(|| format!("column {}: it is null", name(row, column)))
+}
+
+/// The message that a row of `recipients` belongs to.
+pub(super) fn recipient_of(row: &Row<'_>) -> rusqlite::Result<MessageId> {
+    row.get(recipient::MESSAGE_ID).map(message_id)
+}
+
+/// A message of which the recipients are still to come.
+pub(super) struct Draft {
+    pub(super) id: MessageId,
+    /// Whether the content is in a file.
+    pub(super) in_file: bool,
+    /// How many recipients there must be.
+    pub(super) recipients: u32,
+    message: Result<Box<StoredMessage>, Box<DamagedMessage>>,
+}
+
+impl Draft {
+    /// Reads a row of `messages`.
+    pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let id = message_id(row.get(message::ID)?);
+        Ok(Self {
+            id,
+            in_file: row.get(message::IN_FILE).unwrap_or(false),
+            recipients: row.get(message::RECIPIENTS).unwrap_or(0),
+            message: read_message(id, row).map(Box::new).map_err(|why| Box::new(read_remains(id, row, why))),
+        })
+    }
+
+    /// Adds the next row of `recipients`.
+    pub(super) fn push(&mut self, row: &Row<'_>) {
+        let Ok(message) = &mut self.message else { return };
+        match read_recipient(row) {
+            Ok((recipient, update)) => {
+                message.scanned.envelope.recipients.push(recipient);
+                message.scanned.recipients.push(update);
+            }
+            Err(why) => self.spoil(why),
+        }
+    }
+
+    /// Something else of the message is not as it should be.
+    pub(super) fn spoil(&mut self, why: String) {
+        if let Ok(message) = &self.message {
+            self.message = Err(Box::new(message.remains(why)));
+        }
+    }
+
+    /// Bytes that the content must have.
+    pub(super) fn size(&self) -> u64 {
+        match &self.message {
+            Ok(message) => message.scanned.size,
+            Err(damaged) => damaged.size,
+        }
+    }
+
+    /// All recipients were pushed.
+    pub(super) fn finish(mut self) -> Stored {
+        if let Ok(message) = &self.message {
+            let found = message.scanned.recipients.len();
+            let in_order =
+                message.scanned.recipients.iter().zip(0..).all(|(recipient, index)| recipient.index == index);
+            if found == 0 {
+                self.spoil("it has no recipients".to_owned());
+            } else if !in_order || usize::try_from(self.recipients) != Ok(found) {
+                self.spoil(format!("of its {} recipients, {found} are there", self.recipients));
+            }
+        }
+        match self.message {
+            Ok(message) => Stored::Message(message),
+            Err(damaged) => Stored::Damaged(damaged),
+        }
+    }
+}
+
+fn read_message(id: MessageId, row: &Row<'_>) -> Result<StoredMessage, String> {
+    let envelope = Envelope {
+        sender: get(row, message::SENDER)?,
+        recipients: Vec::new(),
+        body: code(row, message::BODY, body)?,
+        smtputf8: code(row, message::SMTPUTF8, flag)?,
+        ret: code_or_null(row, message::RET, ret)?,
+        envid: get(row, message::ENVID)?,
+        priority: code(row, message::PRIORITY, priority)?,
+    };
+    code(row, message::IN_FILE, flag)?;
+    let scanned = ScannedMessage {
+        id,
+        envelope,
+        state: code(row, message::STATE, message_state)?,
+        submitted_ms: get(row, message::SUBMITTED_MS)?,
+        size: code(row, message::SIZE, |size| u64::try_from(size).ok())?,
+        deaths: get(row, message::DEATHS)?,
+        delay_reported: code(row, message::DELAY_REPORTED, flag)?,
+        recipients: Vec::new(),
+    };
+    let why = get(row, message::WHY)?;
+    Ok(StoredMessage { scanned, why, origin: get(row, message::ORIGIN)?, owner_uid: get(row, message::OWNER_UID)? })
+}
+
+/// What can still be said of a row that is not a message.
+fn read_remains(id: MessageId, row: &Row<'_>, why: String) -> DamagedMessage {
+    let text = |column: usize| match row.get_ref(column) {
+        Ok(ValueRef::Text(bytes) | ValueRef::Blob(bytes)) => String::from_utf8_lossy(bytes).into_owned(),
+        _ => String::new(),
+    };
+    DamagedMessage {
+        id,
+        why,
+        sender: text(message::SENDER),
+        origin: text(message::ORIGIN),
+        owner_uid: row.get(message::OWNER_UID).ok(),
+        submitted_ms: row.get(message::SUBMITTED_MS).unwrap_or(0),
+        size: row.get(message::SIZE).ok().and_then(|size: i64| u64::try_from(size).ok()).unwrap_or(0),
+    }
+}
+
+fn read_recipient(row: &Row<'_>) -> Result<(Recipient, RecipientUpdate), String> {
+    let index = get(row, recipient::IDX)?;
+    let read = || -> Result<(Recipient, RecipientUpdate), String> {
+        let address = row.get_ref(recipient::ADDRESS).ok().and_then(|value| value.as_str().ok());
+        let address = address.ok_or("column address: it is not a text")?;
+        let of_envelope = Recipient {
+            address: address.parse().map_err(|error| format!("column address: {error}"))?,
+            notify: code_or_null(row, recipient::NOTIFY, notify)?,
+            orcpt: get(row, recipient::ORCPT)?,
+        };
+        let update = RecipientUpdate {
+            index,
+            state: code(row, recipient::STATE, recipient_state)?,
+            attempts: get(row, recipient::ATTEMPTS)?,
+            next_try_ms: get(row, recipient::NEXT_TRY_MS)?,
+            provider: get(row, recipient::PROVIDER)?,
+            reply: read_reply(row)?,
+        };
+        Ok((of_envelope, update))
+    };
+    read().map_err(|why| format!("recipient {index}, {why}"))
+}
+
+fn read_reply(row: &Row<'_>) -> Result<Option<Reply>, String> {
+    let Some(cause) = code_or_null(row, recipient::REPLY_CAUSE, cause)? else { return Ok(None) };
+    Ok(Some(Reply {
+        cause,
+        code: get(row, recipient::REPLY_CODE)?,
+        enhanced: get(row, recipient::REPLY_ENHANCED)?,
+        text: get(row, recipient::REPLY_TEXT)?,
+        remote: get(row, recipient::REPLY_REMOTE)?,
+    }))
+}

@@ -1,0 +1,133 @@
+//! The store of one host: a SQLite database in a folder, larger contents as files beside it.
+//!
+//! ```text
+//! FOLDER/lock       locked by the supervisor that uses the spool; holds its process number
+//! FOLDER/spool.db   envelopes, states, and contents up to BODY_INLINE_BYTES_MAX (and -wal, -shm)
+//! FOLDER/bodies/    larger contents
+//! ```
+//!
+//! One connection writes, from one thread; a commit is synced when it returns (`synchronous = FULL` in write-ahead mode). Readers
+//! have connections of their own and never wait for the writer, nor it for them. Pages of removed messages are used again, the file does
+//! not shrink.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+use spooler_protocol::ids::MessageId;
+
+use super::body_files::BodyFolder;
+use super::changes::{LAST_ID, LastId, Tally};
+use super::checkpoint::{Checkpointer, LOG_BYTES_MAX};
+use super::failure::{failed, of_sqlite};
+use super::lock::FolderLock;
+use super::rows::{key, message_id};
+use super::schema::open_writer;
+pub use super::sqlite_read::SqliteReader;
+use super::{Change, Store, StoreError, StoreReader, StoredContent};
+
+/// The writing end of a spool on disk. Dropping it finishes the housekeeping and unlocks the spool.
+pub struct SqliteStore {
+    // In the order in which they have to go: the lock last.
+    checkpointer: Checkpointer,
+    connection: Connection,
+    last_id: LastId,
+    bodies: BodyFolder,
+    path: PathBuf,
+    _lock: FolderLock,
+}
+
+impl SqliteStore {
+    /// Opens the spool in `folder`, or makes one there; cleans up what a crash has left. Takes as long for a full spool as for an
+    /// empty one, apart from a look at each large content.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] if another supervisor has it, [`StoreError::TooNew`], [`StoreError::Damaged`], or what the file system
+    /// says.
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        let lock = FolderLock::take(folder)?;
+        let path = folder.join("spool.db");
+        let connection = open_writer(&path)?;
+        let fail = |error: rusqlite::Error| of_sqlite(&path, &connection, &error);
+        connection
+            .pragma_update_and_check(None, "journal_size_limit", LOG_BYTES_MAX.cast_signed(), |_| Ok(()))
+            .map_err(fail)?;
+        let last_id = read_last_id(&connection).map_err(fail)?;
+        let bodies = BodyFolder::of_spool(folder);
+        bodies.make()?;
+        bodies.sweep(|id| has_file(&connection, id).map_err(fail))?;
+        let checkpointer = Checkpointer::start(&path, bodies.clone())?;
+        Ok(Self { checkpointer, connection, last_id, bodies, path, _lock: lock })
+    }
+
+    fn transact(&self, units: &[Vec<Change>]) -> rusqlite::Result<Tally> {
+        let mut tally = Tally::new(self.last_id);
+        self.run("BEGIN IMMEDIATE")?;
+        for change in units.iter().flatten() {
+            tally.apply(&self.connection, change)?;
+        }
+        tally.close(&self.connection)?;
+        self.run("COMMIT")?;
+        Ok(tally)
+    }
+
+    fn run(&self, sql: &str) -> rusqlite::Result<()> {
+        self.connection.prepare_cached(sql)?.execute(()).map(drop)
+    }
+
+    /// A row must never name a content that is not there.
+    fn check_files(&self, units: &[Vec<Change>]) -> Result<(), StoreError> {
+        for change in units.iter().flatten() {
+            let Change::Accept(message) = change else { continue };
+            let StoredContent::File(size) = message.content else { continue };
+            let checked = self.bodies.check(message.id, size);
+            checked.map_err(|why| failed(&self.bodies.file(message.id), why))?;
+        }
+        Ok(())
+    }
+}
+
+impl Store for SqliteStore {
+    fn commit(&mut self, units: &[Vec<Change>]) -> Result<(), StoreError> {
+        self.check_files(units)?;
+        match self.transact(units) {
+            Ok(tally) => {
+                self.last_id = tally.last_id;
+                tally.removed_with_file.iter().for_each(|id| self.checkpointer.remove(*id));
+                Ok(())
+            }
+            Err(error) => {
+                let error = of_sqlite(&self.path, &self.connection, &error);
+                if !self.connection.is_autocommit() {
+                    self.run("ROLLBACK").map_err(|error| of_sqlite(&self.path, &self.connection, &error))?;
+                }
+                if matches!(error, StoreError::Full { .. }) {
+                    self.checkpointer.save_space();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn reader(&self) -> Result<Box<dyn StoreReader>, StoreError> {
+        Ok(Box::new(SqliteReader::open(&self.path, self.bodies.clone())?))
+    }
+
+    fn last_id(&mut self) -> Result<MessageId, StoreError> {
+        Ok(self.last_id.used)
+    }
+
+    fn tidy(&mut self) -> Result<(), StoreError> {
+        self.checkpointer.tidy(&self.connection)
+    }
+}
+
+fn read_last_id(connection: &Connection) -> rusqlite::Result<LastId> {
+    let (kept, in_rows): (i64, Option<i64>) =
+        connection.query_row(LAST_ID, (), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let kept = message_id(kept);
+    Ok(LastId { used: kept.max(message_id(in_rows.unwrap_or(0))), kept })
+}
+
+fn has_file(connection: &Connection, id: MessageId) -> rusqlite::Result<bool> {
+    connection.prepare_cached("SELECT 1 FROM messages WHERE id = ?1 AND in_file = 1")?.exists([key(id)])
+}

@@ -1,0 +1,228 @@
+//! Reading a spool on disk, while it is being written.
+//!
+//! Long readings go page by page, each page in a short transaction that is over before anything is shown: a visitor may take its time, and
+//! the write-ahead log is never pinned. So a long reading is no snapshot: a message that comes or goes meanwhile may be seen or not,
+//! but each one is seen whole.
+//!
+//! A scan looks at every file of a large content, but not at contents in the database: that would read all of them from disk, while
+//! row and content came with one commit and go with one. [`StoreReader::get`] and [`StoreReader::content`] do look.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension};
+use spooler_protocol::control::{Filter, MessageDetail, MessageSummary};
+use spooler_protocol::ids::MessageId;
+
+use super::body_files::BodyFolder;
+use super::failure::{failed, of_sqlite};
+use super::listing::{Selection, Stored};
+use super::rows::{Draft, MESSAGES_PAGE, RECIPIENTS_PAGE, key, recipient_of};
+use super::schema::open_reader;
+use super::{Scanned, StoreError, StoreReader};
+
+/// Messages that one page holds at most.
+const PAGE_MESSAGES_MAX: u32 = 256;
+
+/// Recipients from which on a page ends early.
+const PAGE_RECIPIENTS: u32 = 2048;
+
+pub(super) const CONTENT: &str = "SELECT content FROM bodies WHERE message_id = ?1";
+const HAS_CONTENT: &str = "SELECT 1 FROM bodies WHERE message_id = ?1";
+const HAS_MESSAGE: &str = "SELECT 1 FROM messages WHERE id = ?1";
+const IS_IN_FILE: &str = "SELECT in_file FROM messages WHERE id = ?1";
+
+type Visit<'visitor> = dyn FnMut(Stored) -> ControlFlow<()> + 'visitor;
+
+/// A reading end of a [`super::sqlite::SqliteStore`].
+pub struct SqliteReader {
+    connection: Connection,
+    bodies: BodyFolder,
+    path: PathBuf,
+}
+
+/// Which messages, as far as SQL decides it.
+#[derive(Clone, Copy)]
+struct Range {
+    first: i64,
+    last: i64,
+    owner_uid: Option<u32>,
+    before_ms: Option<i64>,
+}
+
+impl Range {
+    const ALL: Self = Self { first: 0, last: i64::MAX, owner_uid: None, before_ms: None };
+
+    fn one(id: MessageId) -> Self {
+        Self { first: key(id), last: key(id), ..Self::ALL }
+    }
+}
+
+impl SqliteReader {
+    pub(super) fn open(path: &Path, bodies: BodyFolder) -> Result<Self, StoreError> {
+        Ok(Self { connection: open_reader(path)?, bodies, path: path.to_owned() })
+    }
+
+    fn fail(&self, error: &rusqlite::Error) -> StoreError {
+        of_sqlite(&self.path, &self.connection, error)
+    }
+
+    fn visit(&self, mut range: Range, visit: &mut Visit<'_>) -> Result<ControlFlow<()>, StoreError> {
+        loop {
+            let drafts = self.page(range).map_err(|error| self.fail(&error))?;
+            let Some(newest) = drafts.last().map(|draft| key(draft.id)) else { break };
+            for draft in drafts {
+                if let Some(stored) = self.complete(draft)?
+                    && visit(stored).is_break()
+                {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            if newest >= range.last {
+                break;
+            }
+            range.first = newest + 1;
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// The first messages of a range, with their recipients, as of one moment.
+    fn page(&self, range: Range) -> rusqlite::Result<Vec<Draft>> {
+        let transaction = self.connection.unchecked_transaction()?;
+        let mut drafts = Vec::new();
+        let mut recipients = 0_u32;
+        {
+            let mut statement = transaction.prepare_cached(MESSAGES_PAGE)?;
+            let mut rows =
+                statement.query((range.first, range.last, range.owner_uid, range.before_ms, PAGE_MESSAGES_MAX))?;
+            while recipients < PAGE_RECIPIENTS
+                && let Some(row) = rows.next()?
+            {
+                let draft = Draft::read(row)?;
+                recipients = recipients.saturating_add(draft.recipients);
+                drafts.push(draft);
+            }
+        }
+        add_recipients(&transaction, &mut drafts)?;
+        transaction.commit()?;
+        Ok(drafts)
+    }
+
+    /// The finished message of a page; `None` if it was removed meanwhile.
+    fn complete(&self, mut draft: Draft) -> Result<Option<Stored>, StoreError> {
+        if draft.in_file
+            && let Err(why) = self.bodies.check(draft.id, draft.size())
+        {
+            if !self.exists(HAS_MESSAGE, draft.id)? {
+                return Ok(None);
+            }
+            draft.spoil(why);
+        }
+        Ok(Some(draft.finish()))
+    }
+
+    fn exists(&self, query: &str, id: MessageId) -> Result<bool, StoreError> {
+        let exists = || self.connection.prepare_cached(query)?.exists([key(id)]);
+        exists().map_err(|error| self.fail(&error))
+    }
+
+    fn one(&self, id: MessageId) -> Result<Option<Stored>, StoreError> {
+        let drafts = self.page(Range::one(id)).map_err(|error| self.fail(&error))?;
+        let Some(mut draft) = drafts.into_iter().next() else { return Ok(None) };
+        if !draft.in_file && !self.exists(HAS_CONTENT, id)? {
+            if !self.exists(HAS_MESSAGE, id)? {
+                return Ok(None);
+            }
+            draft.spoil("its content is missing".to_owned());
+        }
+        self.complete(draft)
+    }
+
+    /// A piece of a content in the database; `None` if there is none.
+    fn inline(&self, id: MessageId, offset: u64, length: usize) -> rusqlite::Result<Option<Bytes>> {
+        let mut statement = self.connection.prepare_cached(CONTENT)?;
+        let mut rows = statement.query([key(id)])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let content = row.get_ref(0)?.as_blob()?;
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
+        let rest = content.get(from..).unwrap_or_default();
+        Ok(Some(Bytes::copy_from_slice(rest.get(..length).unwrap_or(rest))))
+    }
+}
+
+/// Reads the recipients of consecutive messages in one go; both are in ascending order.
+fn add_recipients(connection: &Connection, drafts: &mut [Draft]) -> rusqlite::Result<()> {
+    let (Some(first), Some(last)) = (drafts.first(), drafts.last()) else { return Ok(()) };
+    let mut statement = connection.prepare_cached(RECIPIENTS_PAGE)?;
+    let mut rows = statement.query([key(first.id), key(last.id)])?;
+    let mut drafts = drafts.iter_mut().peekable();
+    while let Some(row) = rows.next()? {
+        let id = recipient_of(row)?;
+        while drafts.next_if(|draft| draft.id < id).is_some() {}
+        if let Some(draft) = drafts.peek_mut()
+            && draft.id == id
+        {
+            draft.push(row);
+        }
+    }
+    Ok(())
+}
+
+impl StoreReader for SqliteReader {
+    fn scan(&mut self, visit: &mut dyn FnMut(Scanned) -> ControlFlow<()>) -> Result<(), StoreError> {
+        self.visit(Range::ALL, &mut |stored| visit(stored.into_scanned())).map(drop)
+    }
+
+    fn get(&mut self, id: MessageId) -> Result<Option<Scanned>, StoreError> {
+        Ok(self.one(id)?.map(Stored::into_scanned))
+    }
+
+    fn content(&mut self, id: MessageId, offset: u64, length: usize) -> Result<Bytes, StoreError> {
+        if let Some(piece) = self.inline(id, offset, length).map_err(|error| self.fail(&error))? {
+            return Ok(piece);
+        }
+        let in_file = || self.connection.prepare_cached(IS_IN_FILE)?.query_row([key(id)], |row| row.get(0)).optional();
+        match in_file().map_err(|error| self.fail(&error))? {
+            Some(true) => self.bodies.read(id, offset, length),
+            Some(false) => Err(failed(&self.path, format!("the content of message {id} is missing"))),
+            None => Err(failed(&self.path, format!("there is no message {id}"))),
+        }
+    }
+
+    fn list(
+        &mut self,
+        filter: &Filter,
+        now_ms: i64,
+        owner_uid: Option<u32>,
+        visit: &mut dyn FnMut(MessageSummary) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let selection = Selection::new(filter, now_ms, owner_uid).map_err(|why| failed(&self.path, why))?;
+        let mut left = selection.limit.unwrap_or(u64::MAX);
+        let mut select = |stored: Stored| {
+            if left == 0 {
+                return ControlFlow::Break(());
+            }
+            if !selection.matches(&stored) {
+                return ControlFlow::Continue(());
+            }
+            left -= 1;
+            visit(stored.summary(now_ms))
+        };
+        let Selection { owner_uid, before_ms, .. } = selection;
+        let Some(ids) = &selection.ids else {
+            let all = Range { owner_uid, before_ms, ..Range::ALL };
+            return self.visit(all, &mut select).map(drop);
+        };
+        for id in ids {
+            if self.visit(Range::one(*id), &mut select)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn detail(&mut self, id: MessageId, now_ms: i64) -> Result<Option<(MessageDetail, Option<u32>)>, StoreError> {
+        Ok(self.one(id)?.map(|stored| (stored.detail(now_ms), stored.owner_uid())))
+    }
+}
