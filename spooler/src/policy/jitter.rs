@@ -13,8 +13,8 @@ impl Jitter {
         Self { state: seed }
     }
 
-    /// The next number.
-    pub fn next(&mut self) -> u64 {
+    /// The next number drawn.
+    pub fn draw(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -26,7 +26,7 @@ impl Jitter {
     pub fn around_ms(&mut self, ms: i64) -> i64 {
         let quarter = ms / 4;
         let span = u64::try_from(quarter * 2 + 1).unwrap_or(1).max(1);
-        let offset = i64::try_from(self.next() % span).unwrap_or(0);
+        let offset = i64::try_from(self.draw() % span).unwrap_or(0);
         ms - quarter + offset
     }
 }

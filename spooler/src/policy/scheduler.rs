@@ -238,9 +238,8 @@ impl Scheduler {
     fn slots_taken(&self, now_ms: i64) -> i64 {
         let slice_ms = i64::from(self.slice_ms());
         let keeps_slot = |worker: &&Worker| match worker.hold {
-            Hold::Holding { since_ms, recalled, .. } => {
-                !worker.urgency.any() && !(recalled && now_ms - since_ms > slice_ms + OVERDUE_MS)
-            }
+            Hold::Holding { .. } if worker.urgency.any() => false,
+            Hold::Holding { since_ms, recalled, .. } => !recalled || now_ms - since_ms <= slice_ms + OVERDUE_MS,
             Hold::Idle | Hold::Wanting => false,
         };
         i64::try_from(self.workers.values().filter(keeps_slot).count()).unwrap_or(i64::MAX)

@@ -11,6 +11,7 @@
 //! How many chunks may wait is the caller's business (`UPLOAD_CHUNKS_UNACKNOWLEDGED_MAX`).
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -152,13 +153,16 @@ impl UploadWriter {
 
     fn try_append(&mut self, key: u64, chunk: &[u8]) -> Result<(), StoreError> {
         let path = self.incoming(key);
-        if !self.open.contains_key(&key) {
-            let mut options = OpenOptions::new();
-            let created = options.write(true).create_new(true).mode(0o600).open(&path);
-            let file = created.map_err(|error| of_io(&path, "begin the upload", &error))?;
-            self.open.insert(key, Upload::Open { file, size: 0 });
-        }
-        let Some(Upload::Open { file, size }) = self.open.get_mut(&key) else { return Err(broken(&path)) };
+        let upload = match self.open.entry(key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let mut options = OpenOptions::new();
+                let created = options.write(true).create_new(true).mode(0o600).open(&path);
+                let file = created.map_err(|error| of_io(&path, "begin the upload", &error))?;
+                new.insert(Upload::Open { file, size: 0 })
+            }
+        };
+        let Upload::Open { file, size } = upload else { return Err(broken(&path)) };
         let grown = size.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
         if grown > self.bytes_max {
             return Err(failed(&path, format!("the message is larger than the {} bytes allowed", self.bytes_max)));
