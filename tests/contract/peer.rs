@@ -16,7 +16,7 @@ use spooler_protocol::ids::{AcceptId, DeliveryId, Generation, MessageId, Token};
 use spooler_protocol::limits::{BODY_CHUNK_BYTES_MAX, BODY_INLINE_BYTES_MAX};
 use spooler_protocol::message::{BodyType, Envelope, Priority, Recipient};
 use spooler_protocol::outcome::{Outcome, SubmitResult};
-use spooler_protocol::to_worker::{Submission, ToWorker, Welcome};
+use spooler_protocol::to_worker::{Refusal, Submission, ToWorker, Welcome};
 
 /// How long a test waits for a fact before it fails. Generous: the machine may be slow, and no test depends on it being fast.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -39,6 +39,8 @@ pub(crate) struct Peer {
     contents: HashMap<DeliveryId, Bytes>,
     /// Whether a worker that wants a token gets one at once.
     pub(crate) grants: bool,
+    /// What every message that the worker hands over is refused with, if it is.
+    pub(crate) refusal: Option<Refusal>,
     /// What the worker handed over, in order.
     pub(crate) received: Vec<Received>,
 }
@@ -65,6 +67,7 @@ impl Peer {
             uploads: HashMap::new(),
             contents: HashMap::new(),
             grants: true,
+            refusal: None,
             received: Vec::new(),
         };
         peer.say(&ToWorker::Welcome(Welcome {
@@ -142,7 +145,8 @@ impl Peer {
                 self.received.push(Received { envelope, content });
                 let id = MessageId(self.next_message);
                 self.next_message += 1;
-                self.say(&ToWorker::Accepted { accept, result: Ok(id) });
+                let result = self.refusal.clone().map_or(Ok(id), Err);
+                self.say(&ToWorker::Accepted { accept, result });
             }
             FromWorker::ReadBody { request, delivery, offset } => {
                 let content = &self.contents[&delivery];

@@ -206,6 +206,37 @@ mod tests {
         }
     }
 
+    /// What [`read`] has to find, by searching the whole input instead of walking through states.
+    fn expected(input: &[u8]) -> (Vec<u8>, Option<Vec<u8>>, bool) {
+        let framed = [b"\r\n", input].concat();
+        let end = memchr::memmem::find(&framed, b"\r\n.\r\n");
+        let text = &framed[2..end.map_or(framed.len(), |end| end + 2)];
+        let stray = |at: usize| match text[at] {
+            b'\r' => text.get(at + 1) != Some(&b'\n') && (end.is_some() || at + 1 < text.len()),
+            b'\n' => at == 0 || text[at - 1] != b'\r',
+            byte => byte == 0,
+        };
+        let faulty = (0..text.len()).any(stray);
+        let plain = String::from_utf8(framed[..2 + text.len()].to_vec()).unwrap().replace("\r\n.", "\r\n");
+        (plain.as_bytes()[2..].to_vec(), end.map(|end| framed[end + 5..].to_vec()), faulty)
+    }
+
+    #[test]
+    fn every_short_input_is_read_as_a_search_would_read_it() {
+        const LETTERS: [u8; 5] = [b'\r', b'\n', b'.', b'a', 0];
+        for length in 0..=6 {
+            for number in 0..5_usize.pow(length) {
+                let input: Vec<u8> = (0..length).map(|at| LETTERS[number / 5_usize.pow(at) % 5]).collect();
+                let (text, left, faulty) = expected(&input);
+                for cut in 0..=input.len() {
+                    let found = read(&input, &[cut]);
+                    assert_eq!((found.1.is_some(), &found.2), (faulty, &left), "{input:?} cut at {cut}");
+                    assert!(faulty || left.is_none() || found.0 == text, "{input:?} cut at {cut}: {:?}", found.0);
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_false_end_alone_does_not_end_the_message() {
         for (name, bytes, _) in ROWS {

@@ -36,6 +36,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use spooler_protocol::from_worker::{LogonError, RowUpdate};
 use spooler_protocol::settings::Settings as Reader;
 use spooler_protocol::to_worker::Notification;
@@ -156,11 +157,15 @@ fn service(support: Support, settings: Settings, tls: Option<tokio_rustls::TlsAc
     }
 }
 
-/// Binds, and makes accepted sockets send replies at once: they inherit `TCP_NODELAY` from the listener.
+/// Binds. Accepted sockets send replies at once: they inherit `TCP_NODELAY` from the listener. `[::]` does not take IPv4 as well, so
+/// that `0.0.0.0` can stand beside it.
 fn listen(address: SocketAddr) -> io::Result<(SocketAddr, TcpListener)> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
     socket.set_nodelay(true)?;
+    if address.is_ipv6() {
+        setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+    }
     socket.bind(address)?;
     let listener = socket.listen(BACKLOG)?;
     Ok((listener.local_addr()?, listener))

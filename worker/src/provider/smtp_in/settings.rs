@@ -14,27 +14,27 @@ use super::path::is_domain;
 /// What the table of the configuration says.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `listen`: addresses with ports; port 0 takes any free one.
+    /// `listen`: IP addresses with ports (default `127.0.0.1:2525`); port 0 takes any free one.
     pub(super) listen: Vec<SocketAddr>,
-    /// `hostname`: what the server calls itself; `None` for this machine's name in mail.
+    /// `hostname`: what the server calls itself; `None`, the default, for this machine's name in mail.
     pub(super) hostname: Option<String>,
-    /// `max_message_size`, bytes; `None` for what the spooler takes.
+    /// `max_message_size`, bytes, without the trace header; `None`, the default, for what the spooler takes, which is also the most.
     pub(super) message_bytes_max: Option<u64>,
-    /// `max_recipients` of one message.
+    /// `max_recipients` of one message (default 1000, which is also the most).
     pub(super) recipients_max: usize,
-    /// `max_connections` at once.
+    /// `max_connections` at once (default 200); the next is told 421.
     pub(super) connections_max: u32,
-    /// `max_errors` of one connection before it is closed.
+    /// `max_errors` of one connection (default 20); the next is told 421 and the connection is closed.
     pub(super) errors_max: u32,
-    /// `timeout`: how long a client may say nothing.
+    /// `timeout`: how long a client may say nothing (default 5 minutes).
     pub(super) timeout: Duration,
-    /// `relay_from`: who may submit without a password.
+    /// `relay_from`: networks that may submit without a password (default: this machine).
     pub(super) relay_from: Vec<Network>,
-    /// `tls_certificate` and `tls_key`: PEM files.
+    /// `tls_certificate` and `tls_key`: PEM files (default none: STARTTLS is not offered).
     pub(super) tls: Option<(PathBuf, PathBuf)>,
-    /// `users` with their passwords.
+    /// `users`: a table of names with passwords (default empty: AUTH is not offered).
     pub(super) users: Users,
-    /// `require_auth`: nobody submits without a password.
+    /// `require_auth`: nobody submits without a password (default false).
     pub(super) auth_required: bool,
 }
 
