@@ -1,0 +1,285 @@
+//! Address lists as they stand in header fields and on command lines (RFC 5322 3.4), down to the bare addresses.
+//!
+//! Understands display names, comments (nested), quoted strings, domain literals, groups, source routes (obsolete, dropped) and
+//! UTF-8 (RFC 6532). Goes beyond the RFC where programs do: a list may have empty places, and `;` separates like `,`.
+//! Does not decide whether an address exists or what an unqualified one means.
+
+/// Why a text is not a list of addresses.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ListError {
+    /// A quote, comment, bracket or angle that never ends.
+    #[error("{0:?} is not closed")]
+    Open(char),
+    /// A character that cannot stand where it stands.
+    #[error("{0:?} is out of place")]
+    OutOfPlace(String),
+    /// Two words in a row.
+    #[error("there is no comma between {0:?} and {1:?}")]
+    NoComma(String, String),
+    /// Nothing in front of or behind the `@`, or nothing at all.
+    #[error("{0:?} is incomplete")]
+    Incomplete(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Token {
+    /// An atom, or a quoted string with its quotes.
+    Word(String),
+    /// A domain literal with its brackets.
+    Literal(String),
+    /// One of `< > @ , ; : .`
+    Mark(char),
+}
+
+impl Token {
+    fn text(&self) -> String {
+        match self {
+            Self::Word(text) | Self::Literal(text) => text.clone(),
+            Self::Mark(mark) => mark.to_string(),
+        }
+    }
+}
+
+/// The addresses of a list, in order, without names and comments. An unqualified address stays unqualified.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub(crate) fn parse(text: &str) -> Result<Vec<String>, ListError> {
+    let mut parser = Parser { tokens: tokens(text)?.into_iter(), found: Vec::new() };
+    parser.list()?;
+    Ok(parser.found)
+}
+
+struct Parser {
+    tokens: std::vec::IntoIter<Token>,
+    found: Vec<String>,
+}
+
+impl Parser {
+    fn list(&mut self) -> Result<(), ListError> {
+        let mut words = Vec::new();
+        while let Some(token) = self.tokens.next() {
+            match token {
+                Token::Mark(',' | ';') => self.bare(&mut words)?,
+                Token::Mark('<') => {
+                    // What stood before is a display name.
+                    words.clear();
+                    self.angle()?;
+                }
+                Token::Mark(':') if words.is_empty() || words.contains(&Token::Mark('@')) => {
+                    return Err(ListError::OutOfPlace(":".to_owned()));
+                }
+                // What stood before is the name of a group; its members follow.
+                Token::Mark(':') => words.clear(),
+                Token::Mark('>') => return Err(ListError::OutOfPlace(">".to_owned())),
+                word => words.push(word),
+            }
+        }
+        self.bare(&mut words)
+    }
+
+    fn bare(&mut self, words: &mut Vec<Token>) -> Result<(), ListError> {
+        if !words.is_empty() {
+            self.found.push(address(words)?);
+            words.clear();
+        }
+        Ok(())
+    }
+
+    fn angle(&mut self) -> Result<(), ListError> {
+        let mut inside = Vec::new();
+        loop {
+            match self.tokens.next().ok_or(ListError::Open('<'))? {
+                Token::Mark('>') => break,
+                // A source route ends here.
+                Token::Mark(':') if inside.first() == Some(&Token::Mark('@')) => inside.clear(),
+                Token::Mark(mark @ ('<' | ';')) => return Err(ListError::OutOfPlace(mark.to_string())),
+                token => inside.push(token),
+            }
+        }
+        self.found.push(address(&inside)?);
+        match self.tokens.next() {
+            None | Some(Token::Mark(',' | ';')) => Ok(()),
+            Some(other) => Err(ListError::NoComma(">".to_owned(), other.text())),
+        }
+    }
+}
+
+/// `local`, or `local@domain`.
+fn address(tokens: &[Token]) -> Result<String, ListError> {
+    let mut out = String::new();
+    let mut in_domain = false;
+    let mut last_word: Option<&str> = None;
+    for token in tokens {
+        match token {
+            Token::Word(word) | Token::Literal(word) => {
+                if let Some(last) = last_word {
+                    return Err(ListError::NoComma(last.to_owned(), word.clone()));
+                }
+                let fits = match token {
+                    Token::Literal(_) => in_domain && out.ends_with('@'),
+                    _ => !in_domain || !word.starts_with('"'),
+                };
+                if !fits {
+                    return Err(ListError::OutOfPlace(word.clone()));
+                }
+                last_word = Some(word);
+                out.push_str(word);
+            }
+            Token::Mark('@') if !in_domain && !out.is_empty() => {
+                in_domain = true;
+                last_word = None;
+                out.push('@');
+            }
+            Token::Mark('.') => {
+                last_word = None;
+                out.push('.');
+            }
+            Token::Mark(mark) => return Err(ListError::OutOfPlace(mark.to_string())),
+        }
+    }
+    let domain_ok = |domain: &str| !domain.is_empty() && !domain.starts_with('.') && !domain.contains("..");
+    if out.contains(char::REPLACEMENT_CHARACTER) {
+        return Err(ListError::OutOfPlace(char::REPLACEMENT_CHARACTER.to_string()));
+    }
+    let complete =
+        if in_domain { out.rsplit_once('@').is_some_and(|(_, domain)| domain_ok(domain)) } else { !out.is_empty() };
+    if complete { Ok(out) } else { Err(ListError::Incomplete(out)) }
+}
+
+fn tokens(text: &str) -> Result<Vec<Token>, ListError> {
+    let mut found = Vec::new();
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        match c {
+            ' ' | '\t' | '\r' | '\n' => {}
+            '(' => comment(&mut rest)?,
+            '"' => found.push(Token::Word(enclosed('"', '"', &mut rest)?)),
+            '[' => found.push(Token::Literal(enclosed('[', ']', &mut rest)?)),
+            '<' | '>' | '@' | ',' | ';' | ':' | '.' => found.push(Token::Mark(c)),
+            c if !is_atom(c) => return Err(ListError::OutOfPlace(c.to_string())),
+            c => {
+                let mut atom = String::from(c);
+                while let Some(c) = rest.next_if(|c| is_atom(*c)) {
+                    atom.push(c);
+                }
+                found.push(Token::Word(atom));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn is_atom(c: char) -> bool {
+    !c.is_control() && !c.is_whitespace() && !"()<>[]:;@\\,.\"".contains(c)
+}
+
+fn comment(rest: &mut impl Iterator<Item = char>) -> Result<(), ListError> {
+    let mut depth = 1;
+    while depth > 0 {
+        match rest.next().ok_or(ListError::Open('('))? {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            '\\' => {
+                rest.next();
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A quoted string or domain literal, with its marks. Control characters of any kind are refused inside, folding excepted.
+fn enclosed(open: char, close: char, rest: &mut impl Iterator<Item = char>) -> Result<String, ListError> {
+    let mut out = String::from(open);
+    loop {
+        match rest.next().ok_or(ListError::Open(open))? {
+            '\r' | '\n' => {}
+            '\t' => out.push(' '),
+            '\\' => {
+                let escaped = rest.next().filter(|c| !c.is_control()).ok_or(ListError::Open(open))?;
+                out.push('\\');
+                out.push(escaped);
+            }
+            c if c.is_control() => return Err(ListError::OutOfPlace(c.to_string())),
+            c => {
+                out.push(c);
+                if c == close {
+                    return Ok(out);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_come_down_to_addresses() {
+        for (given, expected) in [
+            ("", &[][..]),
+            (" , ,", &[]),
+            ("a@b", &["a@b"]),
+            ("root", &["root"]),
+            ("a@b, c@d;e@f", &["a@b", "c@d", "e@f"]),
+            ("Joe Q. Public <john.q.public@example.com>", &["john.q.public@example.com"]),
+            ("\"Doe, John\" <j@x>, Mary <m@x>", &["j@x", "m@x"]),
+            ("a@b (work (really) \\) yes), c@d", &["a@b", "c@d"]),
+            ("A Group:Ed <ed@x>,joe@where.test,John <jdoe@one.test>;", &["ed@x", "joe@where.test", "jdoe@one.test"]),
+            ("Undisclosed recipients:;", &[]),
+            ("Undisclosed recipients:;, a@b", &["a@b"]),
+            ("\"john doe\"@x", &["\"john doe\"@x"]),
+            ("\"a\\\"b\"@x", &["\"a\\\"b\"@x"]),
+            ("john . doe @ x . org", &["john.doe@x.org"]),
+            ("<@hop1,@hop2:a@b>", &["a@b"]),
+            ("a@[192.0.2.1]", &["a@[192.0.2.1]"]),
+            ("a@b,\r\n\tc@d", &["a@b", "c@d"]),
+            ("p\u{e4}ul@ex\u{e4}mple.org", &["p\u{e4}ul@ex\u{e4}mple.org"]),
+            ("J\u{fffd}rg <j@x>", &["j@x"]),
+            ("a..b.@docomo.test", &["a..b.@docomo.test"]),
+            ("a=b+c_d!e@x", &["a=b+c_d!e@x"]),
+            ("a@b.", &["a@b."]),
+        ] {
+            assert_eq!(parse(given).unwrap(), expected, "{given:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (given, error) in [
+            ("a@b c@d", ListError::NoComma("b".to_owned(), "c".to_owned())),
+            ("John Doe", ListError::NoComma("John".to_owned(), "Doe".to_owned())),
+            ("a@b (x", ListError::Open('(')),
+            ("\"a", ListError::Open('"')),
+            ("<a@b", ListError::Open('<')),
+            ("a@[1", ListError::Open('[')),
+            ("a@", ListError::Incomplete("a@".to_owned())),
+            ("<>", ListError::Incomplete(String::new())),
+            ("@b", ListError::OutOfPlace("@".to_owned())),
+            ("a@b@c", ListError::OutOfPlace("@".to_owned())),
+            ("J\u{fffd}rg@x", ListError::OutOfPlace("\u{fffd}".to_owned())),
+            ("a>b", ListError::OutOfPlace(">".to_owned())),
+            ("a\\b", ListError::OutOfPlace("\\".to_owned())),
+            ("a\u{1}b@c", ListError::OutOfPlace("\u{1}".to_owned())),
+            ("a@b..c", ListError::Incomplete("a@b..c".to_owned())),
+            ("a@\"b\"", ListError::OutOfPlace("\"b\"".to_owned())),
+            ("<a@b> c", ListError::NoComma(">".to_owned(), "c".to_owned())),
+        ] {
+            assert_eq!(parse(given), Err(error), "{given:?}");
+        }
+    }
+
+    #[test]
+    fn no_text_makes_it_panic_or_lets_a_control_character_through() {
+        let mut random = fastrand::Rng::with_seed(11);
+        let alphabet: Vec<char> = "ab@.,;:<>()[]\"\\ \t\r\n\0\u{e4}".chars().collect();
+        for _ in 0..20_000 {
+            let text: String = (0..random.usize(0..16)).map(|_| *random.choice(&alphabet).unwrap()).collect();
+            for address in parse(&text).unwrap_or_default() {
+                assert!(!address.chars().any(char::is_control), "{text:?} gave {address:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! The command line of `spoolctl`: what there is, with its help. What it does is in [`super::commands`].
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use serde::de::DeserializeOwned;
+use spooler_protocol::control::{Filter, MessageState};
+use spooler_protocol::message::Priority;
+use spooler_protocol::units;
+
+use super::commands;
+
+const EXAMPLES: &str = "Examples:
+  spoolctl status --watch                       what every provider and message is doing, live
+  spoolctl queue list --state deferred          what waits, and why
+  spoolctl queue delete --to spam.example --older 3d
+  spoolctl flush relay                          work the queue of one provider off now
+  spoolctl submit --from me@x --to FAX:+15551212 letter.eml
+
+Also answers to the names sendmail, mailq and newaliases, and to `spoolctl sendmail ARGUMENTS`.
+Exit codes are those of sysexits.h: 64 usage, 65 data, 69 no spooler, 75 try again later, 77 not allowed.";
+
+/// Look after the spooler: its queue, its providers, its messages.
+#[derive(Debug, Parser)]
+#[command(name = "spoolctl", version, after_help = EXAMPLES)]
+pub(super) struct Cli {
+    /// The control socket [default: $SPOOLER_SOCKET, or /run/spooler/control.sock]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(super) socket: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Hand a message over as it is
+    Submit(Submit),
+    /// See messages and do something with them
+    #[command(
+        subcommand,
+        after_help = "Without a number, options choose the messages; all that are given hold together."
+    )]
+    Queue(Queue),
+    /// What the spooler, its providers and its messages are doing
+    Status {
+        /// Go on showing it until Ctrl-C
+        #[arg(long)]
+        watch: bool,
+        /// As JSON; with --watch one document a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Work the queue off now, and show how far it is until it is done
+    Flush {
+        /// Only the queue of this provider
+        provider: Option<String>,
+    },
+    /// See providers and do something with them
+    #[command(subcommand)]
+    Provider(Provider),
+    /// Stop what is under way with a message and give up on recipients not served yet, without a report
+    Cancel {
+        /// Its number
+        id: u64,
+    },
+    /// Print a completion script: `spoolctl completions bash > /etc/bash_completion.d/spoolctl`
+    Completions {
+        /// For which shell
+        shell: Shell,
+    },
+    /// Write manual pages
+    Man {
+        /// Into this folder
+        folder: PathBuf,
+    },
+    /// Be sendmail: `spoolctl sendmail -t < message`
+    #[command(disable_help_flag = true)]
+    Sendmail {
+        /// What sendmail takes
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Submit {
+    /// The return path; `<>` for none [default: you at this host]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) from: Option<String>,
+    /// A recipient, with its type if it is not mail: FAX:+15551212; may be given more than once
+    #[arg(long, value_name = "ADDRESS", required_unless_present = "read_recipients")]
+    pub(super) to: Vec<String>,
+    /// Take recipients from To, Cc and Bcc, drop Bcc, and add fields that are missing
+    #[arg(short = 't', long)]
+    pub(super) read_recipients: bool,
+    /// How urgent it is
+    #[arg(long, value_parser = word::<Priority>(&["urgent", "normal", "non-urgent"]), default_value = "normal")]
+    pub(super) priority: Priority,
+    /// The message; `-` is standard input
+    #[arg(default_value = "-")]
+    pub(super) file: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Queue {
+    /// List messages, oldest first
+    List {
+        #[command(flatten)]
+        chosen: Chosen,
+        /// At most so many
+        #[arg(long, value_name = "COUNT")]
+        limit: Option<u64>,
+        /// As JSON, one document a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Everything about one message
+    Show {
+        /// Its number
+        id: u64,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// The message itself, as it is
+    Cat {
+        /// Its number
+        id: u64,
+    },
+    /// Do not deliver until released
+    Hold(Action),
+    /// Deliver again what was held or set aside
+    Release(Action),
+    /// Try now, whatever the schedule says
+    Retry(Action),
+    /// Forget, without a report
+    Delete(Action),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Action {
+    #[command(flatten)]
+    pub(super) chosen: Chosen,
+    /// Every message
+    #[arg(long)]
+    pub(super) all: bool,
+    /// Say how it went as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Which messages.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Chosen {
+    /// Numbers of messages
+    ids: Vec<u64>,
+    /// That go, or last went, through this provider
+    #[arg(long, value_name = "NAME")]
+    provider: Option<String>,
+    /// With this text in a recipient
+    #[arg(long, value_name = "TEXT")]
+    to: Option<String>,
+    /// With this text in the sender; `<>` for none
+    #[arg(long, value_name = "TEXT")]
+    from: Option<String>,
+    /// In this state
+    #[arg(long, value_parser = word::<MessageState>(&["ready", "in-flight", "deferred", "held", "quarantined"]))]
+    state: Option<MessageState>,
+    /// Submitted longer ago than this, such as 90s, 2h or 5d
+    #[arg(long, value_name = "SPAN", value_parser = units::duration)]
+    older: Option<Duration>,
+}
+
+impl Chosen {
+    /// The filter; `None` if nothing restricts it.
+    pub(super) fn filter(&self) -> Option<Filter> {
+        let ids: Vec<String> = self.ids.iter().map(u64::to_string).collect();
+        let filter = Filter {
+            ids: (!ids.is_empty()).then(|| ids.join(",")),
+            provider: self.provider.clone(),
+            to: self.to.clone(),
+            from: self.from.clone(),
+            state: self.state,
+            older_s: self.older.map(|older| older.as_secs()),
+            limit: None,
+        };
+        (filter != Filter::default()).then_some(filter)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Provider {
+    /// List providers
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Log its worker off and start another; also lifts a bar
+    Restart {
+        /// The provider
+        name: String,
+    },
+    /// Let it finish what it has and give it nothing more
+    Pause {
+        /// The provider
+        name: String,
+    },
+    /// Go on after a pause
+    Resume {
+        /// The provider
+        name: String,
+    },
+}
+
+/// Reads one of a few words as the type that has them in JSON.
+fn word<T: DeserializeOwned + Clone + Send + Sync + 'static>(
+    words: &'static [&'static str],
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(words).try_map(|word| serde_json::from_value::<T>(word.into()))
+}
+
+/// The command line for completions and manual pages.
+pub(super) fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Does what the command line says.
+pub(super) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    match Cli::try_parse_from(arguments) {
+        Ok(cli) => commands::run(cli).map_or_else(|failure| failure.report("spoolctl"), |()| ExitCode::SUCCESS),
+        Err(error) => {
+            // Help and version are no mistakes.
+            let code = if error.use_stderr() { 64 } else { 0 };
+            let _ = error.print();
+            ExitCode::from(code)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("spoolctl").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn filters_come_from_options() {
+        let Command::Queue(Queue::List { chosen, limit, .. }) =
+            parse("queue list 3 4 --provider relay --state in-flight --older 1h30m --limit 5").unwrap().command
+        else {
+            panic!("not a listing");
+        };
+        let expected = Filter {
+            ids: Some("3,4".to_owned()),
+            provider: Some("relay".to_owned()),
+            state: Some(MessageState::InFlight),
+            older_s: Some(5400),
+            ..Filter::default()
+        };
+        assert_eq!((chosen.filter(), limit), (Some(expected), Some(5)));
+    }
+
+    #[test]
+    fn nothing_chosen_is_no_filter() {
+        let Command::Queue(Queue::Delete(action)) = parse("queue delete").unwrap().command else {
+            panic!("not a delete")
+        };
+        assert_eq!(action.chosen.filter(), None);
+    }
+
+    #[test]
+    fn mistakes_are_refused() {
+        for line in
+            ["", "submit --from a@b", "queue list --state odd", "queue list --older 5", "queue show x", "cancel"]
+        {
+            assert!(parse(line).is_err(), "{line}");
+        }
+        assert!(parse("submit -t").is_ok());
+    }
+}

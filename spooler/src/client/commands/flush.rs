@@ -1,0 +1,61 @@
+//! `spoolctl flush`: works the queue off and shows how far it is.
+
+use std::io::{self, Write};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use spooler_protocol::control::FlushProgress;
+use tokio::signal;
+
+use crate::client::connection::{Control, Lines, block_on};
+use crate::client::failure::Failure;
+use crate::client::show::plain;
+
+pub(super) fn run(control: &Control, provider: Option<String>) -> Result<(), Failure> {
+    block_on(async {
+        let lines = control.flush(provider).await?;
+        let watched = tokio::select! {
+            watched = watch(lines) => watched?,
+            _ = signal::ctrl_c() => {
+                let text = "Stopped watching; what is queued is delivered in the background like any message";
+                return Err(Failure::Interrupted(text.to_owned()));
+            }
+        };
+        Ok(writeln!(io::stdout().lock(), "{}", summary(&watched))?)
+    })
+}
+
+/// Shows a bar on a terminal, nothing elsewhere; gives the last word.
+async fn watch(mut lines: Lines) -> Result<FlushProgress, Failure> {
+    // Hides itself when standard error is not a terminal.
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg}") {
+        bar.set_style(style);
+    }
+    let result = loop {
+        match lines.next::<FlushProgress>().await {
+            Ok(Some(progress)) => {
+                bar.set_length(progress.total);
+                bar.set_position(progress.attempted);
+                bar.set_message(plain(&progress.why));
+                if progress.done {
+                    break Ok(progress);
+                }
+            }
+            Ok(None) => {
+                break Err(Failure::Temporary("The spooler stopped before the queue was worked off".to_owned()));
+            }
+            Err(failure) => break Err(failure),
+        }
+    };
+    bar.finish_and_clear();
+    result
+}
+
+fn summary(progress: &FlushProgress) -> String {
+    let FlushProgress { total, attempted, sent, not_sent, .. } = progress;
+    if *total == 0 {
+        return "Nothing was waiting".to_owned();
+    }
+    let why = if progress.why.is_empty() { String::new() } else { format!(" ({})", plain(&progress.why)) };
+    format!("{attempted} of {total} messages attempted{why}; recipients: {sent} sent, {not_sent} not sent")
+}

@@ -1,0 +1,312 @@
+//! From what a program wrote to what is submitted: recipients out of the header, `Bcc` away, missing fields added.
+//!
+//! Only what is missing is added and only `Bcc` is removed (with `-t`); everything else goes through byte by byte. With `-t`,
+//! recipients on the command line are added to those of the header, as Postfix does; historical Sendmail took them away.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use jiff::Zoned;
+use spooler_protocol::control::Submit;
+use spooler_protocol::message::{Address, BodyType, Envelope, Recipient, SMTP};
+
+use super::argv::Options;
+use crate::client::address_list::{self, ListError};
+use crate::client::failure::Failure;
+use crate::client::header::{self, Field};
+use crate::client::identity::Identity;
+
+/// What is submitted.
+pub(crate) struct Composed {
+    pub(crate) submit: Submit,
+    pub(crate) content: Vec<u8>,
+}
+
+/// Makes a submission of a message as a program wrote it.
+pub(crate) fn compose(options: &Options, identity: &Identity, message: &[u8]) -> Result<Composed, Failure> {
+    let (fields, body) = header::split(message);
+    let mut recipients = arguments(&options.recipients, identity)?;
+    if options.read_recipients {
+        recipients.extend(header_recipients(&fields, identity)?);
+    }
+    let mut known = std::collections::HashSet::new();
+    recipients.retain(|address| known.insert(address.clone()));
+    if recipients.is_empty() {
+        return Err(Failure::Usage(nobody(options)));
+    }
+    let sender = match &options.sender {
+        Some(given) => sender(given, identity)?,
+        None => identity.address(),
+    };
+    let notify = options.notify;
+    let envelope = Envelope {
+        recipients: recipients.into_iter().map(|address| Recipient { notify, ..Recipient::new(address) }).collect(),
+        ret: options.ret,
+        envid: options.envid.clone(),
+        ..envelope_of(sender)
+    };
+    let author = Author { identity, full_name: options.full_name.as_deref(), sender: &envelope.sender };
+    let content = complete(&fields, body, options.read_recipients, &author);
+    Ok(Composed { submit: Submit { envelope: declared(envelope, &content, options.eight_bit) }, content })
+}
+
+fn envelope_of(sender: String) -> Envelope {
+    Envelope { sender, ..Envelope::default() }
+}
+
+/// Declares what the message needs of those who pass it on.
+pub(crate) fn declared(mut envelope: Envelope, content: &[u8], eight_bit: bool) -> Envelope {
+    if eight_bit || !content.is_ascii() {
+        envelope.body = BodyType::EightBit;
+    }
+    envelope.smtputf8 |=
+        !envelope.sender.is_ascii() || envelope.recipients.iter().any(|r| !r.address.text().is_ascii());
+    envelope
+}
+
+fn nobody(options: &Options) -> String {
+    let text = if options.read_recipients {
+        "The message has no recipient in To, Cc or Bcc, and none is on the command line"
+    } else {
+        "No recipient is given; name one on the command line, or use -t to take them from the header"
+    };
+    text.to_owned()
+}
+
+/// Recipients of the command line: typed addresses such as `FAX:+15551212` as they are, all others as address lists.
+pub(crate) fn arguments(arguments: &[String], identity: &Identity) -> Result<Vec<Address>, Failure> {
+    let mut found = Vec::new();
+    for argument in arguments {
+        match argument.parse::<Address>() {
+            Ok(address) if address.kind() != SMTP => found.push(address),
+            _ => found.extend(listed(argument, "The recipient", identity)?),
+        }
+    }
+    Ok(found)
+}
+
+fn listed(text: &str, what: &str, identity: &Identity) -> Result<Vec<Address>, Failure> {
+    let shown = text.trim();
+    let wrong = |error: &dyn std::fmt::Display| Failure::Data(format!("{what} {shown:?} cannot be read: {error}"));
+    let addresses = address_list::parse(text).map_err(|error: ListError| wrong(&error))?;
+    let qualified = addresses.iter().map(|address| Address::smtp(&identity.qualified(address)));
+    qualified.collect::<Result<_, _>>().map_err(|error| wrong(&error))
+}
+
+/// The recipients of the header; of its `Resent-` fields if it has any (RFC 5322 3.6.6).
+fn header_recipients(fields: &[Field<'_>], identity: &Identity) -> Result<Vec<Address>, Failure> {
+    const PLAIN: [&str; 3] = ["To", "Cc", "Bcc"];
+    const RESENT: [&str; 3] = ["Resent-To", "Resent-Cc", "Resent-Bcc"];
+    let one_of = |names: [&str; 3], field: &Field<'_>| names.iter().any(|name| field.is(name));
+    let names = if fields.iter().any(|field| one_of(RESENT, field)) { RESENT } else { PLAIN };
+    let mut found = Vec::new();
+    for field in fields.iter().filter(|field| one_of(names, field)) {
+        let value = String::from_utf8_lossy(field.value);
+        found.extend(listed(&value, &format!("The field {}:", field.name), identity)?);
+    }
+    Ok(found)
+}
+
+/// The return path that `-f` names; empty is the null sender.
+fn sender(given: &str, identity: &Identity) -> Result<String, Failure> {
+    let given = given.trim();
+    if given.is_empty() || given == "<>" {
+        return Ok(String::new());
+    }
+    let mut found = listed(given, "The sender", identity)?;
+    match (found.pop(), found.is_empty()) {
+        (Some(address), true) => Ok(address.text().to_owned()),
+        _ => Err(Failure::Data(format!("The sender {given:?} is not one address"))),
+    }
+}
+
+/// Whom missing fields name.
+pub(crate) struct Author<'a> {
+    pub(crate) identity: &'a Identity,
+    pub(crate) full_name: Option<&'a str>,
+    pub(crate) sender: &'a str,
+}
+
+/// The message with the fields that were missing, without `Bcc` if that is to go.
+pub(crate) fn complete(fields: &[Field<'_>], body: &[u8], drop_bcc: bool, author: &Author<'_>) -> Vec<u8> {
+    let has = |name: &str| fields.iter().any(|field| field.is(name));
+    let mut out = Vec::with_capacity(body.len() + 4096);
+    if !has("Date") {
+        push_field(&mut out, "Date", &rfc5322_date());
+    }
+    if !has("From") {
+        push_field(&mut out, "From", &author.mailbox());
+    }
+    if !has("Message-ID") {
+        push_field(&mut out, "Message-ID", &message_id(&author.identity.host));
+    }
+    let goes = |field: &Field<'_>| drop_bcc && (field.is("Bcc") || field.is("Resent-Bcc"));
+    for field in fields.iter().filter(|field| !goes(field)) {
+        out.extend_from_slice(field.raw);
+        if !field.raw.ends_with(b"\n") {
+            out.push(b'\n');
+        }
+    }
+    out.push(b'\n');
+    out.extend_from_slice(body);
+    out
+}
+
+fn push_field(out: &mut Vec<u8>, name: &str, value: &str) {
+    out.extend_from_slice(format!("{name}: {value}\n").as_bytes());
+}
+
+fn rfc5322_date() -> String {
+    let now = Zoned::now();
+    jiff::fmt::rfc2822::to_string(&now).unwrap_or_else(|_| now.strftime("%a, %d %b %Y %H:%M:%S %z").to_string())
+}
+
+fn message_id(host: &str) -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("<{:x}.{}.{:016x}@{host}>", since.as_micros(), std::process::id(), fastrand::u64(..))
+}
+
+impl Author<'_> {
+    fn mailbox(&self) -> String {
+        let own = self.identity.address();
+        let address = if self.sender.is_empty() { &own } else { self.sender };
+        let name = self.full_name.unwrap_or(&self.identity.full_name);
+        let name: String = name.chars().filter(|c| !c.is_control()).collect();
+        if name.trim().is_empty() { address.to_owned() } else { format!("{} <{address}>", display_name(name.trim())) }
+    }
+}
+
+/// A display name that RFC 5322 allows: words as they are, a quoted string, or encoded words (RFC 2047).
+fn display_name(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || " !#$%&'*+-/=?^_`{|}~".contains(c);
+    if name.chars().all(plain) && !name.contains("=?") {
+        return name.to_owned();
+    }
+    if name.is_ascii() {
+        return format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""));
+    }
+    // At most 75 characters each: 12 of frame, and 3 for each of up to 4 bytes of a character.
+    let mut words = vec![String::new()];
+    for c in name.chars() {
+        let mut encoded = String::new();
+        for byte in c.to_string().bytes() {
+            match byte {
+                b' ' => encoded.push('_'),
+                b if b.is_ascii_alphanumeric() => encoded.push(char::from(b)),
+                b => encoded.push_str(&format!("={b:02X}")),
+            }
+        }
+        match words.last_mut() {
+            Some(word) if word.len() + encoded.len() <= 60 => word.push_str(&encoded),
+            _ => words.push(encoded),
+        }
+    }
+    let words: Vec<String> = words.iter().map(|word| format!("=?utf-8?Q?{word}?=")).collect();
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity() -> Identity {
+        Identity { user: "ann".to_owned(), full_name: "Ann Other".to_owned(), host: "box.test".to_owned() }
+    }
+
+    fn composed(arguments: &[&str], message: &str) -> Result<(Envelope, String), Failure> {
+        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let options = super::super::argv::parse(&arguments)?;
+        let composed = compose(&options, &identity(), message.as_bytes())?;
+        Ok((composed.submit.envelope, String::from_utf8(composed.content).unwrap()))
+    }
+
+    fn recipients(envelope: &Envelope) -> Vec<String> {
+        envelope.recipients.iter().map(|r| r.address.to_string()).collect()
+    }
+
+    #[test]
+    fn with_t_the_header_names_the_recipients_and_bcc_goes() {
+        let message = "From: a@x\nTo: b@x,\n c@x (C)\nBCC : d@x\nCc: G: e@x;\nSubject: s\n\nhi\n";
+        let (envelope, content) = composed(&["-t", "f@x", "b@x"], message).unwrap();
+        assert_eq!(recipients(&envelope), ["f@x", "b@x", "c@x", "d@x", "e@x"]);
+        assert!(!content.to_lowercase().contains("bcc") && !content.contains("d@x"));
+        assert!(content.ends_with("From: a@x\nTo: b@x,\n c@x (C)\nCc: G: e@x;\nSubject: s\n\nhi\n"));
+    }
+
+    #[test]
+    fn resent_fields_come_before_plain_ones() {
+        let message = "To: old@x\nResent-To: new@x\nResent-Bcc: hid@x\n\n";
+        let (envelope, content) = composed(&["-t"], message).unwrap();
+        assert_eq!(recipients(&envelope), ["new@x", "hid@x"]);
+        assert!(content.contains("To: old@x\n") && !content.contains("hid@x"));
+    }
+
+    #[test]
+    fn without_t_the_header_is_not_read() {
+        let (envelope, content) = composed(&["root", "FAX:+1"], "To: nobody at all@\nBcc: k@x\n\n").unwrap();
+        assert_eq!(recipients(&envelope), ["root@box.test", "FAX:+1"]);
+        assert!(content.contains("Bcc: k@x"));
+    }
+
+    #[test]
+    fn missing_fields_are_added_and_present_ones_are_not() {
+        let (envelope, content) = composed(&["a@x"], "just text\n").unwrap();
+        assert_eq!(envelope.sender, "ann@box.test");
+        assert!(content.contains("From: Ann Other <ann@box.test>\n"));
+        assert!(content.contains("Date: ") && content.contains("Message-ID: <"));
+        assert!(content.ends_with("\n\njust text\n"));
+        let whole = "date: d\nFROM: a@x\nmessage-id: <i@x>\n\nx";
+        assert_eq!(composed(&["a@x"], whole).unwrap().1, whole);
+    }
+
+    #[test]
+    fn the_sender_is_what_f_says() {
+        for (given, expected) in
+            [("", ""), ("<>", ""), ("bob", "bob@box.test"), ("B <b@x>", "b@x"), ("\"a b\"@x", "\"a b\"@x")]
+        {
+            let (envelope, _) = composed(&["-f", given, "a@x"], "x\n").unwrap();
+            assert_eq!(envelope.sender, expected, "{given:?}");
+        }
+        let (_, content) = composed(&["-FCron Daemon, Inc.", "-f", "<>", "a@x"], "x\n").unwrap();
+        assert!(content.contains("From: \"Cron Daemon, Inc.\" <ann@box.test>\n"), "{content}");
+    }
+
+    #[test]
+    fn names_are_made_legal() {
+        assert_eq!(display_name("Ann Other"), "Ann Other");
+        assert_eq!(display_name("A. \"B\""), "\"A. \\\"B\\\"\"");
+        assert_eq!(display_name("J\u{f6}rg X"), "=?utf-8?Q?J=C3=B6rg_X?=");
+        let long = display_name(&"\u{f6}".repeat(40));
+        assert!(long.split(' ').all(|word| word.len() <= 75), "{long}");
+    }
+
+    #[test]
+    fn bytes_and_addresses_declare_what_they_need() {
+        let plain = composed(&["a@x"], "x\n").unwrap().0;
+        assert_eq!((plain.body, plain.smtputf8), (BodyType::SevenBit, false));
+        let eight = composed(&["a@x"], "\u{e4}\n").unwrap().0;
+        assert_eq!((eight.body, eight.smtputf8), (BodyType::EightBit, false));
+        assert!(composed(&["\u{e4}@x"], "x\n").unwrap().0.smtputf8);
+    }
+
+    #[test]
+    fn dsn_wishes_reach_the_envelope() {
+        let arguments = ["-N", "never", "-R", "full", "-V", "id", "a@x"];
+        let (envelope, _) = composed(&arguments, "x\n").unwrap();
+        assert!(envelope.recipients[0].notify.unwrap().is_never());
+        assert_eq!((envelope.ret, envelope.envid.as_deref()), (Some(spooler_protocol::message::Ret::Full), Some("id")));
+    }
+
+    #[test]
+    fn faults_have_their_codes() {
+        for (arguments, message, code) in [
+            (&["-t"][..], "Subject: x\n\n", 64),
+            (&[], "x", 64),
+            (&["a@x c@x"], "x", 65),
+            (&["-t"], "To: <a@x\n\n", 65),
+            (&["-f", "a@x, b@x", "c@x"], "x", 65),
+            (&["a\r\nRCPT TO:<b>@x"], "x", 65),
+        ] {
+            assert_eq!(composed(arguments, message).unwrap_err().code(), code, "{arguments:?}");
+        }
+    }
+}

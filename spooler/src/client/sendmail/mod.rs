@@ -1,0 +1,120 @@
+//! `sendmail`, `mailq` and `newaliases`: what programs of forty years expect to find on a Unix machine.
+//!
+//! This path starts in about a millisecond: no argument parser, no logging, one connection. What cannot be queued is said on standard
+//! error and in the exit code; reporting by mail (`-oem`) is left to the caller, who still has the message.
+
+mod argv;
+mod compose;
+mod input;
+mod smtp;
+
+use std::io::{self, Write};
+
+use argv::{Mode, Options};
+use compose::Composed;
+use spooler_protocol::control::{Filter, FlushProgress, MessageSummary};
+
+use super::connection::{Control, block_on};
+use super::failure::Failure;
+use super::handover::hand_over;
+use super::identity::Identity;
+use super::queue_path;
+use super::show;
+
+/// `sendmail ARGUMENTS`
+pub(super) fn run(arguments: &[String]) -> Result<(), Failure> {
+    let options = argv::parse(arguments)?;
+    let control = Control::new(None);
+    match options.mode {
+        Mode::Deliver => deliver(&options, &control),
+        Mode::Smtp => smtp::serve(&control, &mut io::stdin().lock(), &mut io::stdout().lock()),
+        Mode::Queue => mailq(&control),
+        Mode::Verify => verify(&options),
+        Mode::Aliases => Ok(()),
+        Mode::Flush => flush(&control),
+    }
+}
+
+fn deliver(options: &Options, control: &Control) -> Result<(), Failure> {
+    let message = input::read(&mut io::stdin().lock(), options.ignore_dots)?;
+    let composed = compose::compose(options, &Identity::of_this_process(), &message)?;
+    let handed = hand_over(control, &composed.submit, &composed.content)?;
+    if options.verbose {
+        writeln!(io::stdout().lock(), "{handed}")?;
+    }
+    Ok(())
+}
+
+/// A submission of `spoolctl`: the message as it is, unless the recipients are in its header.
+pub(super) fn submission(
+    sender: Option<String>,
+    recipients: Vec<String>,
+    read_recipients: bool,
+    message: Vec<u8>,
+) -> Result<Composed, Failure> {
+    let options = Options { sender, recipients, read_recipients, ..Options::default() };
+    let composed = compose::compose(&options, &Identity::of_this_process(), &message)?;
+    Ok(if read_recipients { composed } else { Composed { content: message, ..composed } })
+}
+
+/// `-bv`: the addresses as they were understood.
+fn verify(options: &Options) -> Result<(), Failure> {
+    let identity = Identity::of_this_process();
+    let mut out = io::stdout().lock();
+    for address in compose::arguments(&options.recipients, &identity)? {
+        writeln!(out, "{address}: the syntax is right; whether it can be delivered is known when it is tried")?;
+    }
+    Ok(())
+}
+
+/// `-q`: begins a flush and does not wait for it.
+fn flush(control: &Control) -> Result<(), Failure> {
+    block_on(async {
+        control.flush(None).await?.next::<FlushProgress>().await?;
+        Ok(())
+    })
+}
+
+/// `mailq`: the queue as mail programs print it.
+pub(super) fn mailq(control: &Control) -> Result<(), Failure> {
+    let (mut messages, mut bytes) = (0_u64, 0_u64);
+    block_on(async {
+        let mut lines = control.lines(&queue_path(&Filter::default())?).await?;
+        let mut out = io::BufWriter::new(io::stdout().lock());
+        while let Some(summary) = lines.next::<MessageSummary>().await? {
+            if messages == 0 {
+                writeln!(out, "-Queue ID-  --Size-- ----Arrival Time---- -Sender/Recipient-------")?;
+            }
+            messages += 1;
+            bytes += summary.size;
+            entry(&mut out, &summary)?;
+        }
+        match messages {
+            0 => writeln!(out, "Mail queue is empty")?,
+            1 => writeln!(out, "-- {} Kbytes in 1 Request.", bytes.div_ceil(1024))?,
+            many => writeln!(out, "-- {} Kbytes in {many} Requests.", bytes.div_ceil(1024))?,
+        }
+        Ok(out.flush()?)
+    })
+}
+
+/// One message; `*` is in flight and `!` is held or set aside, as Postfix marks them.
+fn entry(out: &mut dyn Write, summary: &MessageSummary) -> io::Result<()> {
+    use spooler_protocol::control::MessageState::{Deferred, Held, InFlight, Quarantined, Ready};
+    let mark = match summary.state {
+        InFlight => "*",
+        Held | Quarantined => "!",
+        Ready | Deferred => " ",
+    };
+    let sender = if summary.sender.is_empty() { "MAILER-DAEMON" } else { &summary.sender };
+    let id = format!("{}{mark}", summary.id);
+    let arrival = show::mailq_time(summary.submitted_ms);
+    writeln!(out, "{id:<11} {:>8} {arrival:<20} {}", summary.size, show::plain(sender))?;
+    if !summary.why.is_empty() {
+        writeln!(out, "{:>41}({})", "", show::plain(&summary.why))?;
+    }
+    for recipient in &summary.recipients {
+        writeln!(out, "{:>41} {}", "", show::plain(recipient))?;
+    }
+    writeln!(out)
+}
