@@ -1,11 +1,18 @@
 //! Contract tests: the real worker program with its real runtime, and a supervisor made of a few lines that says exactly what a test
 //! wants said. One scenario group per file.
 
+#[cfg(test)]
 #[path = "../data/mod.rs"]
 mod data;
+#[cfg(test)]
 mod maildir;
+#[cfg(test)]
 mod peer;
+#[cfg(test)]
 mod pipe;
+#[cfg(test)]
 mod smtp;
+#[cfg(test)]
 mod smtp_in;
+#[cfg(test)]
 mod token;
