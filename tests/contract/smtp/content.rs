@@ -8,7 +8,7 @@ use crate::data;
 use crate::peer::Peer;
 
 /// The wire form without dots, computed in another way than the provider does: byte by byte over the whole.
-fn normalised(content: &[u8]) -> Vec<u8> {
+pub(super) fn normalised(content: &[u8]) -> Vec<u8> {
     let mut clean = Vec::new();
     for (at, &byte) in content.iter().enumerate() {
         let (before, after) = (at.checked_sub(1).map(|at| content[at]), content.get(at + 1));

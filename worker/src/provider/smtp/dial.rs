@@ -90,8 +90,13 @@ impl Dialer {
             let addresses = match self.dns.addresses(&host.name).await {
                 Ok(addresses) => addresses,
                 Err(NoRoute::Permanent(reply)) if host.name == domain => return Err(NoSession::Permanent(reply)),
-                Err(NoRoute::Permanent(reply) | NoRoute::Temporary(reply)) => {
-                    last = Some(Reply { cause: Cause::Connect, ..reply });
+                // That a mail exchanger or relay has no address says nothing about the message.
+                Err(NoRoute::Permanent(reply)) => {
+                    last = Some(Reply { code: 451, enhanced: "4.4.4".to_owned(), ..reply });
+                    continue;
+                }
+                Err(NoRoute::Temporary(reply)) => {
+                    last = Some(reply);
                     continue;
                 }
             };
