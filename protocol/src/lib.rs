@@ -3,29 +3,29 @@
 //! Nothing here performs I/O or reads a clock. The supervisor (`spooler`) and the workers (`spooler-worker`) both depend on this
 //! crate and never on each other.
 
-/// Which recipients a provider serves: patterns and address types.
+// Which recipients a provider serves: patterns and address types.
 pub mod claims;
-/// Messages to and from bytes: bincode inside frames that ipc-channel never fragments.
+// Messages to and from bytes: bincode inside frames that ipc-channel never fragments.
 pub mod codec;
-/// What clients and the supervisor exchange on the control socket (JSON).
+// What clients and the supervisor exchange on the control socket (JSON).
 pub mod control;
-/// What a worker says to the supervisor.
+// What a worker says to the supervisor.
 pub mod from_worker;
-/// The first words of a worker, before anything else is believed.
+// The first words of a worker, before anything else is believed.
 pub mod handshake;
-/// A type for each identity.
+// A type for each identity.
 pub mod ids;
-/// Every limit, in one place, with the relations between them checked at compile time.
+// Every limit, in one place, with the relations between them checked at compile time.
 pub mod limits;
-/// Envelopes, recipients and addresses.
+// Envelopes, recipients and addresses.
 pub mod message;
-/// What became of a delivery, per recipient and per message.
+// What became of a delivery, per recipient and per message.
 pub mod outcome;
-/// Reading a table of settings so that every mistake is found at once.
+// Reading a table of settings so that every mistake is found at once.
 pub mod settings;
-/// Status rows and the bits of a status code.
+// Status rows and the bits of a status code.
 pub mod status;
-/// What the supervisor says to a worker.
+// What the supervisor says to a worker.
 pub mod to_worker;
-/// Units that people write: durations and sizes.
+// Units that people write: durations and sizes.
 pub mod units;

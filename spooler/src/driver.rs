@@ -7,7 +7,7 @@
 mod acting;
 pub use acting::committed;
 mod bodies;
-/// What the control socket and the pick-up folder may ask of the loop.
+// What the control socket and the pick-up folder may ask of the loop.
 pub mod bridge;
 mod reports;
 

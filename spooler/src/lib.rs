@@ -1,20 +1,20 @@
 //! The supervisor of the spooler, and the client tools.
 
-/// The client tools: `spoolctl`, `sendmail`, `mailq`, `newaliases`.
+// The client tools: `spoolctl`, `sendmail`, `mailq`, `newaliases`.
 pub mod client;
-/// What the configuration says.
+// What the configuration says.
 pub mod config;
-/// The daemon: everything put together.
+// The daemon: everything put together.
 pub mod daemon;
-/// The loop between the supervisor and the system.
+// The loop between the supervisor and the system.
 pub mod driver;
-/// Line ends of messages on their way in.
+// Line ends of messages on their way in.
 pub mod line_ends;
-/// What decides.
+// What decides.
 pub mod policy;
-/// What is kept on disk, as plain data.
+// What is kept on disk, as plain data.
 pub mod record;
-/// The pure heart: hears events, says what is to be done.
+// The pure heart: hears events, says what is to be done.
 pub mod supervisor;
-/// Everything that touches the kernel.
+// Everything that touches the kernel.
 pub mod system;

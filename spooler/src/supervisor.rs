@@ -16,7 +16,7 @@ mod accepting;
 mod asking;
 mod critical;
 mod delivering;
-/// What is heard and what is wanted done.
+// What is heard and what is wanted done.
 pub mod event;
 mod flushing;
 mod table;

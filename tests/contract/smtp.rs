@@ -1,24 +1,24 @@
 //! Scenarios of the `smtp` provider.
 
-/// A certificate authority of our own.
+// A certificate authority of our own.
 mod authority;
-/// Sessions: made, kept, lost and replaced.
+// Sessions: made, kept, lost and replaced.
 mod connections;
-/// What becomes of the bytes of a message.
+// What becomes of the bytes of a message.
 mod content;
-/// Real servers, where there are any.
+// Real servers, where there are any.
 mod dovecot;
-/// A server that does what a test says.
+// A server that does what a test says.
 mod fake;
-/// LMTP, over TCP and Unix sockets.
+// LMTP, over TCP and Unix sockets.
 mod lmtp;
-/// Delivery by MX, with a name server of a few lines.
+// Delivery by MX, with a name server of a few lines.
 mod mx;
-/// What replies mean for whom.
+// What replies mean for whom.
 mod replies;
-/// TLS and AUTH.
+// TLS and AUTH.
 mod secure;
-/// Postfix's smtp-sink, where there is one.
+// Postfix's smtp-sink, where there is one.
 mod sink;
 
 use crate::peer::Peer;

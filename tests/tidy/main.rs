@@ -4,11 +4,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Which package may depend on which.
+// Which package may depend on which.
 mod manifests;
-/// The rules for files.
+// The rules for files.
 mod rules;
-/// Reading Rust, as far as the rules need it.
+// Reading Rust, as far as the rules need it.
 mod source;
 
 use rules::{File, Rule};

@@ -3,23 +3,23 @@
 //! A provider's author implements [`Provider`] with plain `async fn`s. The runtime polls its futures only while the worker holds a
 //! token, so that yielding is done for the author; see [`runtime`].
 
-/// The first milliseconds of the process: session, death signal, log, handshake.
+// The first milliseconds of the process: session, death signal, log, handshake.
 pub mod bootstrap;
-/// The trait that a provider implements.
+// The trait that a provider implements.
 pub mod contract;
-/// One message in the hands of a provider.
+// One message in the hands of a provider.
 pub mod delivery;
-/// One message on its way in.
+// One message on its way in.
 pub mod inbound;
-/// The channel to the supervisor; the only file of this crate that knows ipc-channel.
+// The channel to the supervisor; the only file of this crate that knows ipc-channel.
 pub mod link;
-/// The built-in providers.
+// The built-in providers.
 pub mod provider;
-/// The executor that runs futures only while there is a token.
+// The executor that runs futures only while there is a token.
 pub mod runtime;
-/// Who holds the token and for how long: pure.
+// Who holds the token and for how long: pure.
 pub mod session;
-/// What a provider may ask of the spooler.
+// What a provider may ask of the spooler.
 pub mod support;
 
 pub use contract::{Capacity, Provider};

@@ -9,25 +9,25 @@
 //!
 //! All of them talk to the supervisor over the control socket and hold nothing themselves.
 
-/// From address lists to addresses.
+// From address lists to addresses.
 mod address_list;
-/// The command line of `spoolctl`.
+// The command line of `spoolctl`.
 mod cli;
-/// `spoolctl` does what it was told.
+// `spoolctl` does what it was told.
 mod commands;
-/// Requests to the control socket.
+// Requests to the control socket.
 mod connection;
-/// Why something could not be done, with exit codes.
+// Why something could not be done, with exit codes.
 mod failure;
-/// To the supervisor, or into the pick-up folder.
+// To the supervisor, or into the pick-up folder.
 mod handover;
-/// Headers of messages.
+// Headers of messages.
 mod header;
-/// Who runs the program, and where.
+// Who runs the program, and where.
 mod identity;
-/// The personalities that mail programs know.
+// The personalities that mail programs know.
 mod sendmail;
-/// Values as people read them.
+// Values as people read them.
 mod show;
 
 use std::ffi::OsString;

@@ -18,17 +18,17 @@ use spooler_protocol::settings::{Effective, Settings};
 use toml::de::DeTable;
 use toml::{Table, Value};
 
-/// `spooler check`.
+// `spooler check`.
 mod command;
-/// Finding and reading the file.
+// Finding and reading the file.
 mod file;
 mod hostname;
 mod notes;
 mod places;
-/// The configuration as it is in effect, as TOML.
+// The configuration as it is in effect, as TOML.
 mod print;
 mod provider;
-/// Asking the worker program about the keys of its kinds.
+// Asking the worker program about the keys of its kinds.
 mod provider_check;
 mod sections;
 

@@ -1,22 +1,22 @@
 //! What decides: no I/O, no clock, no threads. Only the supervisor calls into here.
 
-/// One thing, or several: most messages have one recipient.
+// One thing, or several: most messages have one recipient.
 pub mod few;
-/// Spreading things out by chance that can be replayed.
+// Spreading things out by chance that can be replayed.
 pub mod jitter;
-/// One provider's waiting work, by destination.
+// One provider's waiting work, by destination.
 pub mod lane;
-/// When a worker is started, asked to go, made to go, and started again.
+// When a worker is started, asked to go, made to go, and started again.
 pub mod lifecycle;
-/// What a worker's priority is to be.
+// What a worker's priority is to be.
 pub mod priority_plan;
-/// The schedule in RAM: which messages wait for whom.
+// The schedule in RAM: which messages wait for whom.
 pub mod queue;
-/// When to try again, and when to give up.
+// When to try again, and when to give up.
 pub mod retry;
-/// Which provider serves a recipient.
+// Which provider serves a recipient.
 pub mod routing;
-/// Who holds a token next.
+// Who holds a token next.
 pub mod scheduler;
 
 /// Two clocks at one moment; given to every decision.

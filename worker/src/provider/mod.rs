@@ -9,13 +9,13 @@ use crate::link::LinkSender;
 use crate::runtime::{self, Ended};
 
 mod local;
-/// Writes messages into maildirs.
+// Writes messages into maildirs.
 pub mod maildir;
-/// Runs a program per message.
+// Runs a program per message.
 pub mod pipe;
-/// Sends messages by SMTP or LMTP.
+// Sends messages by SMTP or LMTP.
 pub mod smtp;
-/// Receives messages by SMTP.
+// Receives messages by SMTP.
 pub mod smtp_in;
 
 /// A kind that this program does not have.

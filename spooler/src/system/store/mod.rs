@@ -3,21 +3,21 @@
 //! The store does not schedule and the scheduler does not store: nothing here knows why a message waits, and the schedule in RAM is
 //! rebuilt from [`StoreReader::scan`]. What is in flight is not on disk, so after a crash it is offered again.
 
-/// The folder of contents that are too large for the database.
+// The folder of contents that are too large for the database.
 pub mod body_files;
-/// Which messages a filter means, and what a listing says of them.
+// Which messages a filter means, and what a listing says of them.
 pub mod listing;
-/// A store in memory, for simulations and tests.
+// A store in memory, for simulations and tests.
 pub mod memory;
-/// Threads that read.
+// Threads that read.
 pub mod readers;
-/// Space that is kept free for going on with what was accepted.
+// Space that is kept free for going on with what was accepted.
 pub mod reserve;
-/// The store of one host.
+// The store of one host.
 pub mod sqlite;
-/// Large contents on their way in.
+// Large contents on their way in.
 pub mod uploads;
-/// The thread that commits.
+// The thread that commits.
 pub mod writer;
 
 mod changes;

@@ -2,11 +2,11 @@
 //!
 //! Nothing here opens a file or starts a program.
 
-/// System users and groups to act for.
+// System users and groups to act for.
 pub(super) mod account;
-/// The form in which a message leaves the mail system: headers in front, line ends.
+// The form in which a message leaves the mail system: headers in front, line ends.
 pub(super) mod form;
-/// The parts of an address, as placeholders take them.
+// The parts of an address, as placeholders take them.
 pub(super) mod parts;
-/// Texts with placeholders such as `{local}`.
+// Texts with placeholders such as `{local}`.
 pub(super) mod template;
