@@ -163,7 +163,10 @@ fn a_refusal_at_the_door_is_an_error_of_the_whole_delivery() {
             },
         );
         let mut peer = start(&fake.settings(""));
-        let reply = error(&mut peer);
+        peer.submit(1, "s@x", &["a@y"], MESSAGE);
+        // The very next word: who is refused at the door knows that somebody is at home, so the row stays online.
+        let said = peer.next();
+        let FromWorker::Finished { result: SubmitResult::Error(reply), .. } = said else { panic!("{step}: {said:?}") };
         assert_eq!((reply.cause, reply.code, reply.text.as_str()), (Cause::Remote, code, "go away"), "{step}");
     }
 }

@@ -167,10 +167,13 @@ fn real_messages_arrive_as_they_were() {
     }
     let fake = Fake::obliging();
     let mut peer = start(&fake.settings("connection_idle = '1m'\nmessages_per_connection = 1000000"));
-    for file in &files {
-        let content = std::fs::read(file).unwrap();
-        send(&mut peer, &content);
-        check_wire(fake.only().contents.last().unwrap(), &content);
+    let contents: Vec<_> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
+    for content in &contents {
+        send(&mut peer, content);
     }
-    assert_eq!(fake.only().contents.len(), files.len());
+    let heard = fake.only();
+    assert_eq!(heard.contents.len(), contents.len());
+    for (wire, content) in heard.contents.iter().zip(&contents) {
+        check_wire(wire, content);
+    }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -104,7 +105,14 @@ impl Fake {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared { setup, heard: Mutex::default(), news: Condvar::new() });
         let serving = Arc::clone(&shared);
-        std::thread::spawn(move || serving.accept(listener.incoming().map(Result::unwrap)));
+        std::thread::spawn(move || {
+            serving.accept(listener.incoming().map(|stream| {
+                let stream = stream.unwrap();
+                // Each reply is a write of its own here.
+                stream.set_nodelay(true).unwrap();
+                stream
+            }));
+        });
         Self { address, shared }
     }
 
@@ -164,13 +172,13 @@ struct Conversation<'a> {
     shared: &'a Shared,
     number: usize,
     stream: Option<Box<dyn Io>>,
-    buffer: Vec<u8>,
+    buffer: BytesMut,
     accepted: usize,
 }
 
 impl<'a> Conversation<'a> {
     fn new(shared: &'a Shared, number: usize, stream: Box<dyn Io>) -> Self {
-        Self { shared, number, stream: Some(stream), buffer: Vec::new(), accepted: 0 }
+        Self { shared, number, stream: Some(stream), buffer: BytesMut::new(), accepted: 0 }
     }
 
     /// Ends with nothing when the connection does.
@@ -180,7 +188,7 @@ impl<'a> Conversation<'a> {
         }
         self.answer("CONNECT")?;
         loop {
-            let command = String::from_utf8(self.line()?).unwrap();
+            let command = String::from_utf8(self.line()?.to_vec()).unwrap();
             self.shared.note(self.number, |heard| heard.commands.push(command.clone()));
             if command.starts_with("BDAT ") {
                 let mut words = command.split(' ').skip(1);
@@ -210,7 +218,7 @@ impl<'a> Conversation<'a> {
             let line = self.line()?;
             content.extend_from_slice(&line);
             content.extend_from_slice(b"\r\n");
-            if line == b"." {
+            if line == "." {
                 self.shared.note(self.number, |heard| heard.contents.push(content));
                 return self.answer(".").map(|_| ());
             }
@@ -218,10 +226,10 @@ impl<'a> Conversation<'a> {
     }
 
     /// The next line that ends with CRLF; nothing else ends one.
-    fn line(&mut self) -> Option<Vec<u8>> {
+    fn line(&mut self) -> Option<BytesMut> {
         loop {
             if let Some(end) = memchr::memmem::find(&self.buffer, b"\r\n") {
-                let mut line: Vec<u8> = self.buffer.drain(..end + 2).collect();
+                let mut line = self.buffer.split_to(end + 2);
                 line.truncate(end);
                 return Some(line);
             }
@@ -233,7 +241,7 @@ impl<'a> Conversation<'a> {
         while self.buffer.len() < count {
             self.read()?;
         }
-        Some(self.buffer.drain(..count).collect())
+        Some(self.buffer.split_to(count).to_vec())
     }
 
     fn read(&mut self) -> Option<()> {

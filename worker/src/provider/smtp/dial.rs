@@ -92,11 +92,12 @@ impl Dialer {
                 Err(NoRoute::Permanent(reply)) if host.name == domain => return Err(NoSession::Permanent(reply)),
                 // That a mail exchanger or relay has no address says nothing about the message.
                 Err(NoRoute::Permanent(reply)) => {
-                    last = Some(Reply { code: 451, enhanced: "4.4.4".to_owned(), ..reply });
+                    let enhanced = "4.4.4".to_owned();
+                    last = Some(Reply { cause: Cause::Connect, code: 451, enhanced, ..reply });
                     continue;
                 }
                 Err(NoRoute::Temporary(reply)) => {
-                    last = Some(reply);
+                    last = Some(Reply { cause: Cause::Connect, ..reply });
                     continue;
                 }
             };

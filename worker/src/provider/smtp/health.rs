@@ -15,6 +15,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use spooler_protocol::from_worker::RowUpdate;
+use spooler_protocol::outcome::Cause;
 
 use super::Client;
 use super::dial::NoSession;
@@ -31,12 +32,13 @@ const AUTH_TRY: Duration = Duration::from_secs(300);
 pub(super) struct Health {
     support: Support,
     offline: Cell<bool>,
+    probed: Cell<bool>,
 }
 
 impl Health {
     /// Online, until something else is known.
     pub(super) fn new(support: Support) -> Self {
-        Self { support, offline: Cell::new(false) }
+        Self { support, offline: Cell::new(false), probed: Cell::new(false) }
     }
 
     /// There is a session.
@@ -51,18 +53,21 @@ impl Health {
     }
 }
 
-/// No host gives a session: says so once, and tries until one does.
+/// No host gives a session. If none can be reached, or none believes our password, says so once, and tries until one does. A host
+/// that answers but is busy is not offline: other sessions with it may be doing well.
 pub(super) fn bad(client: &Rc<Client>, why: &NoSession) {
     let (reply, first_try) = match why {
-        NoSession::Permanent(_) => return,
-        NoSession::Temporary(reply) => (reply, FIRST_TRY),
+        NoSession::Temporary(reply) if reply.cause == Cause::Connect => (reply, FIRST_TRY),
         NoSession::Auth(reply) => (reply, AUTH_TRY),
+        NoSession::Permanent(_) | NoSession::Temporary(_) => return,
     };
     if client.by_domain() || client.health.offline.replace(true) {
         return;
     }
     client.health.show(true, reply.to_string());
-    client.support.spawn(probe(Rc::clone(client), first_try));
+    if !client.health.probed.replace(true) {
+        client.support.spawn(probe(Rc::clone(client), first_try));
+    }
 }
 
 async fn probe(client: Rc<Client>, first_try: Duration) {
@@ -71,16 +76,17 @@ async fn probe(client: Rc<Client>, first_try: Duration) {
         let jitter = pause.mul_f64(fastrand::f64() / 4.0);
         tokio::time::sleep(pause + jitter).await;
         if !client.health.offline.get() {
-            return;
+            break;
         }
         match client.dialer.dial("").await {
             Ok(connection) => {
                 client.health.good(&connection.remote);
                 client.pool.put("", connection);
-                return;
+                break;
             }
             Err(NoSession::Auth(_)) => pause = AUTH_TRY,
             Err(NoSession::Permanent(_) | NoSession::Temporary(_)) => pause = (pause * 2).min(LAST_TRY),
         }
     }
+    client.health.probed.set(false);
 }

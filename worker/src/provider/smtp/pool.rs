@@ -11,8 +11,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::connection::Connection;
-use super::settings::QUIT_TIMEOUT;
 use crate::support::Support;
+
+/// How long a server may take for the reply to QUIT.
+const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 struct Idle {

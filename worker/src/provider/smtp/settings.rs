@@ -8,7 +8,6 @@ use spooler_protocol::settings::Settings;
 
 use super::target::Host;
 
-const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Where messages go.
@@ -113,7 +112,7 @@ impl SmtpSettings {
             protocol,
             tls,
             tls_ca_file: settings.optional_string("tls_ca_file").map(PathBuf::from),
-            tls_verify: settings.boolean("tls_verify", matches!(tls, Tls::Required | Tls::Implicit)),
+            tls_verify: tls_verify(settings, tls),
             tls_server_name: settings.optional_string("tls_server_name"),
             credentials,
             auth_without_tls,
@@ -210,6 +209,15 @@ fn tls(settings: &mut Settings, route: &Route, secret: bool) -> Tls {
     if socket { Tls::None } else { tls }
 }
 
+fn tls_verify(settings: &mut Settings, tls: Tls) -> bool {
+    let secured = matches!(tls, Tls::Required | Tls::Implicit);
+    let verify = settings.boolean("tls_verify", secured);
+    if verify && !secured {
+        settings.mistake("tls_verify", "has no use where TLS may be left out; set tls = \"required\" or \"implicit\"");
+    }
+    verify && secured
+}
+
 fn hostname(settings: &mut Settings) -> Option<String> {
     let name = settings.optional_string("hostname")?;
     if name.is_empty() || name.bytes().any(|byte| !byte.is_ascii_graphic()) {
@@ -241,9 +249,6 @@ fn parsed<T: std::str::FromStr>(settings: &mut Settings, key: &str, what: &str) 
 fn port_number(port: u32) -> u16 {
     u16::try_from(port).unwrap_or(u16::MAX)
 }
-
-/// How long a server may take for the reply to QUIT.
-pub(super) const QUIT_TIMEOUT: Duration = SECOND;
 
 #[cfg(test)]
 mod tests {
@@ -284,6 +289,7 @@ mod tests {
             ("host = 'h'\nusername = 'u'", "password"),
             ("host = 'h'\npassword_file = 'p'", "username"),
             ("host = 'h'\nusername = 'u'\npassword = 'p'\ntls = 'none'", "tls"),
+            ("host = 'h'\ntls_verify = true", "tls_verify"),
             ("hostname = 'a b'", "hostname"),
             ("dns_server = 'x'", "dns_server"),
             ("prot = 1", "prot"),
