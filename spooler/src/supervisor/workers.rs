@@ -161,11 +161,13 @@ impl Supervisor {
         logged_on.credit = logged_on.credit.min(CREDIT_MAX);
         logged_on.identity = capped(logged_on.identity);
         logged_on.address_types.truncate(100);
-        provider.life.on_logged_on(now.mono_ms);
         provider.row = RowUpdate::default();
         let limits = Limits {
             concurrency: logged_on.destinations.concurrency,
             interval_ms: i64::try_from(logged_on.destinations.interval_ms).unwrap_or(i64::MAX),
+        if !provider.life.on_logged_on(now.mono_ms) {
+            return;
+        }
         };
         let text = format!("provider {}: ready ({})", provider.config.name, logged_on.identity);
         provider.announced = Some(logged_on);
