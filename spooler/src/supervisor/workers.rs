@@ -74,6 +74,7 @@ impl Supervisor {
             (true, true) if other_worker => life.restart(&mut self.generation, now.mono_ms, deadline_ms),
             (true, true) | (false, false) => None,
         };
+        life.set_start_timeout(ms(new.start_timeout));
         let worker = WorkerId { provider: id, generation: life.generation() };
         if old.nice != new.nice && step.is_none() && life.is_ready() && provider.critical.is_none() {
             actions.push(Action::SetPriority(worker, Level::Base { nice: new.nice }));
