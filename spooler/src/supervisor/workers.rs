@@ -20,6 +20,10 @@ impl Supervisor {
         let slots = config.scheduler.slots.unwrap_or(self.cores);
         self.scheduler.configure(slots, u32::try_from(ms(config.scheduler.slice)).unwrap_or(u32::MAX));
         let mut order = Vec::new();
+        if self.stopping.is_some() {
+            log(actions, Loudness::Info, "the new configuration waits for the next start".to_owned());
+            return;
+        }
         for new in &config.providers {
             let present = self.providers.iter().find(|(_, old)| old.config.name == new.name).map(|(id, _)| *id);
             let id = present.unwrap_or_else(|| self.add_provider(new, now));
