@@ -14,6 +14,9 @@ use crate::policy::retry::{RetryPlan, ms};
 use crate::policy::routing::{Routing, Served};
 use crate::policy::{Now, ProviderId};
 
+/// Two deliveries to one destination are never further apart, whatever a worker asks for: a week.
+const INTERVAL_MS_MAX: i64 = 7 * 86_400_000;
+
 impl Supervisor {
     /// Takes a new configuration; touches only what changed.
     pub(super) fn reload(&mut self, config: Config, now: Now, actions: &mut Vec<Action>) {
@@ -169,7 +172,7 @@ impl Supervisor {
         provider.row = RowUpdate::default();
         let limits = Limits {
             concurrency: logged_on.destinations.concurrency,
-            interval_ms: i64::try_from(logged_on.destinations.interval_ms).unwrap_or(i64::MAX),
+            interval_ms: i64::try_from(logged_on.destinations.interval_ms).unwrap_or(i64::MAX).min(INTERVAL_MS_MAX),
         if !provider.life.on_logged_on(now.mono_ms) {
             return;
         }
