@@ -165,7 +165,7 @@ impl Driver {
             Letter::Hello(worker, Ok(link)) => self.greet(worker, link),
             Letter::Hello(worker, Err(why)) => {
                 tracing::warn!(provider = self.name(worker), "{why}");
-                self.kill(worker);
+                self.hear(Event::Worker(worker, WorkerNews::Garbled(why)));
             }
             Letter::Ended(worker, why) => self.bury(worker, why),
             Letter::Asked(request) => self.asked(request),

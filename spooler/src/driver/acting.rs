@@ -83,7 +83,7 @@ impl Driver {
         }
     }
 
-    pub(super) fn kill(&mut self, worker: WorkerId) {
+    fn kill(&mut self, worker: WorkerId) {
         if let Some(known) = self.workers.get(&worker) {
             known.process.kill();
         }

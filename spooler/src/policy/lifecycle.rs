@@ -11,9 +11,12 @@
 //!                        barred
 //! ```
 
+use std::time::Duration;
+
 use spooler_protocol::from_worker::LogonError;
 use spooler_protocol::ids::Generation;
 use spooler_protocol::status::WorkerState;
+use spooler_protocol::units;
 
 use crate::policy::jitter::Jitter;
 
@@ -45,6 +48,18 @@ enum Rung {
     Kill,
 }
 
+/// Why a worker is about to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Doom {
+    /// It said that it could not log on, and ends by itself: not a death.
+    NotLoggedOn {
+        /// Nothing helps but a change of settings.
+        unconfigured: bool,
+    },
+    /// It is being killed for this reason, which says more than the signal will.
+    Condemned(String),
+}
+
 /// What is to be done with the worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -69,7 +84,8 @@ pub struct Lifecycle {
     since_ms: i64,
     start_timeout_ms: i64,
     failures: u32,
-    unconfigured: bool,
+    /// Why the present worker is about to end, where that is known before it does.
+    doom: Option<Doom>,
     wanted: bool,
     /// Deaths that nobody asked for.
     pub deaths: u64,
@@ -87,11 +103,16 @@ impl Lifecycle {
             since_ms: now_ms,
             start_timeout_ms,
             failures: 0,
-            unconfigured: false,
+            doom: None,
             wanted: false,
             deaths: 0,
             last_error: None,
         }
+    }
+
+    /// The next worker may take so long to log on, milliseconds.
+    pub fn set_start_timeout(&mut self, start_timeout_ms: i64) {
+        self.start_timeout_ms = start_timeout_ms;
     }
 
     /// The incarnation that lives, or lived last.
@@ -115,7 +136,7 @@ impl Lifecycle {
     /// Whether it takes deliveries.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.phase == Phase::Ready
+        self.phase == Phase::Ready && self.doom.is_none()
     }
 
     /// What the status row says.
@@ -166,6 +187,7 @@ impl Lifecycle {
         if !self.is_alive() {
             return None;
         }
+        self.doom = Some(Doom::Condemned(why.to_owned()));
         self.last_error = Some(why.to_owned());
         Some(Step::Kill)
     }
@@ -192,12 +214,13 @@ impl Lifecycle {
         }
     }
 
-    /// The provider has logged on.
-    pub fn on_logged_on(&mut self, now_ms: i64) {
-        if matches!(self.phase, Phase::Starting { .. }) {
-            self.last_error = None;
+    /// The provider has logged on. False if it had done so before, or is not to any more.
+    pub fn on_logged_on(&mut self, now_ms: i64) -> bool {
+        let expected = matches!(self.phase, Phase::Starting { .. }) && self.doom.is_none();
+        if expected {
             self.enter(Phase::Ready, now_ms);
         }
+        expected
     }
 
     /// The provider could not log on; its worker ends by itself.
@@ -206,7 +229,7 @@ impl Lifecycle {
             LogonError::Unconfigured(text) => (true, text),
             LogonError::Failed(text) => (false, text),
         };
-        self.unconfigured = unconfigured;
+        self.doom = Some(Doom::NotLoggedOn { unconfigured });
         self.last_error = Some(text.clone());
     }
 
@@ -217,7 +240,7 @@ impl Lifecycle {
 
     /// The worker is dead, or could not be started at all.
     pub fn on_died(&mut self, why: &str, next: &mut Generation, now_ms: i64, jitter: &mut Jitter) -> Option<Step> {
-        let before = self.phase;
+        let (before, doom) = (self.phase, self.doom.take());
         let healthy = before == Phase::Ready && now_ms - self.since_ms >= HEALTHY_MS;
         match before {
             Phase::Stopping { .. } if self.wanted => return Some(self.spawn(next, now_ms)),
@@ -226,15 +249,19 @@ impl Lifecycle {
                 return None;
             }
             Phase::Waiting { .. } | Phase::Barred => return None,
-            Phase::Starting { .. } if self.last_error.is_some() => {}
-            Phase::Starting { .. } | Phase::Ready => {
-                self.deaths += 1;
-                self.last_error = Some(why.to_owned());
-            }
+            Phase::Starting { .. } | Phase::Ready => {}
+        }
+        let refused = matches!(doom, Some(Doom::NotLoggedOn { .. }));
+        let unconfigured = matches!(doom, Some(Doom::NotLoggedOn { unconfigured: true }));
+        match doom {
+            Some(Doom::NotLoggedOn { .. }) => {}
+            Some(Doom::Condemned(cause)) => self.count_death(format!("{cause}; {why}")),
+            None => self.count_death(why.to_owned()),
         }
         self.failures = if healthy { 1 } else { self.failures.saturating_add(1) };
-        let failed_start = matches!(before, Phase::Starting { .. });
-        if self.unconfigured || (failed_start && self.failures >= FAILED_STARTS_MAX) {
+        // A provider that says that it cannot work now is tried again for as long as it takes.
+        let never_starts = matches!(before, Phase::Starting { .. }) && !refused && self.failures >= FAILED_STARTS_MAX;
+        if unconfigured || never_starts {
             self.enter(Phase::Barred, now_ms);
             return None;
         }
@@ -242,6 +269,11 @@ impl Lifecycle {
         let wait_ms = jitter.around_ms(doubled.min(BACKOFF_MAX_MS));
         self.enter(Phase::Waiting { until_ms: now_ms + wait_ms }, now_ms);
         None
+    }
+
+    fn count_death(&mut self, why: String) {
+        self.deaths += 1;
+        self.last_error = Some(why);
     }
 
     /// Time has passed.
@@ -252,12 +284,10 @@ impl Lifecycle {
         match self.phase {
             Phase::Waiting { .. } => Some(self.spawn(next, now_ms)),
             Phase::Starting { .. } => {
-                self.last_error =
-                    Some(format!("The worker did not log on within {} s and was killed", self.start_timeout_ms / 1000));
                 // Its death is a failed start like any other, so the phase stays; the next look is far away.
                 self.phase = Phase::Starting { deadline_ms: i64::MAX };
-                self.deaths += 1;
-                Some(Step::Kill)
+                let patience = units::show_duration(Duration::from_millis(self.start_timeout_ms.unsigned_abs()));
+                self.condemn(&format!("The worker did not log on within {patience} and was killed"))
             }
             Phase::Stopping { rung: Rung::Ask, .. } => {
                 self.phase = Phase::Stopping { rung: Rung::Term, deadline_ms: now_ms + TERM_GRACE_MS };
@@ -286,7 +316,7 @@ impl Lifecycle {
     fn spawn(&mut self, next: &mut Generation, now_ms: i64) -> Step {
         *next = Generation(next.0 + 1);
         self.generation = *next;
-        self.unconfigured = false;
+        self.doom = None;
         self.last_error = self.last_error.take().filter(|_| self.failures > 0);
         self.enter(Phase::Starting { deadline_ms: now_ms + self.start_timeout_ms }, now_ms);
         Step::Spawn(self.generation)
@@ -367,6 +397,46 @@ mod tests {
         bench.die(10);
         assert_eq!(bench.life.state(), WorkerState::Barred);
         assert_eq!(bench.life.last_error.as_deref(), Some("path is missing"));
+    }
+
+    #[test]
+    fn each_failed_start_is_counted_with_its_own_reason() {
+        let mut bench = ready();
+        assert_eq!(bench.die(10), None);
+        assert_eq!((bench.life.deaths, bench.life.last_error.as_deref()), (1, Some("signal 9")));
+        bench.life.on_tick(&mut bench.next, 1000);
+        bench.life.on_died("exit code 70", &mut bench.next, 1001, &mut bench.jitter);
+        assert_eq!((bench.life.deaths, bench.life.last_error.as_deref()), (2, Some("exit code 70")));
+        assert!(matches!(bench.life.on_tick(&mut bench.next, 3000), Some(Step::Spawn(_))));
+        assert_eq!(bench.life.on_tick(&mut bench.next, 4000), Some(Step::Kill));
+        bench.die(4001);
+        let late = "The worker did not log on within 1s and was killed; signal 9";
+        assert_eq!((bench.life.deaths, bench.life.last_error.as_deref()), (3, Some(late)));
+    }
+
+    #[test]
+    fn what_a_worker_was_condemned_for_is_the_reason_of_its_death() {
+        let mut bench = ready();
+        assert_eq!(bench.life.condemn("it talks garbage"), Some(Step::Kill));
+        bench.die(10);
+        assert_eq!((bench.life.deaths, bench.life.last_error.as_deref()), (1, Some("it talks garbage; signal 9")));
+        bench.life.on_tick(&mut bench.next, 1000);
+        assert!(bench.life.on_logged_on(1001) && !bench.life.on_logged_on(1002), "only the first logon is one");
+        assert_eq!(bench.life.last_error.as_deref(), Some("it talks garbage; signal 9"), "a person can still read it");
+    }
+
+    #[test]
+    fn a_provider_that_cannot_work_now_is_tried_again_and_again() {
+        let mut bench = Bench { life: Lifecycle::new(1000, 0), next: Generation(0), jitter: Jitter::new(1) };
+        bench.life.want(&mut bench.next, 0);
+        let mut now = 0;
+        for _ in 0..30 {
+            bench.life.on_logon_failed(&LogonError::Failed("no line".to_owned()));
+            bench.die(now);
+            assert_eq!((bench.life.state(), bench.life.deaths), (WorkerState::Waiting, 0));
+            now = bench.life.deadline_ms().unwrap();
+            assert!(matches!(bench.life.on_tick(&mut bench.next, now), Some(Step::Spawn(_))));
+        }
     }
 
     #[test]

@@ -125,7 +125,9 @@ impl Supervisor {
             }
             SubmitResult::Busy => wait = Some(now.mono_ms + BUSY_MS),
             SubmitResult::Wait { after_ms } => {
-                wait = Some(now.mono_ms.saturating_add(i64::try_from(after_ms).unwrap_or(i64::MAX / 2)));
+                // Whatever a worker wishes, a message is looked at again when its time is up.
+                let longest_ms = self.retry_plan(route.provider).map_or(BUSY_MS, |plan| plan.give_up_ms);
+                wait = Some(now.mono_ms + i64::try_from(after_ms).unwrap_or(i64::MAX).min(longest_ms));
             }
             SubmitResult::NotMe => {
                 self.pass_on(id, route, actions);

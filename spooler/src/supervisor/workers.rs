@@ -14,9 +14,16 @@ use crate::policy::retry::{RetryPlan, ms};
 use crate::policy::routing::{Routing, Served};
 use crate::policy::{Now, ProviderId};
 
+/// Two deliveries to one destination are never further apart, whatever a worker asks for: a week.
+const INTERVAL_MS_MAX: i64 = 7 * 86_400_000;
+
 impl Supervisor {
     /// Takes a new configuration; touches only what changed.
     pub(super) fn reload(&mut self, config: Config, now: Now, actions: &mut Vec<Action>) {
+        if self.stopping.is_some() {
+            log(actions, Loudness::Info, "the new configuration waits for the next start".to_owned());
+            return;
+        }
         let slots = config.scheduler.slots.unwrap_or(self.cores);
         self.scheduler.configure(slots, u32::try_from(ms(config.scheduler.slice)).unwrap_or(u32::MAX));
         let mut order = Vec::new();
@@ -67,6 +74,7 @@ impl Supervisor {
         provider.retry = retry_plan(new);
         provider.removed = false;
         let life = &mut provider.life;
+        life.set_start_timeout(ms(new.start_timeout));
         let other_worker = old.kind != new.kind || old.settings != new.settings || old.interactive != new.interactive;
         let step = match (old.enabled && !provider.paused, new.enabled && !provider.paused) {
             (false, true) => life.want(&mut self.generation, now.mono_ms),
@@ -158,14 +166,16 @@ impl Supervisor {
 
     fn on_logged_on(&mut self, worker: WorkerId, mut logged_on: LoggedOn, now: Now, actions: &mut Vec<Action>) {
         let Some(provider) = self.providers.get_mut(&worker.provider) else { return };
+        if !provider.life.on_logged_on(now.mono_ms) {
+            return;
+        }
         logged_on.credit = logged_on.credit.min(CREDIT_MAX);
         logged_on.identity = capped(logged_on.identity);
         logged_on.address_types.truncate(100);
-        provider.life.on_logged_on(now.mono_ms);
         provider.row = RowUpdate::default();
         let limits = Limits {
             concurrency: logged_on.destinations.concurrency,
-            interval_ms: i64::try_from(logged_on.destinations.interval_ms).unwrap_or(i64::MAX),
+            interval_ms: i64::try_from(logged_on.destinations.interval_ms).unwrap_or(i64::MAX).min(INTERVAL_MS_MAX),
         };
         let text = format!("provider {}: ready ({})", provider.config.name, logged_on.identity);
         provider.announced = Some(logged_on);

@@ -34,8 +34,8 @@ pub struct WorkerProcess {
 }
 
 impl WorkerProcess {
-    /// Starts a worker. `greeted` is called on another thread with its hello, or with why there is none; its end comes as
-    /// [`Letter::Ended`].
+    /// Starts a worker. `greeted` is called on another thread with its hello, or with why it is not acceptable, unless the process
+    /// ends before it says anything; its end comes as [`Letter::Ended`].
     ///
     /// # Errors
     /// If there is no process.
@@ -69,24 +69,28 @@ impl WorkerProcess {
             // If it is dead already this fails, and its end says why.
             let _ = stdin.write_all(&nonce);
         }
-        let came = Arc::new(AtomicBool::new(false));
+        let (came, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES);
-        let came_to_minder = Arc::clone(&came);
+        let (came_to_minder, ended_to_greeter) = (Arc::clone(&came), Arc::clone(&ended));
         let (mailbox, provider) = (mailbox.clone(), provider.to_owned());
         let (watched, process) = (Arc::clone(&pidfd), Self { pid, pidfd });
         thread("worker-minder")
             .spawn(move || {
-                let ended = mind(child, &watched, stderr, &provider);
+                let how = mind(child, &watched, stderr, &provider);
+                ended.store(true, Ordering::Release);
                 if !came_to_minder.load(Ordering::Acquire) {
                     give_up(&name);
                 }
-                mailbox.put(Letter::Ended(worker, ended));
+                mailbox.put(Letter::Ended(worker, how));
             })
             .and_then(|_| {
                 thread("worker-greeter").spawn(move || {
                     let hello = server.accept(pid, nonce);
                     came.store(true, Ordering::Release);
-                    greeted(hello);
+                    // How it ended says more than that it did not come.
+                    if hello.is_ok() || !ended_to_greeter.load(Ordering::Acquire) {
+                        greeted(hello);
+                    }
                 })
             })
             .map_err(|error| failed("no thread for", &error))?;
