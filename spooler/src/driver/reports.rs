@@ -1,9 +1,145 @@
 //! Reports are built on a reader's thread, because they quote the message.
+
+use spooler_protocol::limits::BODY_CHUNK_BYTES_MAX;
+use spooler_protocol::message::{Address, BodyType, Envelope, Recipient};
+
 use super::Driver;
-use crate::supervisor::event::{Event, ReportOrder};
+use crate::record::{NewMessage, Scanned, ScannedMessage, StoredContent};
+use crate::report::{self, Action, ReportInput};
+use crate::supervisor::event::{Event, ReportKind, ReportOrder};
+use crate::system::mailbox::Letter;
+use crate::system::store::StoreReader;
+
+/// Bytes at the begin of a message in which its header must end to be quoted whole.
+const HEADER_BYTES_MAX: u64 = 64 * 1024;
+
+/// What a report needs besides the message.
+#[derive(Clone)]
+struct Frame {
+    hostname: String,
+    max_returned_size: u64,
+    now_ms: i64,
+}
+
 impl Driver {
+    /// Builds a report, if anybody wants it. The supervisor hears of it either way.
     pub(super) fn report(&mut self, order: ReportOrder) {
-        let _ = (&self.hostname, self.max_returned_size);
-        self.hear(Event::ReportBuilt(order.ticket, None));
+        let frame = Frame {
+            hostname: self.hostname.clone(),
+            max_returned_size: self.max_returned_size,
+            now_ms: self.equipment.clock.now().wall_ms,
+        };
+        let mailbox = self.equipment.mailbox.clone();
+        self.equipment.readers.run(Box::new(move |reader| {
+            let built = build(reader, &order, frame).unwrap_or_else(|why| {
+                tracing::error!("no report about message {}: {why}", order.id);
+                None
+            });
+            mailbox.put(Letter::Event(Event::ReportBuilt(order.ticket, built.map(Box::new))));
+        }));
     }
+}
+
+fn build(reader: &mut dyn StoreReader, order: &ReportOrder, frame: Frame) -> Result<Option<NewMessage>, String> {
+    let message = match reader.get(order.id).map_err(|error| error.to_string())? {
+        Some(Scanned::Message(message)) => message,
+        Some(Scanned::Damaged { why, .. }) => return Err(why),
+        None => return Err("it is not in the store".to_owned()),
+    };
+    let Some(input) = input(reader, order, &message, frame)? else { return Ok(None) };
+    let Ok(sender) = Address::smtp(&message.envelope.sender) else { return Ok(None) };
+    let content = report::build(&input);
+    let body = if content.is_ascii() { BodyType::SevenBit } else { BodyType::EightBit };
+    let envelope = Envelope {
+        sender: String::new(),
+        recipients: vec![Recipient::new(sender)],
+        body,
+        smtputf8: message.envelope.smtputf8,
+        ..Envelope::default()
+    };
+    Ok(Some(NewMessage {
+        id: order.id, // the supervisor gives it its own number
+        envelope,
+        submitted_ms: input.now_ms.try_into().unwrap_or(i64::MAX),
+        origin: "report".to_owned(),
+        owner_uid: None,
+        content: StoredContent::Inline(content.into()),
+    }))
+}
+
+/// What the report is made of; `None` if none of its recipients wants it.
+fn input(
+    reader: &mut dyn StoreReader,
+    order: &ReportOrder,
+    message: &ScannedMessage,
+    frame: Frame,
+) -> Result<Option<ReportInput>, String> {
+    let envelope = &message.envelope;
+    let kind = match order.kind {
+        ReportKind::Failed => report::ReportKind::Failed,
+        ReportKind::Delayed { give_up_ms } => report::ReportKind::Delayed { give_up_ms: unsigned(give_up_ms) },
+        ReportKind::Sent => report::ReportKind::Delivered,
+    };
+    let mut recipients = Vec::new();
+    for reported in &order.recipients {
+        let place = usize::try_from(reported.index).unwrap_or(usize::MAX);
+        let Some(recipient) = envelope.recipients.get(place) else { continue };
+        // Whether delays are told at all was decided by the configuration: the order would not be here otherwise.
+        if !report::wanted(kind, recipient.notify, envelope.sender.is_empty(), true) {
+            continue;
+        }
+        let action = match kind {
+            report::ReportKind::Failed => Action::Failed,
+            report::ReportKind::Delayed { .. } => Action::Delayed,
+            report::ReportKind::Delivered if reported.relayed => Action::Relayed,
+            report::ReportKind::Delivered => Action::Delivered,
+        };
+        recipients.push(report::ReportedRecipient {
+            address: recipient.address.clone(),
+            orcpt: recipient.orcpt.clone(),
+            action,
+            reply: reported.reply.clone(),
+            attempts: message.recipients.get(place).map_or(0, |update| update.attempts),
+            last_attempt_ms: Some(unsigned(frame.now_ms)),
+        });
+    }
+    if recipients.is_empty() {
+        return Ok(None);
+    }
+    let whole = message.size <= frame.max_returned_size;
+    let content = read(reader, message, if whole { message.size } else { message.size.min(HEADER_BYTES_MAX) })?;
+    let split = memchr::memmem::find(&content, b"\r\n\r\n").map_or(content.len(), |at| at + 2);
+    let (header, rest) = content.split_at(split);
+    Ok(Some(ReportInput {
+        hostname: frame.hostname,
+        sender: envelope.sender.clone(),
+        envid: envelope.envid.clone(),
+        ret: envelope.ret,
+        message: message.id,
+        submitted_ms: unsigned(message.submitted_ms),
+        now_ms: unsigned(frame.now_ms),
+        kind,
+        recipients,
+        header: header.to_vec().into(),
+        body: whole.then(|| rest.get(2..).unwrap_or_default().to_vec().into()),
+        original_smtputf8: envelope.smtputf8,
+    }))
+}
+
+fn read(reader: &mut dyn StoreReader, message: &ScannedMessage, bytes: u64) -> Result<Vec<u8>, String> {
+    let mut content = Vec::new();
+    while (content.len() as u64) < bytes {
+        let left = usize::try_from(bytes).unwrap_or(usize::MAX) - content.len();
+        let piece = reader.content(message.id, content.len() as u64, left.min(BODY_CHUNK_BYTES_MAX));
+        let piece = piece.map_err(|error| error.to_string())?;
+        if piece.is_empty() {
+            break;
+        }
+        content.extend_from_slice(&piece);
+    }
+    Ok(content)
+}
+
+fn unsigned(ms: i64) -> u64 {
+    u64::try_from(ms).unwrap_or_default()
 }
