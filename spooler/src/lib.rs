@@ -14,6 +14,8 @@ pub mod line_ends;
 pub mod policy;
 // What is kept on disk, as plain data.
 pub mod record;
+// Reports to senders about what became of their messages.
+pub mod report;
 // The pure heart: hears events, says what is to be done.
 pub mod supervisor;
 // Everything that touches the kernel.
