@@ -7,8 +7,7 @@ use spooler_protocol::ids::MessageId;
 use spooler_protocol::message::Recipient;
 
 use super::rows::{
-    body_number, cause_number, key, message_state_number, notify_number, priority_number, recipient_state_number,
-    ret_number,
+    body_number, key, message_state_number, notify_number, priority_number, recipient_state_number, ret_number,
 };
 use super::{Change, NewMessage, RecipientUpdate, StoredContent};
 
@@ -18,8 +17,7 @@ const ACCEPT_RECIPIENT: &str =
     "INSERT INTO recipients (message_id, idx, notify, address, orcpt) VALUES (?1, ?2, ?3, ?4, ?5)";
 const ACCEPT_BODY: &str = "INSERT INTO bodies (message_id, content) VALUES (?1, ?2)";
 const UPDATE_RECIPIENT: &str = "UPDATE recipients SET state = ?3, attempts = ?4, next_try_ms = ?5, provider = ?6, \
-    reply_cause = ?7, reply_code = ?8, reply_enhanced = ?9, reply_text = ?10, reply_remote = ?11 \
-    WHERE message_id = ?1 AND idx = ?2";
+    reply = ?7 WHERE message_id = ?1 AND idx = ?2";
 const UPDATE_STATE: &str = "UPDATE messages SET state = ?2, why = ?3 WHERE id = ?1";
 const UPDATE_MARKS: &str = "UPDATE messages SET deaths = ?2, delay_reported = ?3 WHERE id = ?1";
 const REMOVE_MESSAGE: &str = "DELETE FROM messages WHERE id = ?1";
@@ -138,7 +136,7 @@ fn accept_recipient(connection: &Connection, id: i64, index: u32, recipient: &Re
 }
 
 fn update_recipient(connection: &Connection, id: MessageId, update: &RecipientUpdate) -> rusqlite::Result<()> {
-    let reply = update.reply.as_ref();
+    let reply = update.reply.as_ref().map(serde_json::to_string).transpose();
     let columns = (
         key(id),
         update.index,
@@ -146,11 +144,7 @@ fn update_recipient(connection: &Connection, id: MessageId, update: &RecipientUp
         update.attempts,
         update.next_try_ms,
         &update.provider,
-        reply.map(|reply| cause_number(reply.cause)),
-        reply.map(|reply| reply.code),
-        reply.map(|reply| &reply.enhanced),
-        reply.map(|reply| &reply.text),
-        reply.map(|reply| &reply.remote),
+        reply.map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?,
     );
     run(connection, UPDATE_RECIPIENT, columns).map(drop)
 }

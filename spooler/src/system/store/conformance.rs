@@ -4,7 +4,6 @@
 
 use std::any::Any;
 use std::ops::ControlFlow;
-use std::path::Path;
 
 use bytes::Bytes;
 use spooler_protocol::control::{Filter, MessageState, MessageSummary, RecipientState};
@@ -15,9 +14,7 @@ use spooler_protocol::outcome::{Cause, Reply};
 use super::body_files::BodyFolder;
 use super::memory::MemoryStore;
 use super::sqlite::SqliteStore;
-use super::{
-    Change, NewMessage, RecipientUpdate, Scanned, ScannedMessage, Store, StoreError, StoreReader, StoredContent,
-};
+use super::{Change, NewMessage, RecipientUpdate, Scanned, ScannedMessage, Store, StoreError, StoredContent};
 
 /// One store that can be opened, closed and opened again.
 struct Subject {

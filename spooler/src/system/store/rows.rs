@@ -8,7 +8,7 @@
 //! | `messages.ret` | 0 full, 1 headers, null: not given |
 //! | `recipients.state` | 0 pending, 1 sent, 2 failed |
 //! | `recipients.notify` | sum of 1 success, 2 failure, 4 delay; 0 never, null: not given |
-//! | `recipients.reply_cause` | 0 remote, 1 local, 2 connect, 3 lost, 4 stalled, null: no reply |
+//! | `recipients.reply` | the last reply as JSON, null: none |
 //!
 //! A row that cannot be read is [`Stored::Damaged`] with what can still be said of it: one bad row never hides the others.
 
@@ -17,7 +17,7 @@ use rusqlite::types::{FromSql, ValueRef};
 use spooler_protocol::control::{MessageState, RecipientState};
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::message::{BodyType, Envelope, Notify, Priority, Recipient, Ret};
-use spooler_protocol::outcome::{Cause, Reply};
+use spooler_protocol::outcome::Reply;
 
 use super::listing::{DamagedMessage, Stored, StoredMessage};
 use super::{RecipientUpdate, ScannedMessage};
@@ -94,21 +94,6 @@ fn notify(number: i64) -> Option<Notify> {
     (0..8).contains(&number).then(|| Notify { success: on(1), failure: on(2), delay: on(4) })
 }
 
-pub(super) fn cause_number(cause: Cause) -> u8 {
-    match cause {
-        Cause::Remote => 0,
-        Cause::Local => 1,
-        Cause::Connect => 2,
-        Cause::Lost => 3,
-        Cause::Stalled => 4,
-    }
-}
-
-fn cause(number: i64) -> Option<Cause> {
-    let causes = [Cause::Remote, Cause::Local, Cause::Connect, Cause::Lost, Cause::Stalled];
-    causes.get(usize::try_from(number).ok()?).copied()
-}
-
 fn flag(number: i64) -> Option<bool> {
     match number {
         0 => Some(false),
@@ -154,8 +139,7 @@ mod message {
 
 /// Reads the recipients of the messages from number 1 to number 2.
 pub(super) const RECIPIENTS_PAGE: &str = "SELECT message_id, idx, state, attempts, next_try_ms, notify, address, orcpt, provider, \
-    reply_cause, reply_code, reply_enhanced, reply_text, reply_remote FROM recipients \
-    WHERE message_id BETWEEN ?1 AND ?2 ORDER BY message_id, idx";
+    reply FROM recipients WHERE message_id BETWEEN ?1 AND ?2 ORDER BY message_id, idx";
 
 mod recipient {
     pub(super) const MESSAGE_ID: usize = 0;
@@ -167,11 +151,7 @@ mod recipient {
     pub(super) const ADDRESS: usize = 6;
     pub(super) const ORCPT: usize = 7;
     pub(super) const PROVIDER: usize = 8;
-    pub(super) const REPLY_CAUSE: usize = 9;
-    pub(super) const REPLY_CODE: usize = 10;
-    pub(super) const REPLY_ENHANCED: usize = 11;
-    pub(super) const REPLY_TEXT: usize = 12;
-    pub(super) const REPLY_REMOTE: usize = 13;
+    pub(super) const REPLY: usize = 9;
 }
 
 fn name<'row>(row: &'row Row<'_>, column: usize) -> &'row str {
@@ -333,12 +313,7 @@ fn read_recipient(row: &Row<'_>) -> Result<(Recipient, RecipientUpdate), String>
 }
 
 fn read_reply(row: &Row<'_>) -> Result<Option<Reply>, String> {
-    let Some(cause) = code_or_null(row, recipient::REPLY_CAUSE, cause)? else { return Ok(None) };
-    Ok(Some(Reply {
-        cause,
-        code: get(row, recipient::REPLY_CODE)?,
-        enhanced: get(row, recipient::REPLY_ENHANCED)?,
-        text: get(row, recipient::REPLY_TEXT)?,
-        remote: get(row, recipient::REPLY_REMOTE)?,
-    }))
+    let value = row.get_ref(recipient::REPLY).ok().and_then(|value| value.as_str_or_null().ok());
+    let Some(text) = value.ok_or("column reply: it is not a text")? else { return Ok(None) };
+    serde_json::from_str(text).map(Some).map_err(|error| format!("column reply: {error}"))
 }

@@ -72,11 +72,7 @@ const VERSION_1: &str = "
         address TEXT NOT NULL,
         orcpt TEXT,
         provider TEXT,
-        reply_cause INTEGER,
-        reply_code INTEGER,
-        reply_enhanced TEXT,
-        reply_text TEXT,
-        reply_remote TEXT,
+        reply TEXT,
         PRIMARY KEY (message_id, idx)
     ) STRICT, WITHOUT ROWID;
 
