@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ pub(super) struct Checkpointer {
     path: PathBuf,
     chores: Option<Sender<Chore>>,
     busy: Arc<AtomicBool>,
+    /// Checkpoints that are over so far.
+    count: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
     /// Length of the log at which a restart is tried, or tried again after a reader was in its way.
     restart_at: i64,
@@ -57,11 +59,18 @@ impl Checkpointer {
         let connection = open_checkpointer(path)?;
         let (sender, receiver) = unbounded();
         let busy = Arc::new(AtomicBool::new(false));
-        let worker = Housekeeper { path: path.to_owned(), connection, bodies, busy: Arc::clone(&busy) };
+        let count = Arc::new(AtomicU64::new(0));
+        let (also_busy, also_count) = (Arc::clone(&busy), Arc::clone(&count));
+        let worker = Housekeeper { path: path.to_owned(), connection, bodies, busy: also_busy, count: also_count };
         let spawned = Builder::new().name("store-checkpoint".to_owned()).spawn(move || worker.run(&receiver));
         let thread = spawned.map_err(|error| of_io(path, "start a thread", &error))?;
         let path = path.to_owned();
-        Ok(Self { path, chores: Some(sender), busy, thread: Some(thread), restart_at: LOG_PAGES_MAX })
+        Ok(Self { path, chores: Some(sender), busy, count, thread: Some(thread), restart_at: LOG_PAGES_MAX })
+    }
+
+    /// Checkpoints that are over so far.
+    pub(super) fn count(&self) -> u64 {
+        self.count.load(Ordering::Acquire)
     }
 
     /// Removes the file of a content, some time.
@@ -86,6 +95,7 @@ impl Checkpointer {
             writer.busy_timeout(Duration::ZERO).map_err(fail)?;
             let restarted = checkpoint(writer, "PRAGMA wal_checkpoint(RESTART)");
             writer.busy_timeout(BUSY_TIMEOUT).map_err(fail)?;
+            self.count.fetch_add(1, Ordering::Release);
             let after = restarted.map_err(fail)?;
             let in_the_way = after.copied < after.pages;
             self.restart_at = if in_the_way { after.pages + BACKLOG_PAGES } else { LOG_PAGES_MAX };
@@ -118,6 +128,7 @@ struct Housekeeper {
     connection: Connection,
     bodies: BodyFolder,
     busy: Arc<AtomicBool>,
+    count: Arc<AtomicU64>,
 }
 
 impl Housekeeper {
@@ -126,6 +137,7 @@ impl Housekeeper {
             let done = match chore {
                 Chore::Checkpoint => {
                     let done = checkpoint(&self.connection, "PRAGMA wal_checkpoint(PASSIVE)");
+                    self.count.fetch_add(1, Ordering::Release);
                     self.busy.store(false, Ordering::Release);
                     done.map(drop).map_err(|error| of_sqlite(&self.path, &self.connection, &error))
                 }

@@ -1,7 +1,7 @@
 //! The store: what is on disk, and how it gets there.
 //!
 //! The store does not schedule and the scheduler does not store: nothing here knows why a message waits, and the schedule in RAM is
-//! rebuilt from [`StoreReader::scan`]. What is in flight is not on disk, so after a crash it is offered again.
+//! rebuilt from `StoreReader::scan`. What is in flight is not on disk, so after a crash it is offered again.
 
 // The folder of contents that are too large for the database.
 pub mod body_files;
@@ -22,6 +22,7 @@ pub mod writer;
 
 mod changes;
 mod checkpoint;
+mod claim;
 #[cfg(test)]
 mod conformance;
 mod failure;

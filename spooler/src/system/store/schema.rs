@@ -6,15 +6,13 @@
 //! There is no index besides the keys: the schedule lives in RAM, so nothing is ever looked up by time, state or provider except in
 //! a listing for a person, which may well read everything. Each index would cost every message twice.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
 use super::StoreError;
-use super::failure::{damaged, failed, of_io, of_sqlite, of_sqlite_opening};
+use super::failure::{damaged, failed, of_sqlite, of_sqlite_opening};
 
 /// Bytes of a page of the database and of its write-ahead log.
 pub(super) const PAGE_BYTES: u64 = 4096;
@@ -84,10 +82,8 @@ const VERSION_1: &str = "
 
 /// Opens the database for writing, makes or migrates its tables, and checks what can be checked in constant time.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    options.open(path).map_err(|error| of_io(path, "open the database", &error))?;
-    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, CACHE_WRITER_KIB)?;
+    let access = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    let connection = connect(path, access, CACHE_WRITER_KIB)?;
     let fail = |error: rusqlite::Error| of_sqlite(path, &connection, &error);
     check_owner(path, &connection)?;
     let mode: String =

@@ -11,6 +11,7 @@
 //! not shrink.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rusqlite::Connection;
 use spooler_protocol::ids::MessageId;
@@ -18,6 +19,7 @@ use spooler_protocol::ids::MessageId;
 use super::body_files::BodyFolder;
 use super::changes::{LAST_ID, LastId, Tally};
 use super::checkpoint::{Checkpointer, LOG_BYTES_MAX};
+use super::claim::{Claim, DatabaseFile, open_file};
 use super::failure::{failed, of_sqlite};
 use super::lock::FolderLock;
 use super::rows::{key, message_id};
@@ -30,9 +32,11 @@ pub struct SqliteStore {
     // In the order in which they have to go: the lock last.
     checkpointer: Checkpointer,
     connection: Connection,
+    claim: Claim,
     last_id: LastId,
     bodies: BodyFolder,
     path: PathBuf,
+    file: DatabaseFile,
     _lock: FolderLock,
 }
 
@@ -46,6 +50,7 @@ impl SqliteStore {
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let lock = FolderLock::take(folder)?;
         let path = folder.join("spool.db");
+        let file = open_file(&path)?;
         let connection = open_writer(&path)?;
         let fail = |error: rusqlite::Error| of_sqlite(&path, &connection, &error);
         connection
@@ -56,22 +61,23 @@ impl SqliteStore {
         bodies.make()?;
         bodies.sweep(|id| has_file(&connection, id).map_err(fail))?;
         let checkpointer = Checkpointer::start(&path, bodies.clone())?;
-        Ok(Self { checkpointer, connection, last_id, bodies, path, _lock: lock })
+        let claim = Claim::new(Arc::clone(&file));
+        Ok(Self { checkpointer, connection, claim, last_id, bodies, path, file, _lock: lock })
     }
 
-    fn transact(&self, units: &[Vec<Change>]) -> rusqlite::Result<Tally> {
+    fn transact(&mut self, units: &[Vec<Change>]) -> Result<Tally, StoreError> {
+        let fail = |error: rusqlite::Error| of_sqlite(&self.path, &self.connection, &error);
         let mut tally = Tally::new(self.last_id);
-        self.run("BEGIN IMMEDIATE")?;
+        run(&self.connection, "BEGIN IMMEDIATE").map_err(fail)?;
         for change in units.iter().flatten() {
-            tally.apply(&self.connection, change)?;
+            tally.apply(&self.connection, change).map_err(fail)?;
         }
-        tally.close(&self.connection)?;
-        self.run("COMMIT")?;
+        tally.close(&self.connection).map_err(fail)?;
+        let pages = page_count(&self.connection).map_err(fail)?;
+        self.claim.extend(&self.path, pages, self.checkpointer.count())?;
+        run(&self.connection, "COMMIT").map_err(fail)?;
+        self.claim.committed(pages);
         Ok(tally)
-    }
-
-    fn run(&self, sql: &str) -> rusqlite::Result<()> {
-        self.connection.prepare_cached(sql)?.execute(()).map(drop)
     }
 
     /// A row must never name a content that is not there.
@@ -96,9 +102,9 @@ impl Store for SqliteStore {
                 Ok(())
             }
             Err(error) => {
-                let error = of_sqlite(&self.path, &self.connection, &error);
                 if !self.connection.is_autocommit() {
-                    self.run("ROLLBACK").map_err(|error| of_sqlite(&self.path, &self.connection, &error))?;
+                    let undone = run(&self.connection, "ROLLBACK");
+                    undone.map_err(|error| of_sqlite(&self.path, &self.connection, &error))?;
                 }
                 if matches!(error, StoreError::Full { .. }) {
                     self.checkpointer.save_space();
@@ -109,7 +115,7 @@ impl Store for SqliteStore {
     }
 
     fn reader(&self) -> Result<Box<dyn StoreReader>, StoreError> {
-        Ok(Box::new(SqliteReader::open(&self.path, self.bodies.clone())?))
+        Ok(Box::new(SqliteReader::open(&self.path, Arc::clone(&self.file), self.bodies.clone())?))
     }
 
     fn last_id(&mut self) -> Result<MessageId, StoreError> {
@@ -119,6 +125,14 @@ impl Store for SqliteStore {
     fn tidy(&mut self) -> Result<(), StoreError> {
         self.checkpointer.tidy(&self.connection)
     }
+}
+
+fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute(()).map(drop)
+}
+
+fn page_count(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.prepare_cached("PRAGMA page_count")?.query_row((), |row| row.get(0))
 }
 
 fn read_last_id(connection: &Connection) -> rusqlite::Result<LastId> {

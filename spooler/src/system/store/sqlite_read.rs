@@ -16,6 +16,7 @@ use spooler_protocol::control::{Filter, MessageDetail, MessageSummary};
 use spooler_protocol::ids::MessageId;
 
 use super::body_files::BodyFolder;
+use super::claim::DatabaseFile;
 use super::failure::{failed, of_sqlite};
 use super::listing::{Selection, Stored};
 use super::rows::{Draft, MESSAGES_PAGE, RECIPIENTS_PAGE, key, recipient_of};
@@ -37,9 +38,11 @@ type Visit<'visitor> = dyn FnMut(Stored) -> ControlFlow<()> + 'visitor;
 
 /// A reading end of a [`super::sqlite::SqliteStore`].
 pub struct SqliteReader {
+    // Goes before the file.
     connection: Connection,
     bodies: BodyFolder,
     path: PathBuf,
+    _file: DatabaseFile,
 }
 
 /// Which messages, as far as SQL decides it.
@@ -60,8 +63,8 @@ impl Range {
 }
 
 impl SqliteReader {
-    pub(super) fn open(path: &Path, bodies: BodyFolder) -> Result<Self, StoreError> {
-        Ok(Self { connection: open_reader(path)?, bodies, path: path.to_owned() })
+    pub(super) fn open(path: &Path, file: DatabaseFile, bodies: BodyFolder) -> Result<Self, StoreError> {
+        Ok(Self { connection: open_reader(path)?, bodies, path: path.to_owned(), _file: file })
     }
 
     fn fail(&self, error: &rusqlite::Error) -> StoreError {
