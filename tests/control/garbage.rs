@@ -24,6 +24,7 @@ fn wrong_paths_methods_and_words_are_told_apart() {
         (running.get("/"), "404"),
         (running.get("/v1/messages/do"), "405"),
         (running.get("/v1/messages/x"), "400"),
+        (running.get("/v1/messages/%ff"), "400"),
         (running.get("/v1/messages/7"), "404"),
         (running.get("/v1/messages/7/content"), "404"),
         (running.get("/v1/messages?ids=1,x"), "400"),

@@ -58,7 +58,9 @@ impl Screen {
         let mut text = Vec::new();
         write(&mut text, table)?;
         let text = String::from_utf8_lossy(&text);
-        let rows = rustix::termios::tcgetwinsize(io::stdout()).map_or(24, |window| usize::from(window.ws_row));
+        // Some terminals do not know their size and say 0.
+        let window = rustix::termios::tcgetwinsize(io::stdout()).ok().filter(|window| window.ws_row > 0);
+        let rows = window.map_or(24, |window| usize::from(window.ws_row));
         let mut frame = String::from("\x1b[H");
         for (place, line) in text.lines().take(rows.saturating_sub(1)).enumerate() {
             frame.push_str(if place == 0 { "" } else { "\r\n" });
