@@ -49,6 +49,7 @@ impl Driver {
                 self.equipment.writer.submit(writer::Ticket(ticket.0), unit);
             }
             Action::FinishUpload(ticket, key, id) => self.finish_upload(ticket, key, id),
+            Action::DiscardContent(id) => self.equipment.uploads.discard(id),
             Action::AbandonUpload(key) => self.equipment.uploads.abandon(key.0),
             Action::Scan(up_to) => self.scan(up_to),
             Action::Lookup(id) => self.look_up(id),

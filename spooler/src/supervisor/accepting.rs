@@ -129,7 +129,8 @@ impl Supervisor {
                 self.queue.add(id, entry);
                 answer(acceptor, Ok(id), actions);
             }
-            (Pending::Accept(acceptor, ..), Err(refusal)) => {
+            (Pending::Accept(acceptor, id, _), Err(refusal)) => {
+                actions.push(Action::DiscardContent(id));
                 log(actions, Loudness::Warn, format!("a message was refused: {}", refusal.text));
                 answer(acceptor, Err(refusal), actions);
             }

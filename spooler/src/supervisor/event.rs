@@ -248,6 +248,8 @@ pub enum Action {
     FinishUpload(Ticket, UploadKey, MessageId),
     /// Forget an upload.
     AbandonUpload(UploadKey),
+    /// Forget the file of a content, if there is one: its message was not accepted after all.
+    DiscardContent(MessageId),
     /// Read all messages up to this number back.
     Scan(MessageId),
     /// Read one message back, to find its way again.

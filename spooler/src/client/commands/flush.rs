@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use spooler_protocol::control::FlushProgress;
-use tokio::signal;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::client::connection::{Control, Lines, block_on};
 use crate::client::failure::Failure;
@@ -12,10 +12,12 @@ use crate::client::show::plain;
 
 pub(super) fn run(control: &Control, provider: Option<String>) -> Result<(), Failure> {
     block_on(async {
+        // Before anything is begun, so that Ctrl-C never goes by unnoticed.
+        let mut interrupt = signal(SignalKind::interrupt())?;
         let lines = control.flush(provider).await?;
         let watched = tokio::select! {
             watched = watch(lines) => watched?,
-            _ = signal::ctrl_c() => {
+            _ = interrupt.recv() => {
                 let text = "Stopped watching; what is queued is delivered in the background like any message";
                 return Err(Failure::Interrupted(text.to_owned()));
             }

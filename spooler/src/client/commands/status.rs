@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use spooler_protocol::status::{MessageRow, ProviderRow, StatusTable, SupervisorRow, TokenState, WorkerState};
-use tokio::signal;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::print_json;
 use crate::client::connection::{Control, block_on};
@@ -19,13 +19,15 @@ pub(super) fn once(control: &Control, json: bool) -> Result<(), Failure> {
 /// Shows the table after each change: in place on a terminal, one below the other elsewhere.
 pub(super) fn watch(control: &Control, json: bool) -> Result<(), Failure> {
     let in_place = !json && io::stdout().is_terminal();
-    let screen = in_place.then(Screen::open).transpose()?;
     block_on(async {
+        // Before the screen is touched, so that it is always put right.
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let screen = in_place.then(Screen::open).transpose()?;
         let mut lines = control.lines("/v1/status/watch").await?;
         loop {
             let next = tokio::select! {
                 next = lines.next::<StatusTable>() => next?,
-                _ = signal::ctrl_c() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
             };
             let stopped = || Failure::Temporary("The spooler stopped".to_owned());
             let table = next.ok_or_else(stopped)?;
@@ -56,7 +58,9 @@ impl Screen {
         let mut text = Vec::new();
         write(&mut text, table)?;
         let text = String::from_utf8_lossy(&text);
-        let rows = rustix::termios::tcgetwinsize(io::stdout()).map_or(24, |window| usize::from(window.ws_row));
+        // Some terminals do not know their size and say 0.
+        let window = rustix::termios::tcgetwinsize(io::stdout()).ok().filter(|window| window.ws_row > 0);
+        let rows = window.map_or(24, |window| usize::from(window.ws_row));
         let mut frame = String::from("\x1b[H");
         for (place, line) in text.lines().take(rows.saturating_sub(1)).enumerate() {
             frame.push_str(if place == 0 { "" } else { "\r\n" });

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use spooler_protocol::control::ProviderCommand;
@@ -17,9 +18,10 @@ use super::refusal::Refusal;
 pub(super) async fn act(
     State(desk): State<Arc<Desk>>,
     Extension(peer): Extension<Peer>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     body: Body,
 ) -> Result<Json<serde_json::Value>, Refusal> {
+    let Path(name) = name?;
     let ProviderCommand { action } = json(body).await?;
     desk.may(peer, Operation::ChangeProvider)?;
     desk.ask(|answer| Request::Provider { name, action, answer }).await??;

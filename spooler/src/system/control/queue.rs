@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -69,10 +69,10 @@ fn number(text: &str) -> Result<MessageId, Refusal> {
 pub(super) async fn detail(
     State(desk): State<Arc<Desk>>,
     Extension(peer): Extension<Peer>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<MessageDetail>, Refusal> {
     let scope = desk.may(peer, Operation::ReadQueue)?;
-    let id = number(&id)?;
+    let id = number(&id?.0)?;
     let mut detail = stored(&desk, id, scope).await?;
     let summaries = vec![detail.summary];
     let mut laid_over = desk.ask(|answer| Request::Overlay { summaries, answer }).await?;
@@ -97,10 +97,10 @@ async fn stored(desk: &Desk, id: MessageId, scope: Scope) -> Result<MessageDetai
 pub(super) async fn content(
     State(desk): State<Arc<Desk>>,
     Extension(peer): Extension<Peer>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Refusal> {
     let scope = desk.may(peer, Operation::ReadQueue)?;
-    let id = number(&id)?;
+    let id = number(&id?.0)?;
     let size = stored(&desk, id, scope).await?.summary.size;
     let pieces = stream::try_unfold((desk, 0), move |(desk, offset)| async move {
         if offset >= size {

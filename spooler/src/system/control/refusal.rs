@@ -1,6 +1,7 @@
 //! Refusals as clients see them: an HTTP status and an [`ApiError`].
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use spooler_protocol::control::ApiError;
@@ -49,6 +50,12 @@ impl Refusal {
 impl From<Denied> for Refusal {
     fn from(denied: Denied) -> Self {
         Self::new(StatusCode::FORBIDDEN, denied.to_string())
+    }
+}
+
+impl From<PathRejection> for Refusal {
+    fn from(rejection: PathRejection) -> Self {
+        Self::malformed(rejection.body_text())
     }
 }
 

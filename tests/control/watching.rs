@@ -1,0 +1,80 @@
+//! Answers that go on: the status table, and flushes.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::Stdio;
+
+use super::supervisor::Running;
+
+#[test]
+fn a_watcher_gets_the_latest_and_not_every_table() {
+    let mut running = Running::start();
+    let mut child =
+        running.tool("spoolctl").args(["status", "--watch", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().contains("\"queued\":0"));
+    for _ in 0..500 {
+        running.books.add_messages(1, 0, spooler_protocol::control::MessageState::Ready);
+    }
+    let last = lines.find(|line| line.as_ref().unwrap().contains("\"queued\":500"));
+    assert!(last.is_some());
+    assert!(running.books.books().tables_asked < 100, "{}", running.books.books().tables_asked);
+    running.stop();
+    assert_eq!(child.wait().unwrap().code(), Some(75));
+}
+
+#[test]
+fn a_flush_is_watched_until_it_is_done() {
+    let running = Running::start();
+    let child = running.tool("spoolctl").arg("flush").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    for _ in 0..3 {
+        running.books.change(|books| books.flush_steps += 1);
+    }
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("3 of 3 messages attempted; recipients: 3 sent, 0 not sent"), "{text}");
+    assert_eq!(output.stderr, b"");
+    assert_eq!(running.books.wait_for(|books| !books.flushes_ended.is_empty()).flushes_ended, [9]);
+}
+
+#[test]
+fn a_flush_whose_watcher_goes_away_is_let_go() {
+    let running = Running::start();
+    let mut stream = running.connect();
+    stream.write_all(b"POST /v1/flush HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}").unwrap();
+    let mut first = [0; 200];
+    assert!(stream.read(&mut first).unwrap() > 0);
+    drop(stream);
+    assert_eq!(running.books.wait_for(|books| !books.flushes_ended.is_empty()).flushes_ended, [9]);
+}
+
+#[test]
+fn a_person_who_stops_watching_hears_that_delivery_goes_on() {
+    let running = Running::start();
+    let child = running.tool("spoolctl").arg("flush").stderr(Stdio::piped()).spawn().unwrap();
+    // It is there once it has asked: the first progress was given.
+    running.books.change(|books| books.flush_steps = 1);
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    drop(running.books.wait_for(|books| books.flush_asked > 0));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("delivered in the background"));
+}
+
+#[test]
+fn too_many_watchers_are_refused_and_short_requests_are_not() {
+    let running = Running::start();
+    let watchers: Vec<_> = (0..64)
+        .map(|_| {
+            let mut stream = running.connect();
+            stream.write_all(b"GET /v1/status/watch HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+            let mut first = [0; 12];
+            stream.read_exact(&mut first).unwrap();
+            stream
+        })
+        .collect();
+    assert!(running.get("/v1/status/watch").starts_with("HTTP/1.1 503"));
+    assert!(running.get("/v1/status").starts_with("HTTP/1.1 200"));
+    drop(watchers);
+}
