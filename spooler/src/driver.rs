@@ -9,9 +9,10 @@ pub use acting::committed;
 mod bodies;
 // What the control socket and the pick-up folder may ask of the loop.
 pub mod bridge;
+mod hops;
 mod reports;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +20,12 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use spooler_protocol::from_worker::{Content, FromWorker};
 use spooler_protocol::ids::{AcceptId, DeliveryId, MessageId};
+use spooler_protocol::to_worker::ToWorker;
 use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::supervisor::Supervisor;
-use crate::supervisor::event::{Action, AskId, Event, Incoming, UploadKey, WorkerId, WorkerNews};
+use crate::supervisor::event::{Action, Answer, Ask, AskId, Event, Incoming, UploadKey, WorkerId, WorkerNews};
 use crate::system::clock::Clock;
 use crate::system::control::Request;
 use crate::system::mailbox::{Inbox, Letter, Mailbox, Word};
@@ -83,6 +85,8 @@ pub struct Driver {
     fresh: bodies::Fresh,
     flights: HashMap<DeliveryId, (WorkerId, MessageId)>,
     upload_keys: HashMap<(WorkerId, AcceptId), UploadKey>,
+    /// Uploads of messages that go round in circles.
+    looping: HashSet<UploadKey>,
     next_upload: u64,
     done: bool,
 }
@@ -106,6 +110,7 @@ impl Driver {
             fresh: bodies::Fresh::default(),
             flights: HashMap::new(),
             upload_keys: HashMap::new(),
+            looping: HashSet::new(),
             next_upload: 1,
             done: false,
         }
@@ -230,7 +235,7 @@ impl Driver {
             self.upload_keys.keys().filter(|(of, _)| *of == worker).copied().collect();
         for key in keys {
             if let Some(key) = self.upload_keys.remove(&key) {
-                self.equipment.uploads.abandon(key.0);
+                self.abandon(key);
             }
         }
         self.hear(Event::Worker(worker, WorkerNews::Died(why)));
@@ -242,7 +247,7 @@ impl Driver {
             FromWorker::Upload { accept, data } => return self.upload(worker, accept, data),
             FromWorker::UploadAbandoned { accept } => {
                 if let Some(key) = self.upload_keys.remove(&(worker, accept)) {
-                    self.equipment.uploads.abandon(key.0);
+                    self.abandon(key);
                 }
                 return;
             }
@@ -251,10 +256,21 @@ impl Driver {
             }
             FromWorker::Accept { accept, envelope, content } => {
                 let content = match content {
-                    Content::Inline(bytes) => Incoming::Inline(bytes),
-                    Content::Uploaded { size } => Incoming::Upload { key: self.upload_key(worker, accept), size },
+                    Content::Inline(bytes) => {
+                        if let Err(refusal) = hops::check(&bytes) {
+                            return self.say(worker, ToWorker::Accepted { accept, result: Err(refusal) });
+                        }
+                        Incoming::Inline(bytes)
+                    }
+                    Content::Uploaded { size } => {
+                        let key = self.upload_key(worker, accept);
+                        self.upload_keys.remove(&(worker, accept));
+                        if self.looping.remove(&key) {
+                            return self.say(worker, ToWorker::Accepted { accept, result: Err(hops::refusal()) });
+                        }
+                        Incoming::Upload { key, size }
+                    }
                 };
-                self.upload_keys.remove(&(worker, accept));
                 WorkerNews::Accept { accept, envelope, content }
             }
             said @ (FromWorker::Want | FromWorker::Yield { .. }) => {
@@ -278,6 +294,11 @@ impl Driver {
         let ask_id = AskId(self.next_ask);
         self.next_ask += 1;
         let (ask, question) = bridge::split(request);
+        if let Ask::Submit { content: Incoming::Inline(bytes), .. } = &ask
+            && let Err(refusal) = hops::check(bytes)
+        {
+            return question.answer(Answer::Submitted(Err(refusal)));
+        }
         if matches!(question, bridge::Question::Status(_)) {
             let live: Vec<WorkerId> = self.supervisor.live_workers().collect();
             for worker in live {

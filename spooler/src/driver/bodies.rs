@@ -9,8 +9,8 @@ use spooler_protocol::limits::{BODY_CHUNK_BYTES_MAX, BODY_INLINE_BYTES_MAX};
 use spooler_protocol::message::Envelope;
 use spooler_protocol::to_worker::{Submission, ToWorker};
 
-use super::Driver;
 use super::acting::refusal;
+use super::{Driver, hops};
 use crate::record::{Change, Scanned, StoredContent};
 use crate::supervisor::event::{Event, SubmitOrder, UploadKey, WorkerId};
 use crate::system::mailbox::Letter;
@@ -94,6 +94,11 @@ impl Driver {
         }));
     }
 
+    pub(super) fn abandon(&mut self, key: UploadKey) {
+        self.looping.remove(&key);
+        self.equipment.uploads.abandon(key.0);
+    }
+
     pub(super) fn upload_key(&mut self, worker: WorkerId, accept: AcceptId) -> UploadKey {
         *self.upload_keys.entry((worker, accept)).or_insert_with(|| {
             self.next_upload += 1;
@@ -103,7 +108,15 @@ impl Driver {
 
     /// A chunk of a large message comes in: it is acknowledged when it is written.
     pub(super) fn upload(&mut self, worker: WorkerId, accept: AcceptId, data: Bytes) {
+        let begins = !self.upload_keys.contains_key(&(worker, accept));
         let key = self.upload_key(worker, accept);
+        if begins && hops::check(&data).is_err() {
+            self.looping.insert(key);
+        }
+        if self.looping.contains(&key) {
+            // Taken and thrown away; the refusal comes when the message is complete.
+            return self.say(worker, ToWorker::UploadCredit { accept });
+        }
         let Some(link) = self.workers.get(&worker).and_then(|known| known.link.as_ref()) else { return };
         let link = link.share();
         let done = move |result: Result<(), StoreError>| {
