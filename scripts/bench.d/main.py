@@ -226,7 +226,7 @@ def measure(options, folder):
             if tail := log.read_text(errors="replace").splitlines()[-15:]:
                 bench.say(f"-- the end of {log}", *tail, sep="\n")
         return 70
-    return report.show(bench.results, compared=Postfix in options.kinds)
+    return report.show(bench.results, compared=Postfix in options.kinds, whole=options.scale >= 1)
 
 
 def main():

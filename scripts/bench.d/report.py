@@ -2,7 +2,6 @@
 
 from tools import median
 
-# Row of the results: what it is, its unit, digits, what must be.
 RATES = ("4 KiB, 1 session", "4 KiB, 10 sessions", "4 KiB, 50 sessions", "100 KiB, 10 sessions")
 
 
@@ -20,6 +19,7 @@ def absolute(limit):
 
 ANYTHING = ("", None)
 
+# Key of the results, what it is, its unit, digits, what must be.
 ROWS = (
     *((("ceiling", label), f"smtp-source into smtp-sink: {label}", "/s", 0, ANYTHING) for label in RATES),
     (("rate", RATES[0]), f"accept to delivered: {RATES[0]}", "/s", 0, ANYTHING),
@@ -34,13 +34,13 @@ ROWS = (
     (("fsync", ""), "fsyncs per message: 4 KiB, 50 sessions", "", 3, absolute(0.25)),
     (("memory", "at rest"), "memory at rest (PSS)", "MB", 1, ANYTHING),
     (("memory", "load"), f"memory, largest: {RATES[1]} (PSS)", "MB", 1, at_most(1)),
-    (("queue", "filled"), "20,000 accepted while delivery is held", "/s", 0, ANYTHING),
-    (("queue", "drained"), "20,000 delivered when it is released", "/s", 0, ANYTHING),
+    (("queue", "filled"), "accepted while delivery is held: 20,000 messages", "/s", 0, ANYTHING),
+    (("queue", "drained"), "delivered when it is released: 20,000 messages", "/s", 0, ANYTHING),
 )
 COLUMNS = "{:50} {:>12} {:>12} {:>8}   {:15} {}"
 
 
-def show(results, compared):
+def show(results, compared, whole):
     """Prints the table; returns the exit code: 1 if a must is missed."""
     missed = False
     print(COLUMNS.format("median", "ours", "Postfix", "ratio", "must be", "").rstrip())
@@ -57,6 +57,8 @@ def show(results, compared):
         shown = [f"{value:,.{digits}f} {unit}".strip() if value is not None else "-" for value in (ours, peer)]
         ratio = f"{ours / peer:.2f}" if ours and peer else ""
         print(COLUMNS.format(label, *shown, ratio, must, word).rstrip())
+    if not whole:
+        print("This was a fraction of the messages: it shows that it runs, not how fast.")
     if not compared:
         print("Postfix was not measured: it needs root, or sudo without a password, and the Debian package postfix.")
     return 1 if missed else 0
