@@ -1,0 +1,64 @@
+"""The table at the end: medians, ratios, and what must be."""
+
+from tools import median
+
+RATES = ("4 KiB, 1 session", "4 KiB, 10 sessions", "4 KiB, 50 sessions", "100 KiB, 10 sessions")
+
+
+def at_least(limit):
+    return f"≥ {limit:g} × Postfix", lambda ours, peer: peer and ours >= limit * peer
+
+
+def at_most(limit):
+    return f"≤ {limit:g} × Postfix", lambda ours, peer: peer and ours <= limit * peer
+
+
+def absolute(limit):
+    return f"≤ {limit:g}", lambda ours, peer: ours <= limit
+
+
+ANYTHING = ("", None)
+
+# Key of the results, what it is, its unit, digits, what must be.
+ROWS = (
+    *((("ceiling", label), f"smtp-source into smtp-sink: {label}", "/s", 0, ANYTHING) for label in RATES),
+    (("rate", RATES[0]), f"accept to delivered: {RATES[0]}", "/s", 0, ANYTHING),
+    (("rate", RATES[1]), f"accept to delivered: {RATES[1]}", "/s", 0, at_least(4)),
+    (("rate", RATES[2]), f"accept to delivered: {RATES[2]}", "/s", 0, ANYTHING),
+    (("rate", RATES[3]), f"accept to delivered: {RATES[3]}", "/s", 0, ANYTHING),
+    (("cpu", RATES[0]), f"CPU per message: {RATES[0]}", "ms", 2, ANYTHING),
+    (("cpu", RATES[1]), f"CPU per message: {RATES[1]}", "ms", 2, at_most(0.25)),
+    (("cpu", RATES[2]), f"CPU per message: {RATES[2]}", "ms", 2, ANYTHING),
+    (("cpu", RATES[3]), f"CPU per message: {RATES[3]}", "ms", 2, ANYTHING),
+    (("sendmail", ""), "sendmail -t, one after another", "ms", 2, at_most(0.5)),
+    (("fsync", ""), "fsyncs per message: 4 KiB, 50 sessions", "", 3, absolute(0.25)),
+    (("memory", "at rest"), "memory at rest (PSS)", "MB", 1, ANYTHING),
+    (("memory", "load"), f"memory, largest: {RATES[1]} (PSS)", "MB", 1, at_most(1)),
+    (("queue", "filled"), "accepted while delivery is held: 20,000 messages", "/s", 0, ANYTHING),
+    (("queue", "drained"), "delivered when it is released: 20,000 messages", "/s", 0, ANYTHING),
+)
+COLUMNS = "{:50} {:>12} {:>12} {:>8}   {:15} {}"
+
+
+def show(results, compared, whole):
+    """Prints the table; returns the exit code: 1 if a must is missed."""
+    missed = False
+    print(COLUMNS.format("median", "ours", "Postfix", "ratio", "must be", "").rstrip())
+    for key, label, unit, digits, (must, holds) in ROWS:
+        if key not in results:
+            continue
+        values = {system: median(found) for system, found in results[key].items()}
+        ours, peer = values.get("ours", values.get("none")), values.get("Postfix")
+        word = ""
+        if holds is not None:
+            verdict = holds(ours, peer)
+            word = "not compared" if verdict is None else "ok" if verdict else "MISSED"
+            missed |= word == "MISSED"
+        shown = [f"{value:,.{digits}f} {unit}".strip() if value is not None else "-" for value in (ours, peer)]
+        ratio = f"{ours / peer:.2f}" if ours and peer else ""
+        print(COLUMNS.format(label, *shown, ratio, must, word).rstrip())
+    if not whole:
+        print("This was a fraction of the messages: it shows that it runs, not how fast.")
+    if not compared:
+        print("Postfix was not measured: it needs root, or sudo without a password, and the Debian package postfix.")
+    return 1 if missed else 0
