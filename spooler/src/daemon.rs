@@ -93,7 +93,7 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     });
     let control = open_control(&config, Arc::clone(&bridge))?;
     signals::start(mailbox.clone()).map_err(|error| DaemonError::System("Signals cannot be handled", error))?;
-    pickup_feeder::start(&config.spool.pickup, config.spool.max_message_size, bridge)
+    pickup_feeder::start(&config.spool.path, &config.spool.pickup, config.spool.max_message_size, bridge)
         .map_err(|error| DaemonError::System("The pick-up folder cannot be had", error))?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let surroundings =

@@ -1,6 +1,8 @@
 //! Empties the pick-up folder: at start, and every now and then, for a message that was left there a moment before the control socket
 //! was there.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,8 +24,12 @@ const UPLOAD_BASE: u64 = 1 << 62;
 ///
 /// # Errors
 /// If the folder or the thread cannot be made.
-pub fn start(folder: &Path, content_bytes_max: u64, bridge: Arc<dyn Bridge>) -> std::io::Result<()> {
+pub fn start(spool: &Path, folder: &Path, content_bytes_max: u64, bridge: Arc<dyn Bridge>) -> std::io::Result<()> {
     pickup::prepare(folder)?;
+    if folder.starts_with(spool) {
+        // Senders have to get through the spool's folder, without being able to look around in it.
+        std::fs::set_permissions(spool, Permissions::from_mode(0o711))?;
+    }
     let folder = folder.to_owned();
     let feed = move || {
         let mut feeder = Feeder { bridge, next_upload: UPLOAD_BASE };

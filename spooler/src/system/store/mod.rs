@@ -23,6 +23,7 @@ pub mod writer;
 mod changes;
 mod checkpoint;
 mod claim;
+mod company;
 #[cfg(test)]
 mod conformance;
 mod failure;

@@ -1,6 +1,7 @@
 //! The thread that commits: everything that waits goes into one synced commit.
 //!
-//! While one commit waits for the disk, the next ones gather behind it; nobody waits for company on purpose.
+//! While one commit waits for the disk, the next ones gather behind it. How long a unit waits for company besides is decided in
+//! `company.rs`; a message that comes alone never does.
 //!
 //! ```text
 //!            commit ──ok──▶ report
@@ -18,8 +19,9 @@ use std::path::Path;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, unbounded};
 
+use super::company::Company;
 use super::failure::of_io;
 use super::reserve::Reserve;
 use super::{Change, Store, StoreError, StoredContent};
@@ -62,8 +64,14 @@ impl Writer {
         report: impl FnMut(Report) + Send + 'static,
     ) -> Result<Self, StoreError> {
         let (sender, jobs) = unbounded();
-        let mut committer =
-            Committer { store, reserve, report: Box::new(report), waiting: VecDeque::new(), full: false };
+        let mut committer = Committer {
+            store,
+            reserve,
+            report: Box::new(report),
+            waiting: VecDeque::new(),
+            full: false,
+            company: Company::default(),
+        };
         let spawned = Builder::new().name("store-write".to_owned()).spawn(move || committer.run(&jobs));
         let thread = spawned.map_err(|error| of_io(Path::new("store-write"), "start a thread", &error))?;
         Ok(Self { jobs: Some(sender), thread: Some(thread) })
@@ -122,10 +130,11 @@ struct Committer {
     store: Box<dyn Store>,
     reserve: Reserve,
     report: Box<dyn FnMut(Report) + Send>,
-    /// In the order of submission. Only filled while the disk is full: otherwise units wait in the channel.
+    /// In the order of submission: those of the next commit, and on a full disk all that is kept.
     waiting: VecDeque<Job>,
     /// The last commit failed for want of space, and it accepted nothing.
     full: bool,
+    company: Company,
 }
 
 impl Committer {
@@ -136,7 +145,7 @@ impl Committer {
                 open = self.pause(jobs);
             } else if open && self.waiting.is_empty() {
                 match jobs.recv() {
-                    Ok(job) => self.waiting.push_back(job),
+                    Ok(job) => open = self.await_company(job, jobs),
                     Err(_) => open = false,
                 }
             }
@@ -149,6 +158,29 @@ impl Committer {
                 return self.give_up(jobs);
             }
         }
+    }
+
+    /// Waits as long as it pays that more units go into the same commit; false if nobody submits any more.
+    fn await_company(&mut self, first: Job, jobs: &Receiver<Job>) -> bool {
+        self.company.begin(Instant::now(), accepts(&first.unit));
+        self.waiting.push_back(first);
+        while self.waiting.len() < COMMIT_UNITS_MAX {
+            let job = match jobs.try_recv() {
+                Ok(job) => job,
+                Err(TryRecvError::Disconnected) => return false,
+                Err(TryRecvError::Empty) => {
+                    let Some(until) = self.company.wait_until(Instant::now()) else { return true };
+                    match jobs.recv_deadline(until) {
+                        Ok(job) => job,
+                        Err(RecvTimeoutError::Timeout) => return true,
+                        Err(RecvTimeoutError::Disconnected) => return false,
+                    }
+                }
+            };
+            self.company.join(Instant::now(), accepts(&job.unit));
+            self.waiting.push_back(job);
+        }
+        true
     }
 
     /// Waits for space, or for nobody submitting any more (`false`). New messages are refused meanwhile.
