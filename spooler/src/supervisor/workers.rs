@@ -207,6 +207,7 @@ impl Supervisor {
         let state = provider.life.state();
         let name = provider.config.name.clone();
         if unasked {
+            let why = provider.life.last_error.as_deref().unwrap_or(why);
             log(actions, Loudness::Warn, format!("provider {name}: worker died: {why}; now {state:?}"));
         } else {
             log(actions, Loudness::Info, format!("provider {name}: worker gone: {why}"));
