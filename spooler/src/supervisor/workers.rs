@@ -219,7 +219,7 @@ impl Supervisor {
         self.take_step(worker, step, actions);
         self.forget_removed(worker.provider);
         // What it serves may never be known now.
-        self.scan_if_all_have_spoken(actions);
+        self.update_routing(actions);
     }
 
     fn forget_removed(&mut self, id: ProviderId) {
@@ -238,6 +238,7 @@ impl Supervisor {
                 provider: *id,
                 patterns: provider.config.claims.clone(),
                 address_types: types,
+                awaited: announced.is_none() && provider.life.may_log_on(),
                 by_domain: announced.is_some_and(|announced| announced.destinations.by_domain),
             })
         });
