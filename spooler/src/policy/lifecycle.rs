@@ -139,6 +139,12 @@ impl Lifecycle {
         self.phase == Phase::Ready && self.doom.is_none()
     }
 
+    /// Whether it is expected to log on in a moment: it is on its way, and nothing has gone wrong so far.
+    #[must_use]
+    pub fn may_log_on(&self) -> bool {
+        self.is_alive() && self.last_error.is_none()
+    }
+
     /// What the status row says.
     #[must_use]
     pub fn state(&self) -> WorkerState {

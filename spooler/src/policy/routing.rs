@@ -25,7 +25,8 @@ pub struct Route {
 pub enum Routed {
     /// It goes there.
     To(Route),
-    /// A provider that has not said yet what it serves may serve it.
+    /// A provider that has not said yet what it serves may serve it: one whose turn it is, or one that does not get to say it while
+    /// nobody else serves the recipient.
     Unknown,
     /// Nobody serves it.
     Nobody,
@@ -40,6 +41,8 @@ pub struct Served {
     pub patterns: Vec<Pattern>,
     /// Its address types; `None` as long as neither the configuration nor the provider has said.
     pub address_types: Option<Vec<String>>,
+    /// Whether it is expected to say so in a moment: then its turn is kept for it.
+    pub awaited: bool,
     /// Whether each domain is a destination of its own.
     pub by_domain: bool,
 }
@@ -73,14 +76,16 @@ impl Routing {
         if let Some(served) = willing().find(|served| served.patterns.iter().any(|pattern| pattern.matches(address))) {
             return served.route(address);
         }
+        let mut otherwise = Routed::Nobody;
         for served in willing() {
             match &served.address_types {
-                None => return Routed::Unknown,
+                None if served.awaited => return Routed::Unknown,
+                None => otherwise = Routed::Unknown,
                 Some(types) if types.iter().any(|kind| kind == address.kind()) => return served.route(address),
                 Some(_) => {}
             }
         }
-        Routed::Nobody
+        otherwise
     }
 
     /// What a listening provider needs to refuse the rest.
@@ -109,6 +114,7 @@ mod tests {
             provider: ProviderId(provider),
             patterns: patterns.iter().map(|text| Pattern::parse(text).unwrap()).collect(),
             address_types: types.map(|types| types.iter().map(|&kind| kind.to_owned()).collect()),
+            awaited: types.is_none(),
             by_domain: false,
         }
     }
@@ -141,6 +147,16 @@ mod tests {
     fn who_has_not_spoken_yet_is_waited_for() {
         let routing = Routing { served: vec![served(1, &["@x"], Some(&[])), served(2, &[], None)] };
         assert_eq!(routing.route(&"a@y".parse().unwrap(), &[]), Routed::Unknown);
+        assert!(routing.claims().incomplete);
+    }
+
+    #[test]
+    fn who_does_not_get_to_speak_does_not_stand_in_the_way() {
+        let silent = Served { awaited: false, ..served(1, &["@x"], None) };
+        let routing = Routing { served: vec![silent, served(2, &[], Some(&["SMTP"]))] };
+        let route = |address: &str| routing.route(&address.parse().unwrap(), &[]);
+        assert_eq!((to(route("a@x")), to(route("a@y"))), (Some(1), Some(2)));
+        assert_eq!(route("FAX:1"), Routed::Unknown, "nobody knows better");
         assert!(routing.claims().incomplete);
     }
 

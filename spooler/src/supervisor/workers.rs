@@ -207,6 +207,7 @@ impl Supervisor {
         let state = provider.life.state();
         let name = provider.config.name.clone();
         if unasked {
+            let why = provider.life.last_error.as_deref().unwrap_or(why);
             log(actions, Loudness::Warn, format!("provider {name}: worker died: {why}; now {state:?}"));
         } else {
             log(actions, Loudness::Info, format!("provider {name}: worker gone: {why}"));
@@ -218,7 +219,7 @@ impl Supervisor {
         self.take_step(worker, step, actions);
         self.forget_removed(worker.provider);
         // What it serves may never be known now.
-        self.scan_if_all_have_spoken(actions);
+        self.update_routing(actions);
     }
 
     fn forget_removed(&mut self, id: ProviderId) {
@@ -237,6 +238,7 @@ impl Supervisor {
                 provider: *id,
                 patterns: provider.config.claims.clone(),
                 address_types: types,
+                awaited: announced.is_none() && provider.life.may_log_on(),
                 by_domain: announced.is_some_and(|announced| announced.destinations.by_domain),
             })
         });

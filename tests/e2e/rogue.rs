@@ -1,0 +1,194 @@
+//! A worker that misbehaves costs the others nothing, and its row says what is wrong with it.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::sink::Sink;
+use crate::world::World;
+use crate::{IN, relay, smtp};
+
+const MAIL: &[u8] = b"Subject: hello\r\n\r\nbody\r\n";
+
+/// A world in which everybody is ready but the rogue, which is still kept in.
+fn world(sink: &Sink) -> World {
+    World::rogue(&config(sink, "enabled = false"))
+}
+
+fn config(sink: &Sink, rogue: &str) -> String {
+    format!(
+        "{IN}[provider.rogue]\nkind = \"rogue\"\nclaims = [\"@rogue.test\"]\n{rogue}\n{}",
+        relay(sink.port)
+    )
+}
+
+fn let_loose(world: &World, sink: &Sink, rogue: &str) {
+    world.configure(&config(sink, rogue));
+    world.signal(Signal::SIGHUP);
+}
+
+/// A world whose rogue misbehaves before its first word.
+fn world_before_hello(sink: &Sink, mode: &str) -> World {
+    let world = world(sink);
+    fs::write(world.path("before-hello"), mode).unwrap();
+    let_loose(&world, sink, "start_timeout = \"100ms\"");
+    world
+}
+
+/// A world whose rogue misbehaves in one of its modes.
+fn world_with(sink: &Sink, mode: &str) -> World {
+    let world = world(sink);
+    let_loose(&world, sink, &format!("mode = \"{mode}\""));
+    world
+}
+
+/// Waits until the rogue's row is as it should be.
+fn wait_row(world: &World, what: &str, mut fact: impl FnMut(&Value) -> bool) -> Value {
+    world.wait_for(what, |world| world.provider("rogue").filter(&mut fact))
+}
+
+fn wait_error(world: &World, words: &[&str]) -> Value {
+    wait_row(world, &format!("a reason with {words:?}"), |row| {
+        let error = row["last_error"].as_str().unwrap_or_default();
+        words.iter().all(|word| error.contains(word))
+    })
+}
+
+/// The others deliver as ever, by the very workers that were there before.
+fn others_deliver(world: &World, sink: &Sink) {
+    let before = sink.arrived().len();
+    let pids = ["submission", "relay"].map(|name| world.worker_pid(name));
+    for number in 1..=5 {
+        smtp::send(world.port("submission"), "a@b.test", &["x@remote.test"], MAIL);
+        sink.wait(before + number);
+    }
+    assert_eq!(["submission", "relay"].map(|name| world.worker_pid(name)), pids);
+    world.wait_for("the others to have nothing left", |world| (world.provider("relay")?["in_flight"] == 0).then_some(()));
+}
+
+#[test]
+fn one_that_never_says_hello_is_barred_with_the_reason() {
+    let sink = Sink::start();
+    let world = world_before_hello(&sink, "silent");
+    wait_error(&world, &["did not log on within 100ms", "SIGKILL", "my lips are sealed"]);
+    others_deliver(&world, &sink);
+    let row = wait_row(&world, "the rogue to be barred", |row| row["state"] == "barred");
+    assert_eq!((&row["deaths"], &row["pid"]), (&10.into(), &Value::Null), "{row}");
+    assert!(row["text"].as_str().unwrap().starts_with("barred: The worker did not log on"), "{row}");
+    others_deliver(&world, &sink);
+    fs::remove_file(world.path("before-hello")).unwrap();
+    let_loose(&world, &sink, "");
+    world.restart("rogue");
+    let row = wait_row(&world, "the rogue to be good", |row| row["state"] == "ready");
+    assert!(row["last_error"].is_null(), "{row}");
+}
+
+#[test]
+fn one_of_another_version_is_told_apart() {
+    let sink = Sink::start();
+    let world = world_before_hello(&sink, "wrong-version");
+    let row = wait_error(&world, &["protocol version 2", "this program speaks 1"]);
+    assert_ne!(row["state"], "ready");
+    others_deliver(&world, &sink);
+}
+
+#[test]
+fn one_that_does_not_know_the_secret_is_not_believed() {
+    let sink = Sink::start();
+    let world = world_before_hello(&sink, "wrong-nonce");
+    wait_error(&world, &["somebody else said hello"]);
+    others_deliver(&world, &sink);
+}
+
+#[test]
+fn one_that_talks_garbage_is_ended() {
+    let sink = Sink::start();
+    let world = world_before_hello(&sink, "garbage");
+    let row = wait_error(&world, &["talks garbage", "SIGKILL"]);
+    assert!(row["deaths"].as_u64().unwrap() >= 1, "{row}");
+    others_deliver(&world, &sink);
+}
+
+#[test]
+fn one_that_does_not_read_is_ended() {
+    let sink = Sink::start();
+    let world = world_before_hello(&sink, "never-reads");
+    wait_error(&world, &["does not read what it is told"]);
+    others_deliver(&world, &sink);
+}
+
+#[test]
+fn one_that_never_logs_on_is_killed() {
+    let sink = Sink::start();
+    let world = world(&sink);
+    let_loose(&world, &sink, "mode = \"mute\"\nstart_timeout = \"100ms\"");
+    wait_error(&world, &["did not log on within 100ms", "SIGKILL"]);
+    others_deliver(&world, &sink);
+}
+
+#[test]
+fn one_that_crashes_at_logon_is_started_again_with_the_reason_in_its_row() {
+    let sink = Sink::start();
+    let world = world_with(&sink, "crash-at-logon");
+    wait_error(&world, &["SIGILL", "the modem is on fire"]);
+    let row = wait_row(&world, "a second attempt", |row| row["deaths"].as_u64().unwrap() >= 2);
+    assert!(matches!(row["state"].as_str(), Some("waiting" | "starting")), "{row}");
+    others_deliver(&world, &sink);
+}
+
+#[test]
+fn a_panic_is_in_the_log_and_in_the_row_and_its_message_is_set_aside() {
+    let sink = Sink::start();
+    let world = world_with(&sink, "panic-in-delivery");
+    smtp::send(world.port("submission"), "a@b.test", &["x@rogue.test"], MAIL);
+    wait_error(&world, &["SIGABRT", "the line went up in smoke"]);
+    assert!(world.log().contains("the line went up in smoke"));
+    world.wait_for("the message to be quarantined", |world| (world.status()?["supervisor"]["held"] == 1).then_some(()));
+    let row = wait_row(&world, "the rogue to be back", |row| row["state"] == "ready");
+    assert_eq!(row["deaths"], 3, "{row}");
+    others_deliver(&world, &sink);
+}
+
+#[test]
+fn one_that_floods_holds_only_itself_back() {
+    let sink = Sink::start();
+    let world = world_with(&sink, "flood");
+    wait_row(&world, "the flood", |row| row["text"].as_str().unwrap().starts_with("flooding"));
+    others_deliver(&world, &sink);
+    wait_row(&world, "its overdraft", |row| row["overdraft_ms"].as_u64().unwrap() > 0);
+    let seen = world.provider("rogue").unwrap()["text"].clone();
+    wait_row(&world, "the flood to go on", |row| row["text"] != seen);
+}
+
+#[test]
+fn what_a_liar_says_of_others_is_not_heard() {
+    let (open, opened) = crate::gate::gate();
+    let sink = Sink::scripted(move |line| {
+        if line.starts_with("MAIL") {
+            opened.pass();
+        }
+        None
+    });
+    let world = world(&sink);
+    let port = world.port("submission");
+    for _ in 0..10 {
+        smtp::send(port, "a@b.test", &["x@remote.test"], MAIL);
+    }
+    world.wait_for("ten deliveries", |world| (world.provider("relay")?["in_flight"] == 10).then_some(()));
+    let_loose(&world, &sink, "mode = \"lie\"");
+    wait_row(&world, "the liar", |row| row["state"] == "ready");
+    smtp::send(port, "a@b.test", &["x@rogue.test"], MAIL);
+    wait_row(&world, "the liar's absurd wish", |row| row["deferred"] == 1);
+    let status = world.status().unwrap();
+    assert_eq!((&status["supervisor"]["queued"], &status["supervisor"]["sent"]), (&11.into(), &0.into()), "{status}");
+    open.open();
+    sink.wait(10);
+    others_deliver(&world, &sink);
+    assert_eq!(sink.arrived().len(), 15, "nothing is lost and nothing comes twice");
+    let summary = world.control().get("/v1/messages").unwrap();
+    let summary: Value = serde_json::from_str(summary.trim()).unwrap();
+    let wait_ms = summary["next_try_ms"].as_i64().unwrap() - summary["submitted_ms"].as_i64().unwrap();
+    assert!(wait_ms <= 6 * 86_400_000, "{summary}");
+    assert_eq!(world.provider("rogue").unwrap()["deaths"], 0);
+}
