@@ -2,8 +2,10 @@
 //!
 //! | file | what is shown |
 //! |---|---|
+//! | `corpus` | real messages come out as they went in |
 //! | `delivery` | messages go through, by each provider, and the queue survives a restart |
 
+mod corpus;
 #[path = "../data/mod.rs"]
 mod data;
 mod delivery;

@@ -1,5 +1,6 @@
 //! A spooler in a world of its own: a temporary folder, a configuration, a supervisor with real workers.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -154,14 +155,9 @@ impl World {
 
     /// Runs a client program under one of its names, with something on standard input.
     pub(crate) fn client(&self, name: &str, arguments: &[&str], input: &[u8]) -> Output {
-        let program = self.path(name);
-        if !program.exists() {
-            std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_spoolctl"), &program).unwrap();
-        }
-        let mut child = Command::new(program)
+        let mut child = self
+            .command(self.tool(name))
             .args(arguments)
-            .env("SPOOLER_SOCKET", self.path("control.sock"))
-            .env("SPOOLER_PICKUP", self.path("spool/pickup"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -170,6 +166,22 @@ impl World {
         // A client that refuses early does not read to the end.
         let _ = child.stdin.take().unwrap().write_all(input);
         child.wait_with_output().unwrap()
+    }
+
+    /// The client program under one of its names.
+    pub(crate) fn tool(&self, name: &str) -> PathBuf {
+        let program = self.path(name);
+        if !program.exists() {
+            std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_spoolctl"), &program).unwrap();
+        }
+        program
+    }
+
+    /// A program whose client programs talk to this spooler.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.env("SPOOLER_SOCKET", self.path("control.sock")).env("SPOOLER_PICKUP", self.path("spool/pickup"));
+        command
     }
 
     /// Waits until a fact is there.

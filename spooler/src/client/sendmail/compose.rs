@@ -143,7 +143,8 @@ pub(crate) fn complete(fields: &[Field<'_>], body: &[u8], drop_bcc: bool, author
     for field in fields.iter().filter(|field| !goes(field)) {
         out.extend_from_slice(field.raw);
         if !field.raw.ends_with(b"\n") {
-            out.push(b'\n');
+            // Not LF alone: behind a bare CR it would make a line end of what is none.
+            out.extend_from_slice(b"\r\n");
         }
     }
     out.push(b'\n');
@@ -256,6 +257,13 @@ mod tests {
         assert!(content.ends_with("\n\njust text\n"));
         let whole = "date: d\nFROM: a@x\nmessage-id: <i@x>\n\nx";
         assert_eq!(composed(&["a@x"], whole).unwrap().1, whole);
+    }
+
+    #[test]
+    fn a_bare_cr_at_the_end_of_a_header_stays_one() {
+        let whole = "Date: d\nFrom: a@x\nMessage-ID: <i@x>\nSubject: s\r";
+        let (_, content) = composed(&["a@x"], whole).unwrap();
+        assert!(content.ends_with("Subject: s\r\r\n\n"), "{content:?}");
     }
 
     #[test]
