@@ -24,6 +24,7 @@ use spooler_protocol::to_worker::ToWorker;
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::policy::priority_plan::Level;
 use crate::supervisor::Supervisor;
 use crate::supervisor::event::{Action, Answer, Ask, AskId, Event, Incoming, UploadKey, WorkerId, WorkerNews};
 use crate::system::clock::Clock;
@@ -48,6 +49,8 @@ struct Worker {
     link: Option<Link>,
     /// Why its process ended, while its last words are still being read.
     ended: Option<String>,
+    /// The priority that is wanted for it.
+    level: Option<Level>,
 }
 
 /// What the loop works with, besides the supervisor.
@@ -173,6 +176,7 @@ impl Driver {
                 self.hear(Event::Worker(worker, WorkerNews::Garbled(why)));
             }
             Letter::Ended(worker, why) => self.bury(worker, why),
+            Letter::PriorityAgain(worker) => self.set_priority(worker),
             Letter::Asked(request) => self.asked(request),
             Letter::Reload => self.reload(),
         }

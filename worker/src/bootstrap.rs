@@ -7,6 +7,7 @@ use std::fmt;
 
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, umask};
 use nix::unistd;
 use spooler_protocol::to_worker::ToWorker;
 
@@ -40,6 +41,8 @@ pub fn run(name: &str) -> Result<Ended, BootstrapError> {
     die_with_the_supervisor();
     // A session of its own gives the worker an autogroup of its own, which is what priorities between sessions act on.
     let _ = unistd::setsid();
+    // The supervisor's own files are private; what a worker and its programs make has the modes that they ask for.
+    umask(Mode::from_bits_truncate(0o022));
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(BootstrapError::Runtime)?;
     runtime.block_on(async {

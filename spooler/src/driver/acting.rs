@@ -1,11 +1,12 @@
 //! Does what the supervisor wants done.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::to_worker::{Refusal, ToWorker};
 
-use super::{Driver, Worker};
+use super::{Driver, Worker, later};
 use crate::record::Scanned;
 use crate::supervisor::event::{Action, Event, Loudness, Ticket, UploadKey, WorkerId, WorkerNews};
 use crate::system::mailbox::{Letter, inbox};
@@ -15,6 +16,8 @@ use crate::system::store::writer;
 use crate::system::worker_link::LinkError;
 use crate::system::worker_process::WorkerProcess;
 
+/// Before the kernel is asked again for a priority.
+const PRIORITY_PAUSE: Duration = Duration::from_millis(150);
 /// Messages in one event of a scan.
 const SCAN_BATCH: usize = 500;
 
@@ -40,9 +43,10 @@ impl Driver {
                 self.flights.remove(&delivery);
             }
             Action::SetPriority(worker, level) => {
-                let Some(pid) = self.workers.get(&worker).map(|known| known.process.pid) else { return };
-                let reached = priority::set(pid, level);
-                self.hear(Event::Worker(worker, WorkerNews::Priority(level, reached)));
+                if let Some(known) = self.workers.get_mut(&worker) {
+                    known.level = Some(level);
+                }
+                self.set_priority(worker);
             }
             Action::Commit(ticket, unit) => {
                 self.fresh.note(&unit);
@@ -78,7 +82,7 @@ impl Driver {
         self.names.insert(worker.provider, name);
         match started {
             Ok(process) => {
-                self.workers.insert(worker, Worker { process, inbox: reader, link: None, ended: None });
+                self.workers.insert(worker, Worker { process, inbox: reader, link: None, ended: None, level: None });
             }
             Err(why) => self.hear(Event::Worker(worker, WorkerNews::StartFailed(why))),
         }
@@ -98,6 +102,19 @@ impl Driver {
                 self.hear(Event::Worker(worker, WorkerNews::Garbled(error.to_string())));
             }
         }
+    }
+
+    /// Gives a worker the priority that is wanted now.
+    pub(super) fn set_priority(&mut self, worker: WorkerId) {
+        let Some(known) = self.workers.get(&worker) else { return };
+        let Some(level) = known.level else { return };
+        let (reached, again) = priority::set(known.process.pid, level);
+        if again {
+            let mailbox = self.equipment.mailbox.clone();
+            later(PRIORITY_PAUSE, move || mailbox.put(Letter::PriorityAgain(worker)));
+            return;
+        }
+        self.hear(Event::Worker(worker, WorkerNews::Priority(level, reached)));
     }
 
     fn finish_upload(&mut self, ticket: Ticket, key: UploadKey, id: MessageId) {

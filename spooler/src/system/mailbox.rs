@@ -29,6 +29,8 @@ pub enum Letter {
     Hello(WorkerId, Result<Link, String>),
     /// A worker's process has ended; why, with its last words.
     Ended(WorkerId, String),
+    /// A worker's priority could not be set a moment ago.
+    PriorityAgain(WorkerId),
     /// A client asks.
     Asked(Request),
     /// A person wants the configuration read again.

@@ -11,19 +11,21 @@ use nix::unistd::Pid;
 
 use crate::policy::priority_plan::{Level, Reached};
 
-/// Sets a worker's priority and reads back what was reached.
+/// Sets a worker's priority and reads back what was reached; `true` if the kernel wants to be asked again a little later: it lets the
+/// unprivileged change one autogroup in a tenth of a second.
 #[must_use]
-pub fn set(pid: u32, level: Level) -> Reached {
+pub fn set(pid: u32, level: Level) -> (Reached, bool) {
     let nice = level.nice();
     let group = set_group(pid, nice);
     let autogroup = set_autogroup(pid, nice);
+    let later = autogroup.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
     let advice = "give the spooler CAP_SYS_NICE, or LimitNICE= in its unit";
     let refused = match (group, autogroup) {
         (Ok(()), Ok(())) => None,
         (Err(error), _) => Some(format!("nice {nice} refused ({error}): {advice}")),
         (Ok(()), Err(error)) => Some(format!("autogroup {nice} refused ({error}): {advice}")),
     };
-    Reached { nice: read_nice(pid), autogroup: read_autogroup(pid), refused }
+    (Reached { nice: read_nice(pid), autogroup: read_autogroup(pid), refused }, later)
 }
 
 #[expect(unsafe_code, reason = "nix has no wrapper for setpriority")]
