@@ -2,13 +2,17 @@
 //!
 //! | file | what is shown |
 //! |---|---|
+//! | `clients` | real mail programs, by `sendmail` and by SMTP |
 //! | `corpus` | real messages come out as they went in |
 //! | `delivery` | messages go through, by each provider, and the queue survives a restart |
+//! | `reports` | senders are told what became of their messages |
 
+mod clients;
 mod corpus;
 #[path = "../data/mod.rs"]
 mod data;
 mod delivery;
+mod reports;
 mod sink;
 mod smtp;
 mod world;
