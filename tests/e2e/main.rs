@@ -6,6 +6,8 @@
 //! | `corpus` | real messages come out as they went in |
 //! | `delivery` | messages go through, by each provider, and the queue survives a restart |
 //! | `reports` | senders are told what became of their messages |
+//! | `rights` | other users send, and have to do with their own messages only |
+//! | `tools` | what operators and programs do with the client tools |
 
 mod clients;
 mod corpus;
@@ -13,6 +15,8 @@ mod corpus;
 mod data;
 mod delivery;
 mod reports;
+mod rights;
 mod sink;
 mod smtp;
+mod tools;
 mod world;
