@@ -5,6 +5,7 @@
 //! | `clients` | real mail programs, by `sendmail` and by SMTP |
 //! | `corpus` | real messages come out as they went in |
 //! | `delivery` | messages go through, by each provider, and the queue survives a restart |
+//! | `peers` | other people's servers and programs at the far end |
 //! | `reports` | senders are told what became of their messages |
 //! | `rights` | other users send, and have to do with their own messages only |
 //! | `tools` | what operators and programs do with the client tools |
@@ -14,6 +15,9 @@ mod corpus;
 #[path = "../data/mod.rs"]
 mod data;
 mod delivery;
+#[path = "../dovecot/mod.rs"]
+mod dovecot;
+mod peers;
 mod reports;
 mod rights;
 mod sink;
