@@ -8,9 +8,10 @@ use std::fmt;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd;
-use spooler_protocol::to_worker::ToWorker;
+use spooler_protocol::to_worker::{ToWorker, Welcome};
+use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::link::{self, LinkError};
+use crate::link::{self, LinkError, LinkSender};
 use crate::provider::{self, UnknownKind};
 use crate::runtime::Ended;
 
@@ -36,6 +37,17 @@ pub enum BootstrapError {
 /// # Errors
 /// If it never came to a session.
 pub fn run(name: &str) -> Result<Ended, BootstrapError> {
+    run_with(name, provider::run)
+}
+
+/// The same for a program with providers of its own: `session` runs the kind that the welcome names.
+///
+/// # Errors
+/// If it never came to a session.
+pub fn run_with<S>(name: &str, session: S) -> Result<Ended, BootstrapError>
+where
+    S: AsyncFnOnce(LinkSender, UnboundedReceiver<ToWorker>, Welcome) -> Result<Ended, UnknownKind>,
+{
     log_to_stderr();
     die_with_the_supervisor();
     // A session of its own gives the worker an autogroup of its own, which is what priorities between sessions act on.
@@ -47,7 +59,7 @@ pub fn run(name: &str) -> Result<Ended, BootstrapError> {
         let Some(ToWorker::Welcome(welcome)) = inbox.recv().await else {
             return Err(BootstrapError::NoWelcome);
         };
-        Ok(provider::run(link, inbox, welcome).await?)
+        Ok(session(link, inbox, welcome).await?)
     })
 }
 
