@@ -77,6 +77,8 @@ fn log_to_stderr() {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         default(info);
+        // Again behind a backtrace: the last lines are what the supervisor keeps.
+        eprintln!("{info}");
         // tokio would catch the panic and leave a delivery hanging; a dead worker is noticed at once.
         std::process::abort();
     }));

@@ -66,9 +66,9 @@ pub(super) async fn run(program: &Program<'_>, feed: impl AsyncFnOnce(&mut Child
     let (out, err) = (RefCell::new(Tail::default()), RefCell::new(Tail::default()));
     let mut reading = pin!(join(read(child.stdout.take(), &out), read(child.stderr.take(), &err)));
     let stdin = child.stdin.take();
+    let mut read_all = false;
     let ended = {
         let mut working = pin!(work(program.limit, stdin, feed, &exit, &group));
-        let mut read_all = false;
         loop {
             tokio::select! {
                 ended = &mut working => break ended,
@@ -79,7 +79,9 @@ pub(super) async fn run(program: &Program<'_>, feed: impl AsyncFnOnce(&mut Child
     group.signal(Signal::SIGKILL);
     let status = child.wait().await;
     group.leader = None;
-    let _ = timeout(LAST_WORDS, reading).await;
+    if !read_all {
+        let _ = timeout(LAST_WORDS, reading).await;
+    }
     let (out, err) = (out.borrow().text(), err.borrow().text());
     Ran { ending: ended.unwrap_or_else(|| ending(status)), said: if err.is_empty() { out } else { err } }
 }
