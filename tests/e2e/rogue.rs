@@ -141,6 +141,7 @@ fn one_that_crashes_at_logon_is_started_again_with_the_reason_in_its_row() {
 fn a_panic_is_in_the_log_and_in_the_row_and_its_message_is_set_aside() {
     let sink = Sink::start();
     let world = world_with(&sink, "panic-in-delivery");
+    wait_row(&world, "the rogue", |row| row["state"] == "ready");
     smtp::send(world.port("submission"), "a@b.test", &["x@rogue.test"], MAIL);
     wait_error(&world, &["SIGABRT", "the line went up in smoke"]);
     assert!(world.log().contains("the line went up in smoke"));

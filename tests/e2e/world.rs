@@ -159,11 +159,28 @@ impl World {
         self.post(&format!("/v1/providers/{provider}/do"), &json!({ "action": "restart" }));
     }
 
+    /// Has the configuration read again, and waits until this provider has a new worker.
+    pub(crate) fn reload(&self, provider: &str) {
+        let before = self.provider(provider).unwrap()["generation"].clone();
+        self.signal(Signal::SIGHUP);
+        self.wait_for("the new worker", |world| {
+            let row = world.provider(provider)?;
+            (row["generation"] != before && row["state"] == "ready").then_some(())
+        });
+    }
+
     /// The body of an answer to `POST`; it must have status 200.
     pub(crate) fn post(&self, path: &str, body: &Value) -> String {
         let (status, answer) = self.control.post(path, body.to_string().as_bytes()).expect("no answer");
         assert_eq!(status, 200, "{path} {body}: {answer}");
         answer
+    }
+
+    /// Runs `spooler` once more, with this world's configuration.
+    pub(crate) fn spooler(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_spooler"));
+        command.args(arguments).arg("--config").arg(self.path("spooler.toml"));
+        command.env("SPOOLER_WORKER", self.worker_program()).stdin(Stdio::null()).output().unwrap()
     }
 
     /// Runs `spoolctl`.
