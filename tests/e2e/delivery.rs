@@ -5,15 +5,9 @@ use std::fs;
 use crate::sink::Sink;
 use crate::smtp;
 use crate::world::World;
+use crate::{IN, relay};
 
-const IN: &str = "[provider.submission]\nkind = \"smtp-in\"\nlisten = [\"127.0.0.1:0\"]\n";
 const MAIL: &[u8] = b"Subject: hello\r\n\r\n.dot\r\nbody\r\n";
-
-fn relay(port: u16) -> String {
-    format!(
-        "[provider.relay]\nkind = \"smtp\"\nhost = \"127.0.0.1:{port}\"\ntls = \"none\"\naddress_types = [\"SMTP\"]\n"
-    )
-}
 
 #[test]
 fn one_message_is_shared_out_over_two_providers() {

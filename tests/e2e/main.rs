@@ -3,12 +3,36 @@
 //! | file | what is shown |
 //! |---|---|
 //! | `corpus` | real messages come out as they went in |
+//! | `crash` | workers die with messages in their hands: nothing is lost, nobody waits, poison is set aside |
 //! | `delivery` | messages go through, by each provider, and the queue survives a restart |
+//! | `lifecycle` | stop, hurry, reload, restart, and a second supervisor on the same spool |
+//! | `rogue` | a worker that misbehaves costs the others nothing, and its row says what is wrong |
+//! | `stopped` | a worker that is stopped in the middle of a large message holds up nobody but itself |
+//! | `tokens` | tokens are fair and bounded, overdraft is visible, critical sections raise and put back |
+//!
+//! The rest is what they are built from: `world` (a spooler with its surroundings), `control` (a client of its socket), `smtp` (a
+//! client), `sink` and `gate` (a server that can be held in any phase), `rogue_worker` (a program of its own).
 
+mod control;
 mod corpus;
+mod crash;
 #[path = "../data/mod.rs"]
 mod data;
 mod delivery;
+mod gate;
+mod lifecycle;
+mod rogue;
 mod sink;
 mod smtp;
+mod stopped;
+mod tokens;
 mod world;
+
+/// Providers that most scenarios have: one that listens, and a relay to a port here.
+const IN: &str = "[provider.submission]\nkind = \"smtp-in\"\nlisten = [\"127.0.0.1:0\"]\n";
+
+fn relay(port: u16) -> String {
+    format!(
+        "[provider.relay]\nkind = \"smtp\"\nhost = \"127.0.0.1:{port}\"\ntls = \"none\"\naddress_types = [\"SMTP\"]\n"
+    )
+}

@@ -128,11 +128,7 @@ fn ask_without_end(outbox: &IpcBytesSender) -> Result<(), Box<dyn Error>> {
     }
 }
 
-async fn session(
-    link: LinkSender,
-    inbox: UnboundedReceiver<ToWorker>,
-    welcome: Welcome,
-) -> Result<Ended, UnknownKind> {
+async fn session(link: LinkSender, inbox: UnboundedReceiver<ToWorker>, welcome: Welcome) -> Result<Ended, UnknownKind> {
     if welcome.kind != "rogue" {
         return provider::run(link, inbox, welcome).await;
     }

@@ -17,8 +17,12 @@ pub(crate) struct Arrived {
 }
 
 /// What a sink replies: given a line (`MAIL FROM:<…>`, `RCPT TO:<…>`, `DATA`, `.` for the end of data, …), a reply without CRLF, or
-/// nothing for the usual one. An empty reply closes the connection. It may block, to hold a delivery in that phase.
+/// nothing for the usual one. An empty reply closes the connection. It may block, to hold a delivery in that phase. It also hears `+`
+/// for every [`PIECE_BYTES`] of content, where a reply is not heard.
 type Script = dyn Fn(&str) -> Option<String> + Send + Sync;
+
+/// Content is reported to the script in pieces of about so many bytes.
+const PIECE_BYTES: usize = 256 << 10;
 
 /// A running sink. Its threads end with the test program.
 #[derive(Clone)]
@@ -76,7 +80,7 @@ impl Sink {
                 say(&mut reader, "250 2.1.5 ok")?;
             } else if upper == "DATA" && !envelope.1.is_empty() {
                 say(&mut reader, "354 go on")?;
-                let content = content(&mut reader)?;
+                let content = content(&mut reader, script)?;
                 match script(".") {
                     Some(reply) if reply.is_empty() => return None,
                     Some(reply) => say(&mut reader, &reply)?,
@@ -139,8 +143,8 @@ fn line(reader: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
     }
 }
 
-fn content(reader: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
-    let mut content = Vec::new();
+fn content(reader: &mut BufReader<TcpStream>, script: &Script) -> Option<Vec<u8>> {
+    let (mut content, mut told) = (Vec::new(), 0);
     loop {
         let line = line(reader)?;
         if line == b"." {
@@ -148,5 +152,9 @@ fn content(reader: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
         }
         content.extend_from_slice(line.strip_prefix(b".").unwrap_or(&line));
         content.extend_from_slice(b"\r\n");
+        if content.len() - told >= PIECE_BYTES {
+            told = content.len();
+            script("+");
+        }
     }
 }
