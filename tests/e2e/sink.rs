@@ -39,7 +39,15 @@ impl Sink {
 
     /// A sink that replies by a script.
     pub(crate) fn scripted(script: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::listen(TcpListener::bind("127.0.0.1:0").unwrap(), script)
+    }
+
+    /// A sink that takes everything, on a port that was free a moment ago.
+    pub(crate) fn on_port(port: u16) -> Self {
+        Self::listen(TcpListener::bind(("127.0.0.1", port)).unwrap(), |_| None)
+    }
+
+    fn listen(listener: TcpListener, script: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
         let sink = Self { port: listener.local_addr().unwrap().port(), arrived: Arc::default() };
         let (handle, script) = (sink.clone(), Arc::new(script) as Arc<Script>);
         std::thread::spawn(move || {
