@@ -7,6 +7,7 @@
 //! | `lifecycle` | stop, hurry, reload, restart, and a second supervisor on the same spool |
 //! | `rogue` | a worker that misbehaves costs the others nothing, and its row says what is wrong |
 //! | `stopped` | a worker that is stopped in the middle of a large message holds up nobody but itself |
+//! | `supervisor_crash` | the supervisor is killed under load: what was acknowledged arrives |
 //! | `tokens` | tokens are fair and bounded, overdraft is visible, critical sections raise and put back |
 //!
 //! The rest is what they are built from: `world` (a spooler with its surroundings), `control` (a client of its socket), `smtp` (a
@@ -23,6 +24,7 @@ mod rogue;
 mod sink;
 mod smtp;
 mod stopped;
+mod supervisor_crash;
 mod tokens;
 mod world;
 

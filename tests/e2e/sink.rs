@@ -106,6 +106,11 @@ impl Sink {
         self.arrived.0.lock().unwrap().clone()
     }
 
+    /// Takes out what has arrived so far.
+    pub(crate) fn take(&self) -> Vec<Arrived> {
+        std::mem::take(&mut self.arrived.0.lock().unwrap())
+    }
+
     /// Waits until so many messages have arrived.
     pub(crate) fn wait(&self, count: usize) -> Vec<Arrived> {
         let start = Instant::now();
