@@ -17,10 +17,7 @@ fn world(sink: &Sink) -> World {
 }
 
 fn config(sink: &Sink, rogue: &str) -> String {
-    format!(
-        "{IN}[provider.rogue]\nkind = \"rogue\"\nclaims = [\"@rogue.test\"]\n{rogue}\n{}",
-        relay(sink.port)
-    )
+    format!("{IN}[provider.rogue]\nkind = \"rogue\"\nclaims = [\"@rogue.test\"]\n{rogue}\n{}", relay(sink.port))
 }
 
 fn let_loose(world: &World, sink: &Sink, rogue: &str) {
@@ -64,7 +61,9 @@ fn others_deliver(world: &World, sink: &Sink) {
         sink.wait(before + number);
     }
     assert_eq!(["submission", "relay"].map(|name| world.worker_pid(name)), pids);
-    world.wait_for("the others to have nothing left", |world| (world.provider("relay")?["in_flight"] == 0).then_some(()));
+    world.wait_for("the others to have nothing left", |world| {
+        (world.provider("relay")?["in_flight"] == 0).then_some(())
+    });
 }
 
 #[test]

@@ -8,7 +8,6 @@ use std::thread;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::gate::gate;
 use crate::sink::Sink;
 use crate::world::World;
 use crate::{IN, relay, smtp};
@@ -62,13 +61,7 @@ fn others_go_on(world: &World, provider: &str, sink: &Sink) {
 
 #[test]
 fn a_relay_that_is_stopped_while_it_sends() {
-    let (gate, passage) = gate();
-    let slow = Sink::scripted(move |line| {
-        if line == "+" {
-            passage.pass();
-        }
-        None
-    });
+    let (slow, gate) = Sink::holding("+");
     let sink = Sink::start();
     let slow_relay = relay(slow.port)
         .replace("provider.relay", "provider.slow")
@@ -115,7 +108,8 @@ fn a_listener_that_is_stopped_while_it_receives() {
         drop(stopped);
     });
     world.wait_empty();
-    let new = fs::read_dir(world.path("mail/maildir/new")).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len());
+    let new =
+        fs::read_dir(world.path("mail/maildir/new")).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len());
     let lines = content.iter().filter(|&&byte| byte == b'\n').count();
     assert!(new.max().unwrap() >= (content.len() - lines) as u64, "the large one is there whole");
 }

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::control::Control;
 
 /// How long a test waits for a fact before it fails. Generous: the machine may be slow, and no test depends on it being fast.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(25);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A spooler and its surroundings. Everything of it is gone when this is dropped.
 pub(crate) struct World {
@@ -79,7 +79,8 @@ impl World {
         self.start_unready();
         self.wait_for("every provider to be ready", |world| {
             let status = world.status()?;
-            let ready = status["providers"].as_array()?.iter().all(|row| row["state"] == "ready" || row["state"] == "paused");
+            let ready =
+                status["providers"].as_array()?.iter().all(|row| row["state"] == "ready" || row["state"] == "paused");
             (ready && status["supervisor"]["text"] == "running").then_some(())
         });
     }

@@ -69,7 +69,8 @@ impl Session {
     /// A token came.
     pub fn on_grant(&mut self, token: Token, slice_ms: u32) {
         self.wanting = false;
-        self.held = Some(Held { token, slice_us: u64::from(slice_ms) * 1000, used_us: 0, since_us: None, recalled: false });
+        self.held =
+            Some(Held { token, slice_us: u64::from(slice_ms) * 1000, used_us: 0, since_us: None, recalled: false });
     }
 
     /// The token is asked back. `idle`: nothing could go on right now.

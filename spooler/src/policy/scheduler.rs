@@ -121,7 +121,10 @@ impl Scheduler {
         let virtual_us = self.workers.get(&id).map_or(0, |worker| worker.virtual_us);
         let urgency = Urgency { interactive, ..Urgency::default() };
         let weight = u64::from(weight.max(1));
-        self.workers.insert(id, Worker { weight, urgency, hold: Hold::Idle, virtual_us, cpu_us: 0, stretch_us: 0, overdraft_us: 0 });
+        self.workers.insert(
+            id,
+            Worker { weight, urgency, hold: Hold::Idle, virtual_us, cpu_us: 0, stretch_us: 0, overdraft_us: 0 },
+        );
     }
 
     /// The worker is gone, and its token with it.
