@@ -1,28 +1,13 @@
 //! Workers die with messages in their hands: nothing is lost, nobody else waits, and what keeps killing is set aside.
 
 use std::fs;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 
-use crate::gate::{Gate, gate};
 use crate::sink::{Arrived, Sink};
 use crate::world::World;
 use crate::{IN, relay, smtp};
-
-/// A sink that holds the first that comes to this phase, and lets all others through.
-fn sink_that_holds(phase: &'static str) -> (Sink, Gate) {
-    let (gate, passage) = gate();
-    let held = AtomicBool::new(false);
-    let sink = Sink::scripted(move |line| {
-        if line.starts_with(phase) && !held.swap(true, Ordering::SeqCst) {
-            passage.pass();
-        }
-        None
-    });
-    (sink, gate)
-}
 
 fn mail(name: &str) -> Vec<u8> {
     format!("Subject: {name}\r\n\r\nbody\r\n").into_bytes()
@@ -35,7 +20,7 @@ fn copies(arrived: &[Arrived], name: &str) -> usize {
 
 /// Kills a worker with one delivery in this phase while it has done others before; gives the copies of the one.
 fn copies_after_death_in(phase: &'static str) -> usize {
-    let (sink, gate) = sink_that_holds(phase);
+    let (sink, gate) = Sink::holding(phase);
     let world = World::running(&format!("{IN}{}", relay(sink.port)));
     let port = world.port("submission");
     smtp::send(port, "a@b.test", &["x@remote.test"], &mail("held"));
@@ -73,7 +58,7 @@ fn a_worker_that_dies_before_the_answer_to_the_end_of_data_delivers_twice() {
 
 #[test]
 fn a_death_is_noticed_at_once_and_the_message_is_back() {
-    let (sink, gate) = sink_that_holds("MAIL");
+    let (sink, gate) = Sink::holding("MAIL");
     let world = World::running(&format!("{IN}{}", relay(sink.port)));
     smtp::send(world.port("submission"), "a@b.test", &["x@remote.test"], &mail("held"));
     gate.wait();

@@ -8,7 +8,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use crate::gate::{Gate, gate};
 use crate::sink::Sink;
 use crate::world::World;
 use crate::{IN, relay, smtp};
@@ -23,24 +22,13 @@ fn delivered(world: &World, name: &str) -> usize {
     std::fs::read_dir(world.path(&format!("mail/{name}/new"))).map_or(0, Iterator::count)
 }
 
-fn sink_that_holds(phase: &'static str) -> (Sink, Gate) {
-    let (gate, passage) = gate();
-    let sink = Sink::scripted(move |line| {
-        if line.starts_with(phase) {
-            passage.pass();
-        }
-        None
-    });
-    (sink, gate)
-}
-
 fn wait_text(world: &World, text: &str) {
     world.wait_for(text, |world| (world.status()?["supervisor"]["text"] == text).then_some(()));
 }
 
 #[test]
 fn a_stop_lets_running_deliveries_finish() {
-    let (sink, gate) = sink_that_holds(".");
+    let (sink, gate) = Sink::holding(".");
     let mut world = World::running(&format!("{IN}{}", relay(sink.port)));
     smtp::send(world.port("submission"), "a@b.test", &["x@remote.test"], MAIL);
     gate.wait();
@@ -58,7 +46,7 @@ fn a_stop_lets_running_deliveries_finish() {
 
 #[test]
 fn a_second_stop_does_not_wait() {
-    let (sink, gate) = sink_that_holds("MAIL");
+    let (sink, gate) = Sink::holding("MAIL");
     // Nothing but the second signal can end it in the time of a test.
     let mut world = World::running(&format!("{IN}{}[worker]\nstop_timeout = \"1h\"\n", relay(sink.port)));
     smtp::send(world.port("submission"), "a@b.test", &["x@remote.test"], MAIL);

@@ -73,7 +73,7 @@ fn one_that_never_says_hello_is_barred_with_the_reason() {
     wait_error(&world, &["did not log on within 100ms", "SIGKILL", "my lips are sealed"]);
     others_deliver(&world, &sink);
     let row = wait_row(&world, "the rogue to be barred", |row| row["state"] == "barred");
-    assert_eq!((&row["deaths"], &row["pid"]), (&10.into(), &Value::Null), "{row}");
+    assert_eq!((&row["deaths"], &row["pid"]), (&8.into(), &Value::Null), "{row}");
     assert!(row["text"].as_str().unwrap().starts_with("barred: The worker did not log on"), "{row}");
     others_deliver(&world, &sink);
     fs::remove_file(world.path("before-hello")).unwrap();

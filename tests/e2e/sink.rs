@@ -2,9 +2,11 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
+use crate::gate::{Gate, gate};
 use crate::world::PATIENCE;
 
 /// A message that arrived.
@@ -35,6 +37,19 @@ impl Sink {
     /// A sink that takes everything.
     pub(crate) fn start() -> Self {
         Self::scripted(|_| None)
+    }
+
+    /// A sink that holds the first that comes to this phase (the beginning of a line), and lets all others through.
+    pub(crate) fn holding(phase: &'static str) -> (Self, Gate) {
+        let (gate, passage) = gate();
+        let held = AtomicBool::new(false);
+        let sink = Self::scripted(move |line| {
+            if line.starts_with(phase) && !held.swap(true, Ordering::SeqCst) {
+                passage.pass();
+            }
+            None
+        });
+        (sink, gate)
     }
 
     /// A sink that replies by a script.
@@ -112,6 +127,11 @@ impl Sink {
     /// What has arrived so far.
     pub(crate) fn arrived(&self) -> Vec<Arrived> {
         self.arrived.0.lock().unwrap().clone()
+    }
+
+    /// Takes out what has arrived so far.
+    pub(crate) fn take(&self) -> Vec<Arrived> {
+        std::mem::take(&mut self.arrived.0.lock().unwrap())
     }
 
     /// Waits until so many messages have arrived.

@@ -8,7 +8,6 @@ use std::thread;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::gate::gate;
 use crate::sink::Sink;
 use crate::world::World;
 use crate::{IN, relay, smtp};
@@ -62,13 +61,7 @@ fn others_go_on(world: &World, provider: &str, sink: &Sink) {
 
 #[test]
 fn a_relay_that_is_stopped_while_it_sends() {
-    let (gate, passage) = gate();
-    let slow = Sink::scripted(move |line| {
-        if line == "+" {
-            passage.pass();
-        }
-        None
-    });
+    let (slow, gate) = Sink::holding("+");
     let sink = Sink::start();
     let slow_relay = relay(slow.port)
         .replace("provider.relay", "provider.slow")

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use tempfile::TempDir;
 use crate::control::Control;
 
 /// How long a test waits for a fact before it fails. Generous: the machine may be slow, and no test depends on it being fast.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(25);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A spooler and its surroundings. Everything of it is gone when this is dropped.
 pub(crate) struct World {
@@ -87,6 +88,12 @@ impl World {
 
     /// Starts the supervisor and waits until it answers.
     pub(crate) fn start_unready(&mut self) {
+        self.spawn();
+        self.wait_for("the control socket to answer", |world| world.status().map(|_| ()));
+    }
+
+    /// Starts the supervisor and waits for nothing.
+    pub(crate) fn spawn(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_spooler"))
             .args(["run", "--config"])
@@ -97,7 +104,6 @@ impl World {
             .spawn()
             .unwrap();
         self.child = Some(child);
-        self.wait_for("the control socket to answer", |world| world.status().map(|_| ()));
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -120,10 +126,11 @@ impl World {
         assert!(status.success(), "{status}; log:\n{}", self.log());
     }
 
-    /// Kills the supervisor without warning.
+    /// Kills the supervisor without warning; it must have run until then.
     pub(crate) fn crash(&mut self) {
         self.signal(Signal::SIGKILL);
-        self.wait_end();
+        let status = self.wait_end();
+        assert_eq!(status.signal(), Some(9), "{status}; log:\n{}", self.log());
     }
 
     pub(crate) fn log(&self) -> String {
