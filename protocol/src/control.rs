@@ -80,7 +80,7 @@ pub enum RecipientState {
 pub struct Filter {
     /// These numbers, separated by commas.
     pub ids: Option<String>,
-    /// An unsettled recipient was last routed to, or waits for, this provider.
+    /// An unsettled recipient goes through this provider.
     pub provider: Option<String>,
     /// A recipient contains this text, case ignored.
     pub to: Option<String>,

@@ -322,8 +322,11 @@ impl Supervisor {
                 self.say(provider, message, actions);
             }
         }
-        let owed =
-            |pending: &Pending| matches!(pending, Pending::Accept(..) | Pending::Upload(..) | Pending::Command(..));
+        let owed = |pending: &Pending| match pending {
+            Pending::Accept(..) | Pending::Upload(..) | Pending::Report(_) | Pending::Command(..) => true,
+            // It is with the writer, who ends when it has written everything.
+            Pending::Nothing => false,
+        };
         let all_gone = self.stopping.is_some()
             && self.providers.values().all(|provider| !provider.life.is_alive())
             && !self.pending.values().any(owed);
@@ -378,4 +381,25 @@ fn log(actions: &mut Vec<Action>, loudness: Loudness, text: String) {
 /// The upload of a content that is not kept is forgotten.
 fn abandon(key: Option<UploadKey>, actions: &mut Vec<Action>) {
     actions.extend(key.map(Action::AbandonUpload));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::event::Event;
+    use super::*;
+
+    #[test]
+    fn it_does_not_end_while_a_report_is_being_built() {
+        let config = crate::config::parse("[spool]\n", std::path::Path::new("x.toml")).unwrap();
+        let surroundings = Surroundings { cores: 1, pid: 1, seed: 1, last_id: MessageId(0) };
+        let now = Now { mono_ms: 0, wall_ms: 0 };
+        let (mut supervisor, mut actions) = Supervisor::new(config, surroundings, now);
+        // What became of recipients goes to disk with the report: without it they would be served again.
+        supervisor.pending.insert(Ticket(0), Pending::Report(vec![Change::Remove { id: MessageId(1) }]));
+        supervisor.step(now, Event::Stop, &mut actions);
+        assert!(!actions.iter().any(|action| matches!(action, Action::Exit)));
+        supervisor.step(now, Event::ReportBuilt(Ticket(0), None), &mut actions);
+        assert!(actions.iter().any(|action| matches!(action, Action::Commit(..))));
+        assert!(actions.iter().any(|action| matches!(action, Action::Exit)));
+    }
 }

@@ -148,7 +148,7 @@ impl Bridge for Desk {
                 drop(answer.send(books.submit(envelope, owner_uid, content)));
             }
             Request::Status { answer } => drop(answer.send(books.table())),
-            Request::Overlay { mut summaries, answer } => {
+            Request::Overlay { mut summaries, answer, .. } => {
                 for summary in &mut summaries {
                     let kept = books.books();
                     let found = kept.messages.iter().find(|kept| kept.id == summary.id);

@@ -2,18 +2,24 @@
 //!
 //! | file | what is shown |
 //! |---|---|
+//! | `clients` | real mail programs, by `sendmail` and by SMTP |
 //! | `corpus` | real messages come out as they went in |
 //! | `crash` | workers die with messages in their hands: nothing is lost, nobody waits, poison is set aside |
 //! | `delivery` | messages go through, by each provider, and the queue survives a restart |
 //! | `lifecycle` | stop, hurry, reload, restart, and a second supervisor on the same spool |
+//! | `reports` | senders are told what became of their messages |
+//! | `rights` | other users send, and have to do with their own messages only |
 //! | `rogue` | a worker that misbehaves costs the others nothing, and its row says what is wrong |
 //! | `stopped` | a worker that is stopped in the middle of a large message holds up nobody but itself |
 //! | `supervisor_crash` | the supervisor is killed under load: what was acknowledged arrives |
 //! | `tokens` | tokens are fair and bounded, overdraft is visible, critical sections raise and put back |
+//! | `tools` | what operators and programs do with the client tools |
 //!
 //! The rest is what they are built from: `world` (a spooler with its surroundings), `control` (a client of its socket), `smtp` (a
 //! client), `sink` and `gate` (a server that can be held in any phase), `rogue_worker` (a program of its own).
 
+#[cfg(test)]
+mod clients;
 #[cfg(test)]
 mod control;
 #[cfg(test)]
@@ -30,6 +36,10 @@ mod gate;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod reports;
+#[cfg(test)]
+mod rights;
+#[cfg(test)]
 mod rogue;
 #[cfg(test)]
 mod sink;
@@ -41,6 +51,8 @@ mod stopped;
 mod supervisor_crash;
 #[cfg(test)]
 mod tokens;
+#[cfg(test)]
+mod tools;
 #[cfg(test)]
 mod world;
 

@@ -159,7 +159,7 @@ pub(super) struct Action {
 pub(super) struct Chosen {
     /// Numbers of messages
     ids: Vec<u64>,
-    /// That go, or last went, through this provider
+    /// That go through this provider
     #[arg(long, value_name = "NAME")]
     provider: Option<String>,
     /// With this text in a recipient

@@ -102,7 +102,9 @@ pub(super) fn split(request: Request) -> (Ask, Question) {
             (Ask::Submit { envelope, origin, owner_uid, content }, Question::Submit(answer))
         }
         Request::Status { answer } => (Ask::Status, Question::Status(answer)),
-        Request::Overlay { summaries, answer } => (Ask::Overlay(summaries), Question::Overlay(answer)),
+        Request::Overlay { summaries, provider, answer } => {
+            (Ask::Overlay(summaries, provider), Question::Overlay(answer))
+        }
         Request::Queue { action, ids, answer } => (Ask::Queue(action, ids), Question::Queue(answer)),
         Request::FlushBegin { command, answer } => (Ask::FlushBegin(command), Question::Flush(answer)),
         Request::FlushProgress { flush, answer } => (Ask::FlushProgress(flush), Question::FlushProgress(answer)),

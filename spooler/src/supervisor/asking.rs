@@ -24,7 +24,7 @@ impl Supervisor {
                 return;
             }
             Ask::Status => Answer::Status(Box::new(self.status_table(now))),
-            Ask::Overlay(summaries) => Answer::Overlay(self.overlay(summaries, now)),
+            Ask::Overlay(summaries, provider) => Answer::Overlay(self.overlay(summaries, provider.as_deref(), now)),
             Ask::FlushBegin(command) => Answer::Flush(self.begin_flush(&command)),
             Ask::FlushProgress(number) => Answer::FlushProgress(self.flush_progress(number)),
             Ask::FlushEnd(number) => {
@@ -130,11 +130,17 @@ impl Supervisor {
         self.queue.change(id, |entry| entry.parts.retain(|part| matches!(part.waiting, Waiting::InFlight(_))));
     }
 
-    /// State and reason of messages as the schedule sees them; those that have gone meanwhile are left out.
-    fn overlay(&self, summaries: Vec<MessageSummary>, now: Now) -> Vec<MessageSummary> {
+    /// State and reason of messages as the schedule sees them; those that have gone meanwhile, or go through other providers than the
+    /// one that is named, are left out.
+    fn overlay(&self, summaries: Vec<MessageSummary>, provider: Option<&str>, now: Now) -> Vec<MessageSummary> {
         let reading = self.scan != Scan::Done;
+        let goes_through = |entry: &Entry, name: &str| {
+            let mut routes = entry.parts.as_slice().iter().filter_map(|part| part.route);
+            routes.any(|route| self.name(route.provider) == name)
+        };
         let known = |mut summary: MessageSummary| match self.queue.get(summary.id) {
-            None => reading.then_some(summary),
+            None => (reading && provider.is_none()).then_some(summary),
+            Some(entry) if provider.is_some_and(|name| !goes_through(entry, name)) => None,
             Some(entry) => {
                 let (state, why) = self.state_and_why(entry);
                 summary.state = state;

@@ -103,8 +103,8 @@ pub enum Ask {
     },
     /// The status table.
     Status,
-    /// State and reason of these messages.
-    Overlay(Vec<MessageSummary>),
+    /// State and reason of these messages, or of those among them that go through a provider.
+    Overlay(Vec<MessageSummary>, Option<String>),
     /// An action on messages.
     Queue(QueueAction, Vec<MessageId>),
     /// Begin a flush.

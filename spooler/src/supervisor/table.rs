@@ -4,7 +4,7 @@ use spooler_protocol::status::{
     MessageRow, ProviderRow, StatusCode, StatusTable, SupervisorRow, TokenState, WorkerState,
 };
 
-use super::{Provider, Supervisor};
+use super::{Acceptor, Pending, Provider, Supervisor};
 use crate::policy::lane::Lane;
 use crate::policy::{Now, ProviderId};
 
@@ -54,7 +54,7 @@ impl Supervisor {
             up_s: u64::try_from((now.mono_ms - self.started_ms) / 1000).unwrap_or_default(),
             slots: self.scheduler.slots(),
             tokens_out: self.scheduler.tokens_out(),
-            queued: self.queue.len(),
+            queued: self.queue.len() + self.reports_under_way(),
             ready: lanes().map(Lane::ready).sum(),
             in_flight: lanes().map(Lane::in_flight).sum(),
             deferred: lanes().map(|lane| lane.deferred).sum(),
@@ -63,6 +63,14 @@ impl Supervisor {
             sent: self.sent,
             failed: self.failed,
         }
+    }
+
+    /// Reports that are on their way into the queue, often while the message that they are about has left it: nobody shall take a
+    /// queue for empty that is not done yet.
+    fn reports_under_way(&self) -> u64 {
+        let is_report =
+            |pending: &&Pending| matches!(pending, Pending::Report(_) | Pending::Accept(Acceptor::Nobody, ..));
+        self.pending.values().filter(is_report).count() as u64
     }
 
     fn provider_row(&self, id: ProviderId, provider: &Provider, now: Now) -> ProviderRow {

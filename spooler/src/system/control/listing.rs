@@ -52,6 +52,8 @@ struct Listing {
     filter: Filter,
     /// What only the schedule can decide.
     state: Option<MessageState>,
+    /// As `state`.
+    provider: Option<String>,
     scope: Scope,
     left: u64,
     last: Option<MessageId>,
@@ -64,11 +66,14 @@ impl Listing {
             MessageState::Ready | MessageState::InFlight | MessageState::Deferred => true,
             MessageState::Held | MessageState::Quarantined => false,
         });
+        let provider = filter.provider.take();
         if state.is_some() {
             filter.state = None;
+        }
+        if state.is_some() || provider.is_some() {
             filter.limit = None;
         }
-        Self { desk, filter, state, scope, left, last: None }
+        Self { desk, filter, state, provider, scope, left, last: None }
     }
 
     async fn run(mut self, batches: mpsc::Sender<Result<Vec<MessageSummary>, Refusal>>) {
@@ -108,7 +113,8 @@ impl Listing {
 
     async fn overlay(&mut self, page: Vec<MessageSummary>) -> Result<Vec<MessageSummary>, Refusal> {
         self.last = page.last().map(|summary| summary.id).or(self.last);
-        let mut batch = self.desk.ask(|answer| Request::Overlay { summaries: page, answer }).await?;
+        let provider = self.provider.clone();
+        let mut batch = self.desk.ask(|answer| Request::Overlay { summaries: page, provider, answer }).await?;
         batch.retain(|summary| self.state.is_none_or(|state| summary.state == state));
         batch.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
         self.left -= batch.len() as u64;

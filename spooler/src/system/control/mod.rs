@@ -54,6 +54,8 @@ pub enum Request {
     Overlay {
         /// What the store said.
         summaries: Vec<MessageSummary>,
+        /// Only those that go through this provider, if one is named: the store knows it only of what was tried already.
+        provider: Option<String>,
         /// The same with `state` and `why` of the schedule; messages that are gone meanwhile are left out.
         answer: oneshot::Sender<Vec<MessageSummary>>,
     },

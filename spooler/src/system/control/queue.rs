@@ -75,7 +75,7 @@ pub(super) async fn detail(
     let id = number(&id?.0)?;
     let mut detail = stored(&desk, id, scope).await?;
     let summaries = vec![detail.summary];
-    let mut laid_over = desk.ask(|answer| Request::Overlay { summaries, answer }).await?;
+    let mut laid_over = desk.ask(|answer| Request::Overlay { summaries, provider: None, answer }).await?;
     detail.summary = laid_over.pop().ok_or_else(|| unknown(id))?;
     Ok(Json(detail))
 }

@@ -222,13 +222,16 @@ impl Client {
         loop {
             let mut connection = match waiting.take() {
                 Some(connection) => connection,
-                None => match self.connect(&group.destination).await {
-                    Ok(connection) => connection,
-                    Err(NoSession::Permanent(reply)) => {
+                None => match self.connect_for(delivery, &group.destination).await {
+                    None => return SubmitResult::Cancelled,
+                    Some(Ok(connection)) => connection,
+                    Some(Err(NoSession::Permanent(reply))) => {
                         group.settle(delivery, &Outcome::Failed(reply));
                         return SubmitResult::Done;
                     }
-                    Err(NoSession::Temporary(reply) | NoSession::Auth(reply)) => return SubmitResult::Error(reply),
+                    Some(Err(NoSession::Temporary(reply) | NoSession::Auth(reply))) => {
+                        return SubmitResult::Error(reply);
+                    }
                 },
             };
             match Transaction::new(&mut connection, delivery, &recipients, first, self.manner).run().await {
@@ -246,6 +249,19 @@ impl Client {
                 Ended::Cancelled => return SubmitResult::Cancelled,
                 Ended::Unreadable(why) => return SubmitResult::Error(unreadable(&why)),
             }
+        }
+    }
+
+    /// A new session for a delivery; `None` if that is cancelled meanwhile.
+    async fn connect_for(
+        self: &Rc<Self>,
+        delivery: &Delivery,
+        destination: &str,
+    ) -> Option<Result<Connection, NoSession>> {
+        tokio::select! {
+            biased;
+            result = self.connect(destination) => Some(result),
+            () = delivery.cancelled() => None,
         }
     }
 

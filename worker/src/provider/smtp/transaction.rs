@@ -146,8 +146,14 @@ impl<'a> Transaction<'a> {
         if self.delivery.is_cancelled() {
             return Ended::Cancelled;
         }
-        let was_reused = self.connection.reused;
-        let result = match self.envelope().await {
+        let (was_reused, delivery) = (self.connection.reused, self.delivery);
+        let envelope = tokio::select! {
+            biased;
+            result = self.envelope() => result,
+            // Nothing of the message is out yet: to hang up is enough, however long the server thinks.
+            () = delivery.cancelled() => Err(Stop::Cancelled),
+        };
+        let result = match envelope {
             Ok(()) => self.content().await,
             Err(stop) => Err(stop),
         };

@@ -60,7 +60,13 @@ impl Transaction<'_> {
         let mut offset = 0;
         while !piece.is_empty() {
             offset += length(&piece);
-            let (written, next) = tokio::join!(self.write_content(&mut form, &piece), delivery.content(offset));
+            let both = async { tokio::join!(self.write_content(&mut form, &piece), delivery.content(offset)) };
+            let (written, next) = tokio::select! {
+                biased;
+                both = both => both,
+                // A message without its end is none (RFC 5321 4.1.1.4). Behind the dot, only the reply tells what became of it.
+                () = delivery.cancelled() => return Err(Stop::Cancelled),
+            };
             written?;
             piece = next.map_err(Stop::Unreadable)?;
             delivery.progress("data", offset);
