@@ -100,13 +100,14 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
         Surroundings { cores: u32::try_from(cores).unwrap_or(1), pid: std::process::id(), seed: seed(), last_id };
     tracing::info!(pid = surroundings.pid, spool = %config.spool.path.display(), "spooler starts");
     let equipment = Equipment { writer, readers, uploads, mailbox, letters, clock, status };
+    let socket = config.control.socket.clone();
     let (supervisor, first) = Supervisor::new(config.clone(), surroundings, clock.now());
-    let driver = Driver::new(supervisor, equipment, &config);
+    let driver = Driver::new(supervisor, equipment, config);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     driver.run(first);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     control.stop();
-    let _ = std::fs::remove_file(&config.control.socket);
+    let _ = std::fs::remove_file(&socket);
     tracing::info!("spooler stopped");
     Ok(())
 }

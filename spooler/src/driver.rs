@@ -13,7 +13,6 @@ mod hops;
 mod reports;
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,10 +74,7 @@ pub struct Equipment {
 pub struct Driver {
     supervisor: Supervisor,
     equipment: Equipment,
-    config_path: PathBuf,
-    hostname: String,
-    max_returned_size: u64,
-    program: PathBuf,
+    config: Config,
     names: HashMap<crate::policy::ProviderId, String>,
     workers: HashMap<WorkerId, Worker>,
     /// Workers whose inbox was not empty when their turn ended.
@@ -97,14 +93,11 @@ pub struct Driver {
 impl Driver {
     /// A loop around a supervisor.
     #[must_use]
-    pub fn new(supervisor: Supervisor, equipment: Equipment, config: &Config) -> Self {
+    pub fn new(supervisor: Supervisor, equipment: Equipment, config: Config) -> Self {
         Self {
             supervisor,
             equipment,
-            config_path: config.source.clone(),
-            hostname: config.hostname.clone(),
-            max_returned_size: config.reports.max_returned_size,
-            program: config.worker.clone(),
+            config,
             names: HashMap::new(),
             workers: HashMap::new(),
             again: VecDeque::new(),
@@ -179,6 +172,7 @@ impl Driver {
             Letter::PriorityAgain(worker) => self.set_priority(worker),
             Letter::Asked(request) => self.asked(request),
             Letter::Reload => self.reload(),
+            Letter::Reloaded(config) => self.adopt(*config),
         }
     }
 
@@ -316,17 +310,27 @@ impl Driver {
 
     /// Reads the configuration on a thread of its own, because it asks the worker program about its settings.
     fn reload(&self) {
-        let (path, mailbox) = (self.config_path.clone(), self.equipment.mailbox.clone());
+        let (path, mailbox) = (self.config.source.clone(), self.equipment.mailbox.clone());
         let read = move || match crate::config::load(&path) {
             Ok(config) => {
                 tracing::info!("configuration {} read again", path.display());
-                mailbox.put(Letter::Event(Event::Reload(Box::new(config))));
+                mailbox.put(Letter::Reloaded(Box::new(config)));
             }
             Err(error) => tracing::error!("the new configuration is refused and the old one stays: {error}"),
         };
         if let Err(error) = std::thread::Builder::new().name("reload".to_owned()).spawn(read) {
             tracing::error!("the configuration cannot be read: {error}");
         }
+    }
+
+    /// Takes a new configuration. Where messages and the control socket are is decided at the start.
+    fn adopt(&mut self, config: Config) {
+        if config.spool != self.config.spool || config.control != self.config.control {
+            tracing::warn!("changes of [spool] and [control] take effect at the next start");
+        }
+        let config = Config { spool: self.config.spool.clone(), control: self.config.control.clone(), ..config };
+        self.config = config.clone();
+        self.hear(Event::Reload(Box::new(config)));
     }
 }
 

@@ -11,6 +11,7 @@
 //! | `flushing` | working queues off now |
 //! | `critical` | critical sections |
 //! | `table` | the status table |
+//! | `waiting` | messages whose provider cannot serve them now |
 
 mod accepting;
 mod asking;
@@ -20,6 +21,7 @@ mod delivering;
 pub mod event;
 mod flushing;
 mod table;
+mod waiting;
 mod workers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -119,6 +121,10 @@ pub struct Supervisor {
     cores: u32,
     pid: u32,
     started_ms: i64,
+    /// When everything that waits was looked through for what is late.
+    looked_ms: i64,
+    /// For recipients of whom nobody knows yet who serves them.
+    default_retry: RetryPlan,
     scan: Scan,
     last_id: MessageId,
     generation: Generation,
@@ -186,6 +192,8 @@ impl Supervisor {
             cores: surroundings.cores,
             pid: surroundings.pid,
             started_ms: now.mono_ms,
+            looked_ms: now.mono_ms,
+            default_retry: workers::retry_plan(&config.retry),
             scan: Scan::Due { at_ms: now.mono_ms + SCAN_PATIENCE_MS },
             last_id: surroundings.last_id,
             generation: Generation(0),
@@ -235,6 +243,7 @@ impl Supervisor {
             .chain(scan)
             .chain(self.queue.next_due_ms())
             .chain(self.scheduler.deadline_ms(now.mono_ms))
+            .chain(self.next_look_ms())
             .min()
     }
 
@@ -291,6 +300,7 @@ impl Supervisor {
         if matches!(self.scan, Scan::Due { at_ms } if at_ms <= now.mono_ms) {
             self.begin_scan(actions);
         }
+        self.look_for_late(now, actions);
     }
 
     /// What every step ends with: tokens and deliveries follow what has changed.

@@ -38,7 +38,9 @@ impl Control {
 
     /// The body of an answer with status 200.
     pub(crate) fn get(&self, path: &str) -> Option<String> {
-        self.request(&format!("GET {path} HTTP/1.0\r\n"), b"").filter(|(status, _)| *status == 200).map(|(_, body)| body)
+        self.request(&format!("GET {path} HTTP/1.0\r\n"), b"")
+            .filter(|(status, _)| *status == 200)
+            .map(|(_, body)| body)
     }
 
     /// Status and body of an answer.

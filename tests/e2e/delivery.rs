@@ -5,15 +5,9 @@ use std::fs;
 use crate::sink::Sink;
 use crate::smtp;
 use crate::world::World;
+use crate::{IN, relay};
 
-const IN: &str = "[provider.submission]\nkind = \"smtp-in\"\nlisten = [\"127.0.0.1:0\"]\n";
 const MAIL: &[u8] = b"Subject: hello\r\n\r\n.dot\r\nbody\r\n";
-
-fn relay(port: u16) -> String {
-    format!(
-        "[provider.relay]\nkind = \"smtp\"\nhost = \"127.0.0.1:{port}\"\ntls = \"none\"\naddress_types = [\"SMTP\"]\n"
-    )
-}
 
 #[test]
 fn one_message_is_shared_out_over_two_providers() {
@@ -51,8 +45,7 @@ fn a_large_message_goes_through_as_it_is() {
     let arrived = sink.wait(1);
     assert!(arrived[0].content.ends_with(&content), "{} of {} bytes", arrived[0].content.len(), content.len());
     world.wait_empty();
-    let left: Vec<_> = walk(&world.path("spool/bodies"));
-    assert!(left.is_empty(), "{left:?}");
+    world.wait_for("its file to be removed", |world| walk(&world.path("spool/bodies")).is_empty().then_some(()));
 }
 
 fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
@@ -84,5 +77,29 @@ fn the_queue_survives_a_restart_and_what_nobody_serves_is_refused() {
     let retried = world.spoolctl(&["queue", "retry", "--to", "remote.test"]);
     assert!(retried.status.success(), "{retried:?}");
     assert_eq!(second.wait(1)[0].to, ["x@remote.test"]);
+    world.wait_empty();
+}
+
+#[test]
+fn an_offline_provider_burns_nobodys_time_and_goes_on_by_itself() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let world = World::running(&format!("{IN}{}", relay(port)));
+    let submission = world.port("submission");
+    smtp::send(submission, "a@b.test", &["x@remote.test"], MAIL);
+    world.wait_for("the relay to be offline", |world| {
+        let code = world.provider("relay")?["code"].as_u64()?;
+        (code & 2 != 0).then_some(())
+    });
+    world.wait_for("nothing to be in flight", |world| (world.status()?["supervisor"]["in_flight"] == 0).then_some(()));
+    for number in 0..20 {
+        smtp::send(submission, "a@b.test", &[&format!("x{number}@remote.test")], MAIL);
+    }
+    let row = world.provider("relay").unwrap();
+    assert_eq!((row["ready"].as_u64(), row["in_flight"].as_u64()), (Some(20), Some(0)), "{row}");
+    let list = world.spoolctl(&["queue", "list"]);
+    let text = String::from_utf8(list.stdout).unwrap();
+    assert!(text.contains("provider relay is offline: "), "{text}");
+    let sink = Sink::on_port(port);
+    sink.wait(21);
     world.wait_empty();
 }

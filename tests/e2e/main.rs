@@ -4,23 +4,73 @@
 //! |---|---|
 //! | `clients` | real mail programs, by `sendmail` and by SMTP |
 //! | `corpus` | real messages come out as they went in |
+//! | `crash` | workers die with messages in their hands: nothing is lost, nobody waits, poison is set aside |
 //! | `delivery` | messages go through, by each provider, and the queue survives a restart |
+//! | `lifecycle` | stop, hurry, reload, restart, and a second supervisor on the same spool |
 //! | `peers` | other people's servers and programs at the far end |
 //! | `reports` | senders are told what became of their messages |
 //! | `rights` | other users send, and have to do with their own messages only |
+//! | `rogue` | a worker that misbehaves costs the others nothing, and its row says what is wrong |
+//! | `stopped` | a worker that is stopped in the middle of a large message holds up nobody but itself |
+//! | `supervisor_crash` | the supervisor is killed under load: what was acknowledged arrives |
+//! | `tokens` | tokens are fair and bounded, overdraft is visible, critical sections raise and put back |
 //! | `tools` | what operators and programs do with the client tools |
+//!
+//! The rest is what they are built from: `world` (a spooler with its surroundings), `control` (a client of its socket), `smtp` (a
+//! client), `sink` and `gate` (a server that can be held in any phase), `rogue_worker` (a program of its own), `dovecot` (a
+//! private one), `data` (messages).
 
+#[cfg(test)]
 mod clients;
+#[cfg(test)]
+mod control;
+#[cfg(test)]
 mod corpus;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
 #[path = "../data/mod.rs"]
 mod data;
+#[cfg(test)]
 mod delivery;
+#[cfg(test)]
 #[path = "../dovecot/mod.rs"]
 mod dovecot;
+#[cfg(test)]
+mod gate;
+#[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
 mod peers;
+#[cfg(test)]
 mod reports;
+#[cfg(test)]
 mod rights;
+#[cfg(test)]
+mod rogue;
+#[cfg(test)]
 mod sink;
+#[cfg(test)]
 mod smtp;
+#[cfg(test)]
+mod stopped;
+#[cfg(test)]
+mod supervisor_crash;
+#[cfg(test)]
+mod tokens;
+#[cfg(test)]
 mod tools;
+#[cfg(test)]
 mod world;
+
+/// A provider that most scenarios have: it listens.
+#[cfg(test)]
+const IN: &str = "[provider.submission]\nkind = \"smtp-in\"\nlisten = [\"127.0.0.1:0\"]\n";
+
+/// Another one: it relays to a port here.
+#[cfg(test)]
+fn relay(port: u16) -> String {
+    format!(
+        "[provider.relay]\nkind = \"smtp\"\nhost = \"127.0.0.1:{port}\"\ntls = \"none\"\naddress_types = [\"SMTP\"]\n"
+    )
+}

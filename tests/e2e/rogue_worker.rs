@@ -80,7 +80,10 @@ fn write_out(text: &str) -> Result<(), Box<dyn Error>> {
 fn connect(program: &Path, name: &str) -> Result<(), Box<dyn Error>> {
     match std::fs::read_to_string(program.with_file_name("before-hello")) {
         Ok(mode) => stranger(&mode, name),
-        Err(_) => Ok(drop(bootstrap::run_with(name, session)?)),
+        Err(_) => {
+            bootstrap::run_with(name, session)?;
+            Ok(())
+        }
     }
 }
 
@@ -128,11 +131,7 @@ fn ask_without_end(outbox: &IpcBytesSender) -> Result<(), Box<dyn Error>> {
     }
 }
 
-async fn session(
-    link: LinkSender,
-    inbox: UnboundedReceiver<ToWorker>,
-    welcome: Welcome,
-) -> Result<Ended, UnknownKind> {
+async fn session(link: LinkSender, inbox: UnboundedReceiver<ToWorker>, welcome: Welcome) -> Result<Ended, UnknownKind> {
     if welcome.kind != "rogue" {
         return provider::run(link, inbox, welcome).await;
     }

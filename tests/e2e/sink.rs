@@ -2,9 +2,11 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
+use crate::gate::{Gate, gate};
 use crate::world::PATIENCE;
 
 /// A message that arrived.
@@ -17,8 +19,12 @@ pub(crate) struct Arrived {
 }
 
 /// What a sink replies: given a line (`MAIL FROM:<…>`, `RCPT TO:<…>`, `DATA`, `.` for the end of data, …), a reply without CRLF, or
-/// nothing for the usual one. An empty reply closes the connection. It may block, to hold a delivery in that phase.
+/// nothing for the usual one. An empty reply closes the connection. It may block, to hold a delivery in that phase. It also hears `+`
+/// for every [`PIECE_BYTES`] of content, where a reply is not heard.
 type Script = dyn Fn(&str) -> Option<String> + Send + Sync;
+
+/// Content is reported to the script in pieces of about so many bytes.
+const PIECE_BYTES: usize = 256 << 10;
 
 /// A running sink. Its threads end with the test program.
 #[derive(Clone)]
@@ -33,9 +39,30 @@ impl Sink {
         Self::scripted(|_| None)
     }
 
+    /// A sink that holds the first that comes to this phase (the beginning of a line), and lets all others through.
+    pub(crate) fn holding(phase: &'static str) -> (Self, Gate) {
+        let (gate, passage) = gate();
+        let held = AtomicBool::new(false);
+        let sink = Self::scripted(move |line| {
+            if line.starts_with(phase) && !held.swap(true, Ordering::SeqCst) {
+                passage.pass();
+            }
+            None
+        });
+        (sink, gate)
+    }
+
     /// A sink that replies by a script.
     pub(crate) fn scripted(script: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::listen(TcpListener::bind("127.0.0.1:0").unwrap(), script)
+    }
+
+    /// A sink that takes everything, on a port that was free a moment ago.
+    pub(crate) fn on_port(port: u16) -> Self {
+        Self::listen(TcpListener::bind(("127.0.0.1", port)).unwrap(), |_| None)
+    }
+
+    fn listen(listener: TcpListener, script: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
         let sink = Self { port: listener.local_addr().unwrap().port(), arrived: Arc::default() };
         let (handle, script) = (sink.clone(), Arc::new(script) as Arc<Script>);
         std::thread::spawn(move || {
@@ -76,7 +103,7 @@ impl Sink {
                 say(&mut reader, "250 2.1.5 ok")?;
             } else if upper == "DATA" && !envelope.1.is_empty() {
                 say(&mut reader, "354 go on")?;
-                let content = content(&mut reader)?;
+                let content = content(&mut reader, script)?;
                 match script(".") {
                     Some(reply) if reply.is_empty() => return None,
                     Some(reply) => say(&mut reader, &reply)?,
@@ -100,6 +127,11 @@ impl Sink {
     /// What has arrived so far.
     pub(crate) fn arrived(&self) -> Vec<Arrived> {
         self.arrived.0.lock().unwrap().clone()
+    }
+
+    /// Takes out what has arrived so far.
+    pub(crate) fn take(&self) -> Vec<Arrived> {
+        std::mem::take(&mut self.arrived.0.lock().unwrap())
     }
 
     /// Waits until so many messages have arrived.
@@ -139,8 +171,8 @@ fn line(reader: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
     }
 }
 
-fn content(reader: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
-    let mut content = Vec::new();
+fn content(reader: &mut BufReader<TcpStream>, script: &Script) -> Option<Vec<u8>> {
+    let (mut content, mut told) = (Vec::new(), 0);
     loop {
         let line = line(reader)?;
         if line == b"." {
@@ -148,5 +180,9 @@ fn content(reader: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
         }
         content.extend_from_slice(line.strip_prefix(b".").unwrap_or(&line));
         content.extend_from_slice(b"\r\n");
+        if content.len() - told >= PIECE_BYTES {
+            told = content.len();
+            script("+");
+        }
     }
 }

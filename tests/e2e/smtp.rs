@@ -35,8 +35,13 @@ impl Client {
         }
     }
 
+    /// Sends bytes as they are.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Option<()> {
+        self.stream.get_mut().write_all(bytes).ok()
+    }
+
     pub(crate) fn command(&mut self, line: &str) -> Option<String> {
-        self.stream.get_mut().write_all(format!("{line}\r\n").as_bytes()).ok()?;
+        self.write(format!("{line}\r\n").as_bytes())?;
         self.reply()
     }
 
@@ -64,7 +69,7 @@ impl Client {
             data.extend_from_slice(b"\r\n");
         }
         data.extend_from_slice(b".\r\n");
-        self.stream.get_mut().write_all(&data).ok()?;
+        self.write(&data)?;
         self.reply()
     }
 }

@@ -2,16 +2,19 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::control::Control;
 
 /// How long a test waits for a fact before it fails. Generous: the machine may be slow, and no test depends on it being fast.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -20,13 +23,16 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) struct World {
     folder: TempDir,
     child: Option<Child>,
+    control: Control,
 }
 
 impl World {
     /// A world whose configuration is this text; `{dir}` stands for its folder. `[spool]` and `[control]` are given.
     pub(crate) fn new(config: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("spooler-e2e").tempdir().unwrap();
-        let world = Self { folder, child: None };
+        let control = Control::new(folder.path().join("control.sock"));
+        let world = Self { folder, child: None, control };
+        symlink(built("spooler-worker"), world.worker_program()).unwrap();
         fs::create_dir(world.path("mail")).unwrap();
         world.configure(config);
         world
@@ -35,6 +41,15 @@ impl World {
     /// A world with a running, ready spooler.
     pub(crate) fn running(config: &str) -> Self {
         let mut world = Self::new(config);
+        world.start();
+        world
+    }
+
+    /// A world whose workers are those of `rogue_worker.rs`.
+    pub(crate) fn rogue(config: &str) -> Self {
+        let mut world = Self::new(config);
+        fs::remove_file(world.worker_program()).unwrap();
+        symlink(built("examples/rogue-worker"), world.worker_program()).unwrap();
         world.start();
         world
     }
@@ -50,29 +65,45 @@ impl World {
         self.folder.path().join(below)
     }
 
-    /// Starts the supervisor and waits until it answers and every worker is ready.
+    /// The worker program; what the rogue worker is to do before its hello stands beside it.
+    fn worker_program(&self) -> PathBuf {
+        self.path("worker")
+    }
+
+    /// What talks to the control socket, for another thread.
+    pub(crate) fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// Starts the supervisor and waits until it answers and every worker is ready that is not switched off.
     pub(crate) fn start(&mut self) {
         self.start_unready();
         self.wait_for("every provider to be ready", |world| {
             let status = world.status()?;
-            let ready = status["providers"].as_array()?.iter().all(|row| row["state"] == "ready");
+            let ready =
+                status["providers"].as_array()?.iter().all(|row| row["state"] == "ready" || row["state"] == "paused");
             (ready && status["supervisor"]["text"] == "running").then_some(())
         });
     }
 
     /// Starts the supervisor and waits until it answers.
     pub(crate) fn start_unready(&mut self) {
+        self.spawn();
+        self.wait_for("the control socket to answer", |world| world.status().map(|_| ()));
+    }
+
+    /// Starts the supervisor and waits for nothing.
+    pub(crate) fn spawn(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_spooler"))
             .args(["run", "--config"])
             .arg(self.path("spooler.toml"))
-            .env("SPOOLER_WORKER", worker_program())
+            .env("SPOOLER_WORKER", self.worker_program())
             .stdin(Stdio::null())
             .stderr(log)
             .spawn()
             .unwrap();
         self.child = Some(child);
-        self.wait_for("the control socket to answer", |world| world.status().map(|_| ()));
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -95,10 +126,11 @@ impl World {
         assert!(status.success(), "{status}; log:\n{}", self.log());
     }
 
-    /// Kills the supervisor without warning.
+    /// Kills the supervisor without warning; it must have run until then.
     pub(crate) fn crash(&mut self) {
         self.signal(Signal::SIGKILL);
-        self.wait_end();
+        let status = self.wait_end();
+        assert_eq!(status.signal(), Some(9), "{status}; log:\n{}", self.log());
     }
 
     pub(crate) fn log(&self) -> String {
@@ -107,13 +139,12 @@ impl World {
 
     /// The status table, if the spooler answers.
     pub(crate) fn status(&self) -> Option<Value> {
-        self.get("/v1/status").and_then(|body| serde_json::from_str(&body).ok())
+        self.control.status()
     }
 
     /// The row of a provider.
     pub(crate) fn provider(&self, name: &str) -> Option<Value> {
-        let status = self.status()?;
-        status["providers"].as_array()?.iter().find(|row| row["name"] == name).cloned()
+        self.control.provider(name)
     }
 
     /// The process of a provider's worker.
@@ -129,23 +160,36 @@ impl World {
 
     /// The port on which a provider of kind `smtp-in` listens.
     pub(crate) fn port(&self, provider: &str) -> u16 {
-        let row = self.provider(provider).unwrap();
-        let identity = row["identity"].as_str().unwrap().to_owned();
-        identity
-            .rsplit_once(':')
-            .and_then(|(_, port)| port.parse().ok())
-            .unwrap_or_else(|| panic!("no port in {identity:?}"))
+        self.control.port(provider).unwrap_or_else(|| panic!("no port of {provider}; log:\n{}", self.log()))
     }
 
-    /// The body of an answer of the control socket with status 200.
-    pub(crate) fn get(&self, path: &str) -> Option<String> {
-        let mut stream = UnixStream::connect(self.path("control.sock")).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).ok()?;
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: spooler\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        head.split(' ').nth(1).is_some_and(|status| status == "200").then(|| body.to_owned())
+    /// Starts a provider's worker anew, as an administrator would.
+    pub(crate) fn restart(&self, provider: &str) {
+        self.post(&format!("/v1/providers/{provider}/do"), &json!({ "action": "restart" }));
+    }
+
+    /// Has the configuration read again, and waits until this provider has a new worker.
+    pub(crate) fn reload(&self, provider: &str) {
+        let before = self.provider(provider).unwrap()["generation"].clone();
+        self.signal(Signal::SIGHUP);
+        self.wait_for("the new worker", |world| {
+            let row = world.provider(provider)?;
+            (row["generation"] != before && row["state"] == "ready").then_some(())
+        });
+    }
+
+    /// The body of an answer to `POST`; it must have status 200.
+    pub(crate) fn post(&self, path: &str, body: &Value) -> String {
+        let (status, answer) = self.control.post(path, body.to_string().as_bytes()).expect("no answer");
+        assert_eq!(status, 200, "{path} {body}: {answer}");
+        answer
+    }
+
+    /// Runs `spooler` once more, with this world's configuration.
+    pub(crate) fn spooler(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_spooler"));
+        command.args(arguments).arg("--config").arg(self.path("spooler.toml"));
+        command.env("SPOOLER_WORKER", self.worker_program()).stdin(Stdio::null()).output().unwrap()
     }
 
     /// Runs `spoolctl`.
@@ -215,9 +259,9 @@ impl Drop for World {
     }
 }
 
-/// The worker program, built beside ours by `cargo test --workspace`.
-pub(crate) fn worker_program() -> PathBuf {
-    let program = Path::new(env!("CARGO_BIN_EXE_spooler")).with_file_name("spooler-worker");
+/// A program of another package, built beside ours by `cargo test --workspace`.
+fn built(name: &str) -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_spooler")).with_file_name(name);
     assert!(program.exists(), "{} is missing: run scripts/check, or cargo test --workspace", program.display());
     program
 }

@@ -9,9 +9,10 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd;
-use spooler_protocol::to_worker::ToWorker;
+use spooler_protocol::to_worker::{ToWorker, Welcome};
+use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::link::{self, LinkError};
+use crate::link::{self, LinkError, LinkSender};
 use crate::provider::{self, UnknownKind};
 use crate::runtime::Ended;
 
@@ -37,6 +38,17 @@ pub enum BootstrapError {
 /// # Errors
 /// If it never came to a session.
 pub fn run(name: &str) -> Result<Ended, BootstrapError> {
+    run_with(name, provider::run)
+}
+
+/// The same for a program with providers of its own: `session` runs the kind that the welcome names.
+///
+/// # Errors
+/// If it never came to a session.
+pub fn run_with<S>(name: &str, session: S) -> Result<Ended, BootstrapError>
+where
+    S: AsyncFnOnce(LinkSender, UnboundedReceiver<ToWorker>, Welcome) -> Result<Ended, UnknownKind>,
+{
     log_to_stderr();
     die_with_the_supervisor();
     // A session of its own gives the worker an autogroup of its own, which is what priorities between sessions act on.
@@ -50,7 +62,7 @@ pub fn run(name: &str) -> Result<Ended, BootstrapError> {
         let Some(ToWorker::Welcome(welcome)) = inbox.recv().await else {
             return Err(BootstrapError::NoWelcome);
         };
-        Ok(provider::run(link, inbox, welcome).await?)
+        Ok(session(link, inbox, welcome).await?)
     })
 }
 
@@ -68,6 +80,8 @@ fn log_to_stderr() {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         default(info);
+        // Again behind a backtrace: the last lines are what the supervisor keeps.
+        eprintln!("{info}");
         // tokio would catch the panic and leave a delivery hanging; a dead worker is noticed at once.
         std::process::abort();
     }));

@@ -28,7 +28,9 @@ pub enum Say {
 struct Held {
     token: Token,
     slice_us: u64,
-    /// When the slice began to be used: at the first work after the grant.
+    /// What was used of the slice before the last sleep.
+    used_us: u64,
+    /// Since when it is being used without a sleep.
     since_us: Option<u64>,
     recalled: bool,
 }
@@ -67,7 +69,8 @@ impl Session {
     /// A token came.
     pub fn on_grant(&mut self, token: Token, slice_ms: u32) {
         self.wanting = false;
-        self.held = Some(Held { token, slice_us: u64::from(slice_ms) * 1000, since_us: None, recalled: false });
+        self.held =
+            Some(Held { token, slice_us: u64::from(slice_ms) * 1000, used_us: 0, since_us: None, recalled: false });
     }
 
     /// The token is asked back. `idle`: nothing could go on right now.
@@ -87,7 +90,7 @@ impl Session {
     /// Provider code ran. `more`: it could go on at once.
     pub fn on_ran(&mut self, now_us: u64, more: bool) -> Option<Say> {
         let held = self.held.as_mut()?;
-        let used_us = held.since_us.map_or(0, |since| now_us.saturating_sub(since));
+        let used_us = held.used_us + held.since_us.map_or(0, |since| now_us.saturating_sub(since));
         if self.critical > 0 {
             return None;
         }
@@ -95,6 +98,7 @@ impl Session {
             return self.give_back(more);
         }
         if !more {
+            held.used_us = used_us;
             held.since_us = None;
         }
         None
@@ -156,8 +160,8 @@ mod tests {
         assert_eq!(session.on_ran(100_000, true), None);
         assert_eq!(session.on_ran(150_000, false), None);
         session.on_run(900_000);
-        assert_eq!(session.on_ran(1_050_000, true), None);
-        assert_eq!(session.on_ran(1_100_000, true), Some(Say::Yield { token: Token(1), more: true }));
+        assert_eq!(session.on_ran(949_999, true), None);
+        assert_eq!(session.on_ran(950_000, true), Some(Say::Yield { token: Token(1), more: true }));
         assert_eq!(session.on_work(), None, "a yield with more to do asks again by itself");
     }
 

@@ -17,6 +17,7 @@ const HEADER_BYTES_MAX: u64 = 64 * 1024;
 #[derive(Clone)]
 struct Frame {
     hostname: String,
+    postmaster: Option<Address>,
     max_returned_size: u64,
     now_ms: i64,
 }
@@ -25,8 +26,9 @@ impl Driver {
     /// Builds a report, if anybody wants it. The supervisor hears of it either way.
     pub(super) fn report(&mut self, order: ReportOrder) {
         let frame = Frame {
-            hostname: self.hostname.clone(),
-            max_returned_size: self.max_returned_size,
+            hostname: self.config.hostname.clone(),
+            postmaster: self.config.postmaster.clone(),
+            max_returned_size: self.config.reports.max_returned_size,
             now_ms: self.equipment.clock.now().wall_ms,
         };
         let mailbox = self.equipment.mailbox.clone();
@@ -46,13 +48,13 @@ fn build(reader: &mut dyn StoreReader, order: &ReportOrder, frame: Frame) -> Res
         Some(Scanned::Damaged { why, .. }) => return Err(why),
         None => return Err("it is not in the store".to_owned()),
     };
-    let Some(input) = input(reader, order, &message, frame)? else { return Ok(None) };
-    let Ok(sender) = Address::smtp(&message.envelope.sender) else { return Ok(None) };
+    let Some(reader_of_report) = addressee(order, &message, frame.postmaster.as_ref()) else { return Ok(None) };
+    let Some(input) = input(reader, order, &message, &reader_of_report, frame)? else { return Ok(None) };
     let content = report::build(&input);
     let body = if content.is_ascii() { BodyType::SevenBit } else { BodyType::EightBit };
     let envelope = Envelope {
         sender: String::new(),
-        recipients: vec![Recipient::new(sender)],
+        recipients: vec![Recipient::new(reader_of_report)],
         body,
         smtputf8: message.envelope.smtputf8,
         ..Envelope::default()
@@ -67,11 +69,24 @@ fn build(reader: &mut dyn StoreReader, order: &ReportOrder, frame: Frame) -> Res
     }))
 }
 
+/// Who is told: the sender; or, if there is none, the postmaster of what failed, unless it was for the postmaster: nothing may report
+/// in circles.
+fn addressee(order: &ReportOrder, message: &ScannedMessage, postmaster: Option<&Address>) -> Option<Address> {
+    let envelope = &message.envelope;
+    if !envelope.sender.is_empty() {
+        return Address::smtp(&envelope.sender).ok();
+    }
+    let postmaster = postmaster.filter(|_| order.kind == ReportKind::Failed)?;
+    let to_postmaster = envelope.recipients.iter().any(|recipient| recipient.address == *postmaster);
+    (!to_postmaster).then(|| postmaster.clone())
+}
+
 /// What the report is made of; `None` if none of its recipients wants it.
 fn input(
     reader: &mut dyn StoreReader,
     order: &ReportOrder,
     message: &ScannedMessage,
+    addressee: &Address,
     frame: Frame,
 ) -> Result<Option<ReportInput>, String> {
     let envelope = &message.envelope;
@@ -85,7 +100,9 @@ fn input(
         let place = usize::try_from(reported.index).unwrap_or(usize::MAX);
         let Some(recipient) = envelope.recipients.get(place) else { continue };
         // Whether delays are told at all was decided by the configuration: the order would not be here otherwise.
-        if !report::wanted(kind, recipient.notify, envelope.sender.is_empty(), true) {
+        // The postmaster did not ask for anything and gets what is left over.
+        let from_sender = !envelope.sender.is_empty();
+        if from_sender && !report::wanted(kind, recipient.notify, false, true) {
             continue;
         }
         let action = match kind {
@@ -112,7 +129,7 @@ fn input(
     let (header, rest) = content.split_at(split);
     Ok(Some(ReportInput {
         hostname: frame.hostname,
-        sender: envelope.sender.clone(),
+        sender: addressee.text().to_owned(),
         envid: envelope.envid.clone(),
         ret: envelope.ret,
         message: message.id,

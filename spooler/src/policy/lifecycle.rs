@@ -21,7 +21,7 @@ use spooler_protocol::units;
 use crate::policy::jitter::Jitter;
 
 /// Failed starts in a row before a provider is barred.
-const FAILED_STARTS_MAX: u32 = 10;
+const FAILED_STARTS_MAX: u32 = 8;
 /// A worker that was ready for so long is healthy again.
 const HEALTHY_MS: i64 = 10_000;
 const BACKOFF_FIRST_MS: i64 = 100;

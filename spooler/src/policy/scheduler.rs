@@ -53,7 +53,16 @@ struct Worker {
     hold: Hold,
     virtual_us: u64,
     cpu_us: u64,
+    /// CPU since it got its token, or gave it back.
+    stretch_us: u64,
     overdraft_us: u64,
+}
+
+impl Worker {
+    fn turn(&mut self, hold: Hold) {
+        self.hold = hold;
+        self.stretch_us = 0;
+    }
 }
 
 /// What is to be said to a worker.
@@ -112,7 +121,10 @@ impl Scheduler {
         let virtual_us = self.workers.get(&id).map_or(0, |worker| worker.virtual_us);
         let urgency = Urgency { interactive, ..Urgency::default() };
         let weight = u64::from(weight.max(1));
-        self.workers.insert(id, Worker { weight, urgency, hold: Hold::Idle, virtual_us, cpu_us: 0, overdraft_us: 0 });
+        self.workers.insert(
+            id,
+            Worker { weight, urgency, hold: Hold::Idle, virtual_us, cpu_us: 0, stretch_us: 0, overdraft_us: 0 },
+        );
     }
 
     /// The worker is gone, and its token with it.
@@ -137,11 +149,11 @@ impl Scheduler {
         self.charge(id, cpu_us);
         let Some(worker) = self.workers.get_mut(&id) else { return };
         if matches!(worker.hold, Hold::Holding { token: held, .. } if held == token) {
-            worker.hold = if more { Hold::Wanting } else { Hold::Idle };
+            worker.turn(if more { Hold::Wanting } else { Hold::Idle });
         }
     }
 
-    /// Books what the worker's CPU clock says. What goes beyond what a token allows is overdraft.
+    /// Books what the worker's CPU clock says. What goes beyond what a token allows is overdraft, however often the clock is read.
     pub fn charge(&mut self, id: ProviderId, cpu_us: Option<u64>) {
         let slice_us = self.slice_us;
         let (Some(worker), Some(cpu_us)) = (self.workers.get_mut(&id), cpu_us) else { return };
@@ -153,7 +165,9 @@ impl Scheduler {
             Hold::Holding { .. } => slice_us + TOLERANCE_US,
             Hold::Idle | Hold::Wanting => TOLERANCE_US,
         };
-        worker.overdraft_us += used_us.saturating_sub(allowed_us);
+        let before_us = worker.stretch_us.saturating_sub(allowed_us);
+        worker.stretch_us += used_us;
+        worker.overdraft_us += worker.stretch_us.saturating_sub(allowed_us) - before_us;
     }
 
     /// A flush of its queue begins or ends.
@@ -212,7 +226,7 @@ impl Scheduler {
         let token = Token(self.next_token);
         self.next_token += 1;
         if let Some(worker) = self.workers.get_mut(&id) {
-            worker.hold = Hold::Holding { token, since_ms: now_ms, recalled: false };
+            worker.turn(Hold::Holding { token, since_ms: now_ms, recalled: false });
         }
         Decision::Grant(id, token)
     }

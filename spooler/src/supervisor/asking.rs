@@ -171,13 +171,17 @@ impl Supervisor {
         }
     }
 
-    fn why_ready(&self, provider: Option<ProviderId>) -> String {
+    pub(super) fn why_ready(&self, provider: Option<ProviderId>) -> String {
         let Some(provider) = provider.and_then(|id| self.providers.get(&id)) else {
             return "waits for a provider to say whether it serves the recipient".to_owned();
         };
         let name = &provider.config.name;
         match provider.life.state() {
             _ if self.stopping.is_some() => "the spooler is shutting down".to_owned(),
+            WorkerState::Ready if provider.is_offline() => {
+                let why = provider.row.text.as_deref().unwrap_or("it cannot reach what it serves");
+                format!("provider {name} is offline: {why}")
+            }
             WorkerState::Ready => format!("waits its turn at provider {name}"),
             WorkerState::Paused => format!("provider {name} is paused"),
             WorkerState::Starting | WorkerState::Draining | WorkerState::Stopping => {

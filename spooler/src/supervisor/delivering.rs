@@ -41,6 +41,10 @@ impl Supervisor {
         if !provider.life.is_ready() || provider.paused || self.stopping.is_some() {
             return;
         }
+        // An offline provider tries by itself whether it can go on; a person's flush may want to see it fail.
+        if provider.is_offline() && !self.is_flushing(id) {
+            return;
+        }
         let credit = u64::from(provider.announced.as_ref().map_or(0, |announced| announced.credit));
         let worker = WorkerId { provider: id, generation: provider.life.generation() };
         while self.queue.lane_of(id).is_some_and(|lane| lane.in_flight() < credit) {
@@ -339,7 +343,7 @@ impl Supervisor {
         self.commit(unit, Pending::Accept(Acceptor::Nobody, id, entry), actions);
     }
 
-    /// Tells the sender once that a message is late.
+    /// Tells the sender if a message will be late at its next attempt.
     fn report_delay(
         &mut self,
         delivery: DeliveryId,
@@ -350,17 +354,31 @@ impl Supervisor {
         actions: &mut Vec<Action>,
     ) {
         let Some(id) = self.flights.get(&delivery).map(|flight| flight.id) else { return };
-        let Some(entry) = self.queue.get(id) else { return };
-        let (born_ms, deaths) = (entry.born_ms, entry.deaths);
-        let late = plan.delay_warning_ms.is_some_and(|warning_ms| due_ms - born_ms > warning_ms);
-        if !late || entry.delay_reported || entry.null_sender {
-            return;
+        let late = |born_ms: i64| plan.delay_warning_ms.is_some_and(|warning_ms| due_ms - born_ms > warning_ms);
+        if self.queue.get(id).is_some_and(|entry| late(entry.born_ms)) {
+            let reported = |(index, reply): &(u32, Reply)| ReportedRecipient {
+                index: *index,
+                reply: reply.clone(),
+                relayed: false,
+            };
+            self.report_late(id, verdict.deferred.iter().map(reported).collect(), plan, now, actions);
         }
+    }
+
+    /// Tells the sender that a message is late; once.
+    pub(super) fn report_late(
+        &mut self,
+        id: MessageId,
+        recipients: Vec<ReportedRecipient>,
+        plan: &RetryPlan,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(entry) = self.queue.get(id).filter(|entry| !entry.delay_reported && !entry.null_sender) else {
+            return;
+        };
+        let (born_ms, deaths) = (entry.born_ms, entry.deaths);
         self.queue.change(id, |entry| entry.delay_reported = true);
-        let recipients = verdict.deferred.iter();
-        let recipients: Vec<ReportedRecipient> = recipients
-            .map(|(index, reply)| ReportedRecipient { index: *index, reply: reply.clone(), relayed: false })
-            .collect();
         let give_up_ms = now.wall_ms + plan.give_up_ms - (now.mono_ms - born_ms);
         let unit = vec![Change::Marks { id, deaths, delay_reported: true }];
         self.report(id, ReportKind::Delayed { give_up_ms }, recipients, unit, actions);

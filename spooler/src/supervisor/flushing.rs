@@ -96,12 +96,17 @@ impl Supervisor {
         })
     }
 
+    /// Whether a flush wants a provider's queue worked off.
+    pub(super) fn is_flushing(&self, id: ProviderId) -> bool {
+        let in_flush = |flush: &Flush| !flush.waiting.is_empty() && flush.provider.is_none_or(|wanted| wanted == id);
+        self.flushes.values().any(in_flush)
+    }
+
     /// Providers in the scope of a running flush need no slot.
     fn apply_flushes(&mut self) {
         for id in &self.order {
-            let in_flush =
-                |flush: &Flush| !flush.waiting.is_empty() && flush.provider.is_none_or(|wanted| wanted == *id);
-            self.scheduler.set_flush(*id, self.flushes.values().any(in_flush));
+            let flushing = self.is_flushing(*id);
+            self.scheduler.set_flush(*id, flushing);
         }
         self.tokens_touched = true;
     }

@@ -36,6 +36,7 @@ impl Supervisor {
         let gone: Vec<ProviderId> = self.providers.keys().copied().filter(|id| !order.contains(id)).collect();
         let deadline_ms = now.mono_ms + ms(config.stop_timeout);
         self.order = order;
+        self.default_retry = retry_plan(&config.retry);
         self.config = config;
         for id in gone {
             if let Some(provider) = self.providers.get_mut(&id) {
@@ -53,7 +54,7 @@ impl Supervisor {
         let id = ProviderId(u32::try_from(self.next_number()).unwrap_or(u32::MAX));
         let provider = Provider {
             config: config::Provider { enabled: false, ..config.clone() },
-            retry: retry_plan(config),
+            retry: retry_plan(&config.retry),
             life: Lifecycle::new(ms(config.start_timeout), now.mono_ms),
             pid: None,
             announced: None,
@@ -71,7 +72,7 @@ impl Supervisor {
         let deadline_ms = now.mono_ms + ms(self.config.stop_timeout);
         let Some(provider) = self.providers.get_mut(&id) else { return };
         let old = std::mem::replace(&mut provider.config, new.clone());
-        provider.retry = retry_plan(new);
+        provider.retry = retry_plan(&new.retry);
         provider.removed = false;
         let life = &mut provider.life;
         life.set_start_timeout(ms(new.start_timeout));
@@ -193,7 +194,11 @@ impl Supervisor {
         if let Some(progress) = update.progress {
             provider.row.progress = Some(progress.min(100));
         }
+        let was_offline = provider.is_offline();
         provider.row.offline = update.offline.or(provider.row.offline);
+        if was_offline && !provider.is_offline() {
+            self.on_online(id);
+        }
     }
 
     /// The process is dead, or never came to be.
@@ -294,8 +299,7 @@ impl Supervisor {
     }
 }
 
-fn retry_plan(config: &config::Provider) -> RetryPlan {
-    let retry = &config.retry;
+pub(super) fn retry_plan(retry: &config::Retry) -> RetryPlan {
     RetryPlan::new(retry.first, retry.factor, retry.max, retry.give_up, retry.delay_warning)
 }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use spooler_protocol::from_worker::FromWorker;
 
+use crate::config::Config;
 use crate::supervisor::event::{Event, WorkerId};
 use crate::system::control::Request;
 use crate::system::worker_link::Link;
@@ -35,6 +36,8 @@ pub enum Letter {
     Asked(Request),
     /// A person wants the configuration read again.
     Reload,
+    /// A new, good configuration.
+    Reloaded(Box<Config>),
 }
 
 /// The sending side of the channel into the loop.
