@@ -29,6 +29,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use spooler_protocol::control::QueueDone;
 use spooler_protocol::from_worker::RowUpdate;
 use spooler_protocol::ids::{AcceptId, DeliveryId, Generation, MessageId};
+use spooler_protocol::outcome::Reply;
 
 use crate::config::{self, Config};
 use crate::policy::jitter::Jitter;
@@ -70,6 +71,8 @@ struct Flight {
     /// Places in the envelope, in the order in which the worker knows them.
     recipients: Vec<u32>,
     settled: BTreeSet<u32>,
+    /// What was said so far about those that are to be tried again; decided when the delivery ends.
+    deferred: BTreeMap<u32, Reply>,
     attempt: u32,
     since_ms: i64,
     phase: String,

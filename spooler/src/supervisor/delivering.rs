@@ -1,6 +1,6 @@
 //! Messages go out, and what becomes of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use spooler_protocol::control::{MessageState, RecipientState};
 use spooler_protocol::ids::{DeliveryId, MessageId};
@@ -59,6 +59,7 @@ impl Supervisor {
                 route: departure.route,
                 recipients: departure.recipients.clone(),
                 settled: BTreeSet::new(),
+                deferred: BTreeMap::new(),
                 attempt: departure.attempt,
                 since_ms: now.mono_ms,
                 phase: String::new(),
@@ -83,12 +84,15 @@ impl Supervisor {
         if self.flights.get(&delivery).is_none_or(|flight| flight.worker != worker) {
             return;
         }
-        // Only what settles is kept now; what is deferred is decided when the delivery ends.
-        let settling = outcomes.into_iter().filter(|(_, outcome)| outcome.settles()).collect();
-        let Some(verdict) = self.judge(delivery, settling) else { return };
-        let Some(flight) = self.flights.get(&delivery) else { return };
+        let Some(mut verdict) = self.judge(delivery, outcomes) else { return };
+        let Some(flight) = self.flights.get_mut(&delivery) else { return };
+        // Only what settles goes to disk now.
+        flight.deferred.extend(std::mem::take(&mut verdict.deferred));
         let (id, route) = (flight.id, flight.route);
         let indexes: Vec<u32> = verdict.settled_indexes();
+        if indexes.is_empty() {
+            return;
+        }
         self.queue.settle(id, route, &indexes);
         self.record(delivery, verdict, false, now, actions);
     }
@@ -107,7 +111,10 @@ impl Supervisor {
             return;
         }
         let Some(mut verdict) = self.judge(delivery, outcomes) else { return };
-        let Some(flight) = self.flights.get(&delivery) else { return };
+        let Some(flight) = self.flights.get_mut(&delivery) else { return };
+        let mut deferred = std::mem::take(&mut flight.deferred);
+        deferred.extend(std::mem::take(&mut verdict.deferred));
+        verdict.deferred = deferred.into_iter().filter(|(index, _)| !flight.settled.contains(index)).collect();
         let named: BTreeSet<u32> = verdict.deferred.iter().map(|(index, _)| *index).collect();
         let open: Vec<u32> = flight
             .recipients
