@@ -10,6 +10,7 @@
 //! | `asking` | clients ask and command |
 //! | `flushing` | working queues off now |
 //! | `critical` | critical sections |
+//! | `reporting` | senders are told |
 //! | `table` | the status table |
 //! | `waiting` | messages whose provider cannot serve them now |
 
@@ -20,6 +21,7 @@ mod delivering;
 // What is heard and what is wanted done.
 pub mod event;
 mod flushing;
+mod reporting;
 mod table;
 mod waiting;
 mod workers;
@@ -29,6 +31,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use spooler_protocol::control::QueueDone;
 use spooler_protocol::from_worker::RowUpdate;
 use spooler_protocol::ids::{AcceptId, DeliveryId, Generation, MessageId};
+use spooler_protocol::outcome::Outcome;
 
 use crate::config::{self, Config};
 use crate::policy::jitter::Jitter;
@@ -70,6 +73,8 @@ struct Flight {
     /// Places in the envelope, in the order in which the worker knows them.
     recipients: Vec<u32>,
     settled: BTreeSet<u32>,
+    /// What was said of recipients that are not settled, by their places in the delivery.
+    put_off: Vec<(u32, Outcome)>,
     attempt: u32,
     since_ms: i64,
     phase: String,
