@@ -31,7 +31,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use spooler_protocol::control::QueueDone;
 use spooler_protocol::from_worker::RowUpdate;
 use spooler_protocol::ids::{AcceptId, DeliveryId, Generation, MessageId};
-use spooler_protocol::outcome::Outcome;
+use spooler_protocol::outcome::Reply;
 
 use crate::config::{self, Config};
 use crate::policy::jitter::Jitter;
@@ -73,8 +73,8 @@ struct Flight {
     /// Places in the envelope, in the order in which the worker knows them.
     recipients: Vec<u32>,
     settled: BTreeSet<u32>,
-    /// What was said of recipients that are not settled, by their places in the delivery.
-    put_off: Vec<(u32, Outcome)>,
+    /// What was said so far about those that are to be tried again; decided when the delivery ends.
+    deferred: BTreeMap<u32, Reply>,
     attempt: u32,
     since_ms: i64,
     phase: String,

@@ -5,6 +5,9 @@
 #[path = "../data/mod.rs"]
 mod data;
 #[cfg(test)]
+#[path = "../dovecot/mod.rs"]
+mod dovecot;
+#[cfg(test)]
 mod maildir;
 #[cfg(test)]
 mod peer;

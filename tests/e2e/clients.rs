@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::sink::{Arrived, Sink};
 use crate::world::World;
+use crate::{IN, relay};
 
 /// What a person writes.
 const TEXT: &str = "hello\n.\n.dot\nend\n";
@@ -15,14 +16,6 @@ const TEXT: &str = "hello\n.\n.dot\nend\n";
 const BODY: &str = "\r\n\r\nhello\r\n.\r\n.dot\r\nend\r\n";
 /// The recipients of everything, the blind one last.
 const RECIPIENTS: [&str; 3] = ["cc@x.test", "hidden@x.test", "to@x.test"];
-
-fn config(sink: &Sink) -> String {
-    format!(
-        "[provider.submission]\nkind = \"smtp-in\"\nlisten = [\"127.0.0.1:0\"]\n\
-         [provider.relay]\nkind = \"smtp\"\nhost = \"127.0.0.1:{}\"\ntls = \"none\"\naddress_types = [\"SMTP\"]\n",
-        sink.port
-    )
-}
 
 /// A spooler before a sink, with files for the client.
 struct Desk {
@@ -42,7 +35,7 @@ impl Desk {
             eprintln!("skipped: {client} is not installed");
             return None;
         }
-        let world = World::running(&config(&sink));
+        let world = World::running(&format!("{IN}{}", relay(sink.port)));
         Some(Self { world, sink })
     }
 

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 
-use crate::data;
 use crate::sink::Sink;
 use crate::smtp::Client;
 use crate::world::World;
+use crate::{IN, data, relay};
 
 const SENDER: &str = "a@b.test";
 
@@ -122,10 +122,7 @@ fn the_rules_say_what_they_should() {
 #[test]
 fn every_message_goes_from_sendmail_to_a_relay_as_it_is() {
     let sink = Sink::start();
-    let world = World::running(&format!(
-        "[provider.relay]\nkind = \"smtp\"\nhost = \"127.0.0.1:{}\"\ntls = \"none\"\naddress_types = [\"SMTP\"]\n",
-        sink.port
-    ));
+    let world = World::running(&relay(sink.port));
     let (mut sent, mut refused) = (HashMap::new(), 0);
     for (number, file) in messages().into_iter().enumerate() {
         let input = fs::read(&file).unwrap();
@@ -163,10 +160,8 @@ fn every_message_goes_from_sendmail_to_a_relay_as_it_is() {
 
 #[test]
 fn every_message_goes_from_smtp_to_a_maildir_as_it_is() {
-    let world = World::running(
-        "[provider.submission]\nkind = \"smtp-in\"\nlisten = [\"127.0.0.1:0\"]\n\
-         [provider.local]\nkind = \"maildir\"\nclaims = [\"@local.test\"]\npath = \"{dir}/mail/{local}\"\n",
-    );
+    let local = "[provider.local]\nkind = \"maildir\"\nclaims = [\"@local.test\"]\npath = \"{dir}/mail/{local}\"\n";
+    let world = World::running(&format!("{IN}{local}"));
     let mut client = Client::connect(world.port("submission")).unwrap();
     let (mut sent, mut refused) = (Vec::new(), 0);
     for (number, file) in messages().into_iter().enumerate() {

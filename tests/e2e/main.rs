@@ -7,6 +7,7 @@
 //! | `crash` | workers die with messages in their hands: nothing is lost, nobody waits, poison is set aside |
 //! | `delivery` | messages go through, by each provider, and the queue survives a restart |
 //! | `lifecycle` | stop, hurry, reload, restart, and a second supervisor on the same spool |
+//! | `peers` | other people's servers and programs at the far end |
 //! | `reports` | senders are told what became of their messages |
 //! | `rights` | other users send, and have to do with their own messages only |
 //! | `rogue` | a worker that misbehaves costs the others nothing, and its row says what is wrong |
@@ -16,7 +17,8 @@
 //! | `tools` | what operators and programs do with the client tools |
 //!
 //! The rest is what they are built from: `world` (a spooler with its surroundings), `control` (a client of its socket), `smtp` (a
-//! client), `sink` and `gate` (a server that can be held in any phase), `rogue_worker` (a program of its own).
+//! client), `sink` and `gate` (a server that can be held in any phase), `rogue_worker` (a program of its own), `dovecot` (a
+//! private one), `data` (messages).
 
 #[cfg(test)]
 mod clients;
@@ -32,9 +34,14 @@ mod data;
 #[cfg(test)]
 mod delivery;
 #[cfg(test)]
+#[path = "../dovecot/mod.rs"]
+mod dovecot;
+#[cfg(test)]
 mod gate;
 #[cfg(test)]
 mod lifecycle;
+#[cfg(test)]
+mod peers;
 #[cfg(test)]
 mod reports;
 #[cfg(test)]

@@ -217,7 +217,6 @@ fn what_cannot_be_delivered_in_time_fails() {
     let report = post.only_report();
     assert_eq!((report.field("Action"), report.field("Status")), ("failed".to_owned(), "5.2.0".to_owned()));
     assert!(report.field("Diagnostic-Code").ends_with("451 4.2.0 come back later"), "{}", report.text);
-    assert!(post.heard("RCPT").len() > 1, "{:?}", post.heard(""));
 }
 
 #[test]

@@ -2,11 +2,12 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::Output;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
+use crate::gate::gate;
 use crate::sink::Sink;
 use crate::world::World;
 
@@ -74,30 +75,17 @@ fn messages_are_chosen_by_number_and_by_what_they_are() {
     assert_eq!(good(&world.spoolctl(&["queue", "list"])), "No messages\n");
 }
 
-/// A sink that leaves the first DATA unanswered until the sender is dropped.
-fn stuck() -> (Sink, Receiver<()>, Sender<()>) {
-    let ((begun, is_begun), (free, is_free)) = (channel(), channel::<()>());
-    let first = Mutex::new(Some((begun, is_free)));
-    let sink = Sink::scripted(move |line| {
-        if line == "DATA"
-            && let Some((begun, is_free)) = { first.lock().unwrap().take() }
-        {
-            begun.send(()).unwrap();
-            // An error here is the sign to go on.
-            let _ = is_free.recv();
-            return Some(String::new());
-        }
-        None
-    });
-    (sink, is_begun, free)
-}
-
 #[test]
 fn a_message_in_flight_is_cancelled_and_not_deleted() {
-    let (sink, begun, free) = stuck();
+    let (gate, passage) = gate();
+    let first = AtomicBool::new(true);
+    let sink = Sink::scripted(move |line| {
+        let held = line == "DATA" && first.swap(false, Ordering::Relaxed);
+        held.then(|| passage.pass()).map(|()| String::new())
+    });
     let world = World::running(&relay("relay", sink.port, "x.test"));
     send(&world, "a@x.test", "one@x.test");
-    begun.recv().unwrap();
+    gate.wait();
     assert_eq!(listed(&world, &["--state", "in-flight"]), [1]);
     for action in ["delete", "hold"] {
         let (code, text) = bad(&world.spoolctl(&["queue", action, "1"]));
@@ -106,7 +94,7 @@ fn a_message_in_flight_is_cancelled_and_not_deleted() {
     assert_eq!(good(&world.spoolctl(&["cancel", "1"])), "1 message cancelled\n");
     // The far side still has not said a word.
     world.wait_empty();
-    drop(free);
+    gate.open();
     assert_eq!(bad(&world.spoolctl(&["cancel", "1"])).0, 65);
     send(&world, "a@x.test", "two@x.test");
     assert_eq!(sink.wait(1)[0].to, ["two@x.test"]);

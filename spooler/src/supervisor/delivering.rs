@@ -1,6 +1,6 @@
 //! Messages go out, and what becomes of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use spooler_protocol::control::{MessageState, RecipientState};
 use spooler_protocol::ids::{DeliveryId, MessageId};
@@ -58,7 +58,7 @@ impl Supervisor {
                 route: departure.route,
                 recipients: departure.recipients.clone(),
                 settled: BTreeSet::new(),
-                put_off: Vec::new(),
+                deferred: BTreeMap::new(),
                 attempt: departure.attempt,
                 since_ms: now.mono_ms,
                 phase: String::new(),
@@ -83,20 +83,15 @@ impl Supervisor {
         if self.flights.get(&delivery).is_none_or(|flight| flight.worker != worker) {
             return;
         }
-        // Only what settles goes to disk now; what is put off is decided when the delivery ends.
-        let (settling, put_off): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(|(_, outcome)| outcome.settles());
-        if let Some(flight) = self.flights.get_mut(&delivery) {
-            let room = flight.recipients.len().saturating_sub(flight.put_off.len());
-            let put_off = put_off.into_iter().take(room);
-            flight.put_off.extend(put_off.map(|(place, outcome)| (place, outcome.capped())));
-        }
-        if settling.is_empty() {
-            return;
-        }
-        let Some(verdict) = self.judge(delivery, settling) else { return };
-        let Some(flight) = self.flights.get(&delivery) else { return };
+        let Some(mut verdict) = self.judge(delivery, outcomes) else { return };
+        let Some(flight) = self.flights.get_mut(&delivery) else { return };
+        // Only what settles goes to disk now.
+        flight.deferred.extend(std::mem::take(&mut verdict.deferred));
         let (id, route) = (flight.id, flight.route);
         let indexes: Vec<u32> = verdict.settled_indexes();
+        if indexes.is_empty() {
+            return;
+        }
         self.queue.settle(id, route, &indexes);
         self.record(delivery, verdict, false, now, actions);
     }
@@ -114,10 +109,11 @@ impl Supervisor {
         if self.flights.get(&delivery).is_none_or(|flight| flight.worker != worker) {
             return;
         }
-        let before =
-            self.flights.get_mut(&delivery).map(|flight| std::mem::take(&mut flight.put_off)).unwrap_or_default();
-        let Some(mut verdict) = self.judge(delivery, before.into_iter().chain(outcomes).collect()) else { return };
-        let Some(flight) = self.flights.get(&delivery) else { return };
+        let Some(mut verdict) = self.judge(delivery, outcomes) else { return };
+        let Some(flight) = self.flights.get_mut(&delivery) else { return };
+        let mut deferred = std::mem::take(&mut flight.deferred);
+        deferred.extend(std::mem::take(&mut verdict.deferred));
+        verdict.deferred = deferred.into_iter().filter(|(index, _)| !flight.settled.contains(index)).collect();
         let named: BTreeSet<u32> = verdict.deferred.iter().map(|(index, _)| *index).collect();
         let open: Vec<u32> = flight
             .recipients
@@ -189,8 +185,6 @@ impl Supervisor {
                 Outcome::Deferred(reply) => verdict.deferred.push((index, reply)),
             }
         }
-        // Who was put off first and served then is served.
-        verdict.deferred.retain(|(index, _)| !flight.settled.contains(index));
         Some(verdict)
     }
 

@@ -63,7 +63,9 @@ fn list(control: &Control, filter: &Filter, json: bool) -> Result<(), Failure> {
 /// One line, and a second one if there is something to say about why it waits.
 fn line(out: &mut dyn Write, summary: &MessageSummary, now_ms: i64) -> io::Result<()> {
     let age = span(now_ms.saturating_sub(summary.submitted_ms).max(0).unsigned_abs() / 1000);
-    let mut recipients: Vec<String> = summary.recipients.iter().take(3).map(|r| short(r, 60)).collect();
+    // Unsettled recipients come first; the others are done with.
+    let shown = usize::try_from(summary.pending).unwrap_or(usize::MAX).min(3);
+    let mut recipients: Vec<String> = summary.recipients.iter().take(shown).map(|r| short(r, 60)).collect();
     let unseen = summary.pending.saturating_sub(recipients.len() as u64);
     if unseen > 0 {
         recipients.push(format!("and {unseen} more"));

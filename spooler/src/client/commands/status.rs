@@ -100,7 +100,7 @@ fn supervisor(out: &mut dyn Write, row: &SupervisorRow) -> io::Result<()> {
         "queue: {} messages, {} ready, {} in flight, {} deferred, {} held; since the start {} accepted, {} sent, {} failed",
         row.queued, row.ready, row.in_flight, row.deferred, row.held, row.accepted, row.sent, row.failed
     )?;
-    writeln!(out, "tokens: {} of {} out", row.tokens_out, row.slots)
+    writeln!(out, "tokens: {} out, {} slots for background work", row.tokens_out, row.slots)
 }
 
 /// A line for each provider, and below it what is wrong or special.

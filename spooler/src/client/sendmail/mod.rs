@@ -113,7 +113,8 @@ fn entry(out: &mut dyn Write, summary: &MessageSummary) -> io::Result<()> {
     if !summary.why.is_empty() {
         writeln!(out, "{:>41}({})", "", show::plain(&summary.why))?;
     }
-    for recipient in &summary.recipients {
+    let unsettled = usize::try_from(summary.pending).unwrap_or(usize::MAX);
+    for recipient in summary.recipients.iter().take(unsettled) {
         writeln!(out, "{:>41} {}", "", show::plain(recipient))?;
     }
     writeln!(out)
