@@ -10,6 +10,7 @@
 //! | `asking` | clients ask and command |
 //! | `flushing` | working queues off now |
 //! | `critical` | critical sections |
+//! | `reporting` | senders are told |
 //! | `table` | the status table |
 //! | `waiting` | messages whose provider cannot serve them now |
 
@@ -20,6 +21,7 @@ mod delivering;
 // What is heard and what is wanted done.
 pub mod event;
 mod flushing;
+mod reporting;
 mod table;
 mod waiting;
 mod workers;

@@ -107,9 +107,11 @@ fn a_message_that_kills_its_worker_is_set_aside_and_nobody_else_waits() {
     }
     let row = world.provider("pipe").unwrap();
     assert_eq!(row["deaths"], 3, "{row}");
-    let listed: Value = serde_json::from_str(world.control().get("/v1/messages").unwrap().trim()).unwrap();
+    let listed = world.wait_for("the reason to be on disk", |world| {
+        let listed: Value = serde_json::from_str(world.control().get("/v1/messages")?.trim()).ok()?;
+        listed["why"].as_str()?.contains("died 3 times").then_some(listed)
+    });
     assert_eq!(listed["state"], "quarantined", "{listed}");
-    assert!(listed["why"].as_str().unwrap().contains("died 3 times"), "{listed}");
     assert_eq!(listed["recipients"], json!(["poison@pipe.test"]), "{listed}");
     world.configure(&config("nobody"));
     world.reload("pipe");

@@ -162,7 +162,7 @@ impl Committer {
 
     /// Waits as long as it pays that more units go into the same commit; false if nobody submits any more.
     fn await_company(&mut self, first: Job, jobs: &Receiver<Job>) -> bool {
-        self.company.begin(Instant::now(), accepts(&first.unit));
+        self.company.begin(Instant::now(), awaited(&first.unit));
         self.waiting.push_back(first);
         while self.waiting.len() < COMMIT_UNITS_MAX {
             let job = match jobs.try_recv() {
@@ -177,7 +177,7 @@ impl Committer {
                     }
                 }
             };
-            self.company.join(Instant::now(), accepts(&job.unit));
+            self.company.join(Instant::now(), awaited(&job.unit));
             self.waiting.push_back(job);
         }
         true
@@ -327,6 +327,11 @@ impl Committer {
 /// Whether a unit takes in a message: such a unit is refused when the disk is full, all others are kept.
 fn accepts(unit: &[Change]) -> bool {
     unit.iter().any(|change| matches!(change, Change::Accept(_)))
+}
+
+/// Whether somebody waits for a unit: a sender for a message, a person for a change of its state.
+fn awaited(unit: &[Change]) -> bool {
+    unit.iter().any(|change| matches!(change, Change::Accept(_) | Change::State { .. }))
 }
 
 /// Bytes that a unit comes to on disk, about.

@@ -1,0 +1,117 @@
+//! Senders are told: of failure, of delay, and of success where they want it. A report goes to disk in one unit with what it reports,
+//! so that a crash can neither lose it nor make a second one.
+
+use spooler_protocol::ids::{DeliveryId, MessageId};
+use spooler_protocol::outcome::Reply;
+
+use super::delivering::Verdict;
+use super::event::{Action, Loudness, ReportKind, ReportOrder, ReportedRecipient, Ticket};
+use super::{Acceptor, Pending, Supervisor, accepting, log};
+use crate::policy::Now;
+use crate::policy::retry::RetryPlan;
+use crate::record::{Change, NewMessage, StoredContent};
+
+impl Supervisor {
+    pub(super) fn report_failure(
+        &mut self,
+        id: MessageId,
+        failed: Vec<(u32, Reply)>,
+        unit: Vec<Change>,
+        actions: &mut Vec<Action>,
+    ) {
+        self.failed += failed.len() as u64;
+        for (index, reply) in &failed {
+            log(actions, Loudness::Warn, format!("message {id} recipient {index} failed: {reply}"));
+        }
+        let recipients =
+            failed.into_iter().map(|(index, reply)| ReportedRecipient { index, reply, relayed: false }).collect();
+        self.report(id, ReportKind::Failed, recipients, unit, actions);
+    }
+
+    pub(super) fn report(
+        &mut self,
+        id: MessageId,
+        kind: ReportKind,
+        recipients: Vec<ReportedRecipient>,
+        unit: Vec<Change>,
+        actions: &mut Vec<Action>,
+    ) {
+        let ticket = Ticket(self.next_number());
+        self.pending.insert(ticket, Pending::Report(unit));
+        actions.push(Action::Report(ReportOrder { ticket, id, kind, recipients }));
+    }
+
+    /// A report goes to disk together with what it reports.
+    pub(super) fn on_report_built(
+        &mut self,
+        ticket: Ticket,
+        report: Option<Box<NewMessage>>,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(Pending::Report(mut unit)) = self.pending.remove(&ticket) else { return };
+        let Some(mut report) = report else {
+            if !unit.is_empty() {
+                self.commit(unit, Pending::Nothing, actions);
+            }
+            return;
+        };
+        self.last_id = MessageId(self.last_id.0 + 1);
+        report.id = self.last_id;
+        let size = match &report.content {
+            StoredContent::Inline(bytes) => bytes.len() as u64,
+            StoredContent::File(size) => *size,
+        };
+        let (id, entry) = (report.id, accepting::report_entry(&self.routing, &report, size, now));
+        if entry.parts.as_slice().is_empty() {
+            log(actions, Loudness::Warn, "a report has nowhere to go: no provider serves its recipient".to_owned());
+            if !unit.is_empty() {
+                self.commit(unit, Pending::Nothing, actions);
+            }
+            return;
+        }
+        unit.push(Change::Accept(report));
+        self.commit(unit, Pending::Accept(Acceptor::Nobody, id, entry), actions);
+    }
+
+    /// Tells the sender if a message will be late at its next attempt.
+    pub(super) fn report_delay(
+        &mut self,
+        delivery: DeliveryId,
+        verdict: &Verdict,
+        due_ms: i64,
+        plan: &RetryPlan,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(id) = self.flights.get(&delivery).map(|flight| flight.id) else { return };
+        let late = |born_ms: i64| plan.delay_warning_ms.is_some_and(|warning_ms| due_ms - born_ms > warning_ms);
+        if self.queue.get(id).is_some_and(|entry| late(entry.born_ms)) {
+            let reported = |(index, reply): &(u32, Reply)| ReportedRecipient {
+                index: *index,
+                reply: reply.clone(),
+                relayed: false,
+            };
+            self.report_late(id, verdict.deferred.iter().map(reported).collect(), plan, now, actions);
+        }
+    }
+
+    /// Tells the sender that a message is late; once.
+    pub(super) fn report_late(
+        &mut self,
+        id: MessageId,
+        recipients: Vec<ReportedRecipient>,
+        plan: &RetryPlan,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(entry) = self.queue.get(id).filter(|entry| !entry.delay_reported && !entry.null_sender) else {
+            return;
+        };
+        let (born_ms, deaths) = (entry.born_ms, entry.deaths);
+        self.queue.change(id, |entry| entry.delay_reported = true);
+        let give_up_ms = now.wall_ms + plan.give_up_ms - (now.mono_ms - born_ms);
+        let unit = vec![Change::Marks { id, deaths, delay_reported: true }];
+        self.report(id, ReportKind::Delayed { give_up_ms }, recipients, unit, actions);
+    }
+}
