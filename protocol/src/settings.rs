@@ -4,6 +4,8 @@
 //! instead of returned, and at the end every key that nobody asked for is one, with the keys that are allowed. The effective
 //! values are collected too, without secrets, for `spooler check --print`.
 
+use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -200,30 +202,22 @@ impl Settings {
     }
 
     /// A whole number in a range.
-    pub fn integer(&mut self, key: &str, default: u32, range: std::ops::RangeInclusive<u32>) -> u32 {
-        let value = match self.take(key) {
-            None => default,
-            Some(Value::Integer(value)) => match u32::try_from(value) {
-                Ok(value) if range.contains(&value) => value,
-                _ => {
-                    self.mistake(key, format!("is {value}; allowed is {} to {}", range.start(), range.end()));
-                    default
-                }
-            },
-            Some(other) => {
-                self.wrong_type(key, "a whole number", &other);
-                default
-            }
-        };
-        self.effective(key, i64::from(value));
-        value
+    pub fn integer(&mut self, key: &str, default: u32, range: RangeInclusive<u32>) -> u32 {
+        self.whole(key, default, &range)
     }
 
     /// A whole number that may be negative, such as a nice value.
-    pub fn signed(&mut self, key: &str, default: i32, range: std::ops::RangeInclusive<i32>) -> i32 {
+    pub fn signed(&mut self, key: &str, default: i32, range: RangeInclusive<i32>) -> i32 {
+        self.whole(key, default, &range)
+    }
+
+    fn whole<N>(&mut self, key: &str, default: N, range: &RangeInclusive<N>) -> N
+    where
+        N: TryFrom<i64> + Into<i64> + PartialOrd + Copy + Display,
+    {
         let value = match self.take(key) {
             None => default,
-            Some(Value::Integer(value)) => match i32::try_from(value) {
+            Some(Value::Integer(value)) => match N::try_from(value) {
                 Ok(value) if range.contains(&value) => value,
                 _ => {
                     self.mistake(key, format!("is {value}; allowed is {} to {}", range.start(), range.end()));
@@ -235,12 +229,13 @@ impl Settings {
                 default
             }
         };
-        self.effective(key, i64::from(value));
+        let shown: i64 = value.into();
+        self.effective(key, shown);
         value
     }
 
     /// A factor such as 2 or 1.5.
-    pub fn factor(&mut self, key: &str, default: f64, range: std::ops::RangeInclusive<f64>) -> f64 {
+    pub fn factor(&mut self, key: &str, default: f64, range: RangeInclusive<f64>) -> f64 {
         let found = match self.take(key) {
             None => Some(default),
             Some(Value::Float(value)) => Some(value),
@@ -259,7 +254,7 @@ impl Settings {
     }
 
     /// A duration such as `"90s"`.
-    pub fn duration(&mut self, key: &str, default: &str, range: std::ops::RangeInclusive<Duration>) -> Duration {
+    pub fn duration(&mut self, key: &str, default: &str, range: RangeInclusive<Duration>) -> Duration {
         let text = self.string(key, default);
         match units::duration(&text) {
             Ok(value) if range.contains(&value) => value,

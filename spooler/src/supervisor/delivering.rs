@@ -80,10 +80,7 @@ impl Supervisor {
         now: Now,
         actions: &mut Vec<Action>,
     ) {
-        if self.flights.get(&delivery).is_none_or(|flight| flight.worker != worker) {
-            return;
-        }
-        let Some(mut verdict) = self.judge(delivery, outcomes) else { return };
+        let Some(mut verdict) = self.judge(worker, delivery, outcomes) else { return };
         let Some(flight) = self.flights.get_mut(&delivery) else { return };
         // Only what settles goes to disk now.
         flight.deferred.extend(std::mem::take(&mut verdict.deferred));
@@ -106,10 +103,7 @@ impl Supervisor {
         now: Now,
         actions: &mut Vec<Action>,
     ) {
-        if self.flights.get(&delivery).is_none_or(|flight| flight.worker != worker) {
-            return;
-        }
-        let Some(mut verdict) = self.judge(delivery, outcomes) else { return };
+        let Some(mut verdict) = self.judge(worker, delivery, outcomes) else { return };
         let Some(flight) = self.flights.get_mut(&delivery) else { return };
         let mut deferred = std::mem::take(&mut flight.deferred);
         deferred.extend(std::mem::take(&mut verdict.deferred));
@@ -158,9 +152,9 @@ impl Supervisor {
         self.end_flight(delivery, worker, actions);
     }
 
-    /// Turns outcomes into what they mean. Unknown and repeated recipients are dropped.
-    fn judge(&mut self, delivery: DeliveryId, outcomes: Vec<(u32, Outcome)>) -> Option<Verdict> {
-        let flight = self.flights.get_mut(&delivery)?;
+    /// Turns outcomes into what they mean; `None` if the delivery is not this worker's. Unknown and repeated recipients are dropped.
+    fn judge(&mut self, worker: WorkerId, delivery: DeliveryId, outcomes: Vec<(u32, Outcome)>) -> Option<Verdict> {
+        let flight = self.flights.get_mut(&delivery).filter(|flight| flight.worker == worker)?;
         let mut verdict = Verdict::default();
         for (place, outcome) in outcomes {
             let Some(&index) = usize::try_from(place).ok().and_then(|place| flight.recipients.get(place)) else {
