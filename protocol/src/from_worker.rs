@@ -6,14 +6,16 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::calls::{CallError, EndMessage, Methods, Prompt, SpoolerNotify, StartResult, StatusReport, Wishes};
 use crate::ids::{AcceptId, DeliveryId, RequestId, Token};
 use crate::message::Envelope;
 use crate::outcome::{Outcome, SubmitResult};
 
-/// What a provider is, said once after a successful logon (IXPLogon::AddressTypes and the flags of TransportLogon).
+/// What a provider is, said after a successful logon and again when it has changed (IXPLogon::AddressTypes and the flags of
+/// TransportLogon).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoggedOn {
-    /// Address types served, such as `SMTP`, used where the configuration gives none. Empty: nothing by type.
+    /// Address types served, such as `SMTP`, used where the configuration gives none. Empty: nothing by type. `*`: any type.
     pub address_types: Vec<String>,
     /// Deliveries that may be in flight at once; 0 for a provider that only receives.
     pub credit: u32,
@@ -21,6 +23,12 @@ pub struct LoggedOn {
     pub destinations: Destinations,
     /// What the row shows as identity: the relay's name, the listening addresses, a folder.
     pub identity: String,
+    /// Which calls it wishes to get.
+    pub wishes: Wishes,
+    /// What can be done with its row.
+    pub methods: Methods,
+    /// Whether it wishes to be tried after all others (STATUS_XP_PREFER_LAST, 0x10).
+    pub prefer_last: bool,
 }
 
 /// How the deliveries of a provider are grouped and limited.
@@ -41,6 +49,13 @@ pub enum LogonError {
     Unconfigured(String),
     /// This provider cannot work now, for a reason outside; it is tried again (MAPI_E_FAILONEPROVIDER, 0x8004011D).
     Failed(String),
+    /// The person who was asked gave up (MAPI_E_USER_CANCEL, 0x80040113).
+    Cancelled,
+    /// These questions have to be answered by a person first, and there is nobody to ask (MAPI_E_FAILONEPROVIDER as well: a missing
+    /// credential).
+    Unanswered(Vec<Prompt>),
+    /// Anything else: the provider is not tried again before somebody restarts it or changes its settings.
+    Other(String),
 }
 
 /// Where the content of an accepted message is.
@@ -55,15 +70,27 @@ pub enum Content {
     },
 }
 
-/// What a provider wants shown in its status row; `None` leaves a column as it is (STATUSROW_UPDATE).
+/// What a provider wants shown in one of its status rows; `None` leaves a column as it is (STATUSROW_UPDATE).
+///
+/// The flush bits are commands: setting one asks the spooler for its attention, clearing it ends the flush.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowUpdate {
-    /// A sentence for a person.
+    /// A sentence for a person; empty for the spooler's own words (PR_STATUS_STRING).
     pub text: Option<String>,
-    /// 0 to 100.
+    /// 0 to 100; anything above for nothing under way (PR_REMOTE_PROGRESS).
     pub progress: Option<u8>,
-    /// Whether the provider can reach what it serves (STATUS_OFFLINE).
+    /// What the progress is of (PR_REMOTE_PROGRESS_TEXT).
+    pub progress_text: Option<String>,
+    /// Whether the provider cannot reach what it serves (STATUS_OFFLINE).
     pub offline: Option<bool>,
+    /// Whether it is receiving (STATUS_INBOUND_ACTIVE).
+    pub inbound_active: Option<bool>,
+    /// Whether its inbound queue is being emptied (STATUS_INBOUND_FLUSH).
+    pub inbound_flush: Option<bool>,
+    /// Whether its outbound queue is being emptied (STATUS_OUTBOUND_FLUSH).
+    pub outbound_flush: Option<bool>,
+    /// Whether its state can be validated now (PR_REMOTE_VALIDATE_OK).
+    pub validate_ok: Option<bool>,
 }
 
 /// How far one delivery is.
@@ -82,6 +109,8 @@ pub enum FromWorker {
     LoggedOn(LoggedOn),
     /// The provider is not; the worker exits.
     LogonFailed(LogonError),
+    /// What the provider is now.
+    Announced(LoggedOn),
     /// A future can go on and there is no token.
     Want,
     /// The token goes back.
@@ -104,8 +133,17 @@ pub enum FromWorker {
         delivery: DeliveryId,
         /// How it ended.
         result: SubmitResult,
+        /// What the provider wants done with the message if the result is [`SubmitResult::Done`].
+        end: EndMessage,
         /// Index of the recipient in the delivery, and what became of it: those not said before.
         outcomes: Vec<(u32, Outcome)>,
+    },
+    /// The sender is to be told about recipients (IMAPISupport::StatusRecips).
+    StatusRecips {
+        /// Of which delivery.
+        delivery: DeliveryId,
+        /// Index of the recipient in the delivery, and what to tell.
+        reports: Vec<(u32, StatusReport)>,
     },
     /// How far a delivery is.
     Progress {
@@ -151,8 +189,35 @@ pub enum FromWorker {
     },
     /// A critical section ends (NOTIFY_NONCRIT, 0x2000).
     CriticalEnd,
-    /// Columns of the provider's status row (IMAPISupport::ModifyStatusRow).
-    Row(RowUpdate),
+    /// Columns of one of the provider's status rows (IMAPISupport::ModifyStatusRow).
+    Row {
+        /// Grows with each word about any row; what is older than what is known is dropped.
+        sequence: u64,
+        /// Which row: empty for the provider's own, a name for one that it added.
+        row: String,
+        /// What changes.
+        update: RowUpdate,
+    },
+    /// News for the spooler.
+    Notify(SpoolerNotify),
+    /// Whether a message waits to be received.
+    Polled {
+        /// Whether.
+        waiting: bool,
+    },
+    /// `start_message` is over.
+    StartEnded(StartResult),
+    /// `idle` is over.
+    Idled,
+    /// What `flush_queues` said.
+    FlushAnswered(Result<(), CallError>),
+    /// What `validate_state` said.
+    Validated {
+        /// Which request this answers.
+        request: RequestId,
+        /// What it said.
+        result: Result<(), CallError>,
+    },
     /// The provider has logged off; the worker exits.
     LoggedOff,
 }

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 /// | version | brought |
 /// |---|---|
 /// | 1 | tokens, deliveries, inbound messages, critical sections |
-pub const PROTOCOL_VERSION: u32 = 1;
+/// | 2 | the whole provider contract: polls, flushes, validation, deferred messages, system messages |
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Bytes of the secret that a worker reads from its standard input and repeats in its [`Hello`].
 pub const NONCE_BYTES: usize = 16;

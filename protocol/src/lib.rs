@@ -3,6 +3,8 @@
 //! Nothing here performs I/O or reads a clock. The supervisor (`spooler`) and the workers (`spooler-worker`) both depend on this
 //! crate and never on each other.
 
+// The calls of the provider contract that are not deliveries: flags and answers.
+pub mod calls;
 // Which recipients a provider serves: patterns and address types.
 pub mod claims;
 // Messages to and from bytes: bincode inside frames that ipc-channel never fragments.
@@ -19,6 +21,8 @@ pub mod ids;
 pub mod limits;
 // Envelopes, recipients and addresses.
 pub mod message;
+// News for a provider.
+pub mod notification;
 // What became of a delivery, per recipient and per message.
 pub mod outcome;
 // Reading a table of settings so that every mistake is found at once.

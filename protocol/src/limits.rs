@@ -32,6 +32,15 @@ pub const REPLY_BYTES_MAX: usize = 2048;
 /// Bytes of one text in a status row.
 pub const ROW_TEXT_BYTES_MAX: usize = 256;
 
+/// Status rows that a provider may have besides its own.
+pub const ROWS_MAX: usize = 16;
+
+/// Words about status rows that are taken from one worker in a second; what comes faster is dropped, and its row says so.
+pub const ROW_UPDATES_A_SECOND_MAX: u32 = 50;
+
+/// Questions that a provider may have at logon.
+pub const PROMPTS_MAX: usize = 16;
+
 /// Bytes of an ENVID (RFC 3461 4.4) or ORCPT (4.2) parameter.
 pub const DSN_PARAMETER_BYTES_MAX: usize = 512;
 

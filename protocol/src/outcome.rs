@@ -136,6 +136,15 @@ pub enum SubmitResult {
     },
     /// Stopped for a cancellation; what was not settled stays as it was (MAPI_E_USER_CANCEL, 0x80040113).
     Cancelled,
-    /// The whole delivery failed for now, for one reason (any other error; MAPI_E_NETWORK_ERROR, 0x80040115).
+    /// The whole delivery failed for now, for one reason (any other error).
     Error(Reply),
+    /// The network failed; offer what is left after so many milliseconds (MAPI_E_NETWORK_ERROR, 0x80040115).
+    NetworkError {
+        /// Milliseconds.
+        after_ms: u64,
+        /// What happened.
+        reply: Reply,
+    },
+    /// The provider asked for a deferred message and does not want it any more: it stays deferred (MAPI_E_CANCEL, 0x80040501).
+    NotWanted,
 }

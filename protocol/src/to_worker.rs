@@ -5,9 +5,11 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::calls::{FlushFlags, LogonFlags, ValidateFlags};
 use crate::claims::Claims;
 use crate::ids::{AcceptId, DeliveryId, Generation, MessageId, RequestId, Token};
 use crate::message::{BodyType, Priority, Recipient, Ret};
+use crate::notification::Notification;
 
 /// The answer to a good [`crate::handshake::Hello`]: everything that a provider needs to log on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +28,10 @@ pub struct Welcome {
     pub message_bytes_max: u64,
     /// What is claimed by any provider, for one that has to refuse the rest.
     pub claims: Claims,
+    /// How the session begins.
+    pub flags: LogonFlags,
+    /// What a person answered to earlier [`crate::calls::Prompt`]s: key and answer.
+    pub answers: Vec<(String, String)>,
 }
 
 /// One message with the recipients that this worker is to serve (IXPLogon::SubmitMessage).
@@ -39,6 +45,10 @@ pub struct Submission {
     pub sender: String,
     /// Those to serve; outcomes name them by index.
     pub recipients: Vec<Recipient>,
+    /// Those that others serve or have served, for a provider that wishes [`crate::calls::Wishes::RESOLVE`].
+    pub others: Vec<Recipient>,
+    /// Whether this provider deferred the message before and asked for it again (BEGIN_DEFERRED, 0x1).
+    pub deferred_before: bool,
     /// What the body is declared as.
     pub body: BodyType,
     /// Whether RFC 6531 is needed.
@@ -66,21 +76,6 @@ pub struct Refusal {
     pub enhanced: String,
     /// A sentence for a person.
     pub text: String,
-}
-
-/// System-wide news, delivered between slices (IXPLogon::TransportNotify and the system messages).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Notification {
-    /// Inbound may begin (NOTIFY_BEGIN_INBOUND, 0x1).
-    BeginInbound,
-    /// Inbound must stop; what is being received is finished (NOTIFY_END_INBOUND, 0x10000).
-    EndInbound,
-    /// Outbound may begin (NOTIFY_BEGIN_OUTBOUND, 0x2).
-    BeginOutbound,
-    /// No new deliveries come (NOTIFY_END_OUTBOUND, 0x20000).
-    EndOutbound,
-    /// Stop this delivery for recipients not served yet (NOTIFY_CANCEL_MESSAGE, 0x80000000).
-    CancelMessage(DeliveryId),
 }
 
 /// What the supervisor says.
@@ -129,6 +124,23 @@ pub enum ToWorker {
     CriticalGranted {
         /// Whether the priority was raised; if not, why.
         raised: Result<(), String>,
+    },
+    /// Say again what you are: the answer is [`crate::from_worker::FromWorker::Announced`] (IXPLogon::AddressTypes).
+    Announce,
+    /// Does a message wait to be received? The answer is [`crate::from_worker::FromWorker::Polled`] (IXPLogon::Poll).
+    Poll,
+    /// Receive one message. The answer is [`crate::from_worker::FromWorker::StartEnded`] (IXPLogon::StartMessage).
+    StartMessage,
+    /// The machine is idle. The answer is [`crate::from_worker::FromWorker::Idled`] (IXPLogon::Idle).
+    Idle,
+    /// A flush begins. The answer is [`crate::from_worker::FromWorker::FlushAnswered`] (IXPLogon::FlushQueues).
+    FlushQueues(FlushFlags),
+    /// Look after your state. The answer is [`crate::from_worker::FromWorker::Validated`] (IXPLogon::ValidateState).
+    ValidateState {
+        /// Repeated in the answer.
+        request: RequestId,
+        /// What to do.
+        flags: ValidateFlags,
     },
     /// End all work, log off and exit.
     Logoff {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ipc_channel::ipc::{IpcBytesReceiver, IpcBytesSender, IpcOneShotServer};
+use spooler_protocol::calls::LogonFlags;
 use spooler_protocol::claims::Claims;
 use spooler_protocol::codec::{self, Assembler, CodecError};
 use spooler_protocol::from_worker::{Content, FromWorker, LoggedOn};
@@ -78,6 +79,8 @@ impl Peer {
             hostname: "spooler.test".to_owned(),
             message_bytes_max: 10 << 20,
             claims: Claims { address_types: vec!["SMTP".to_owned()], ..Claims::default() },
+            flags: LogonFlags::NO_DIALOG,
+            answers: Vec::new(),
         }));
         peer
     }
@@ -194,7 +197,7 @@ impl Peer {
                 all.extend(outcomes.clone());
                 Err(FromWorker::Settled { delivery: of, outcomes })
             }
-            FromWorker::Finished { delivery: of, result, outcomes } if of.0 == delivery => {
+            FromWorker::Finished { delivery: of, result, outcomes, .. } if of.0 == delivery => {
                 all.extend(outcomes);
                 Ok(result)
             }
@@ -259,6 +262,8 @@ pub(crate) fn submission(delivery: u64, sender: &str, recipients: &[&str], conte
         envid: None,
         priority: Priority::Normal,
         attempt: 1,
+        others: Vec::new(),
+        deferred_before: false,
         size: content.len() as u64,
         content: Some(Bytes::copy_from_slice(content)),
     }

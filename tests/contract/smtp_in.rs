@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use spooler_protocol::claims::Claims;
 use spooler_protocol::from_worker::{FromWorker, LogonError};
 use spooler_protocol::message::{BodyType, Notify, Ret};
-use spooler_protocol::to_worker::{Notification, Refusal, ToWorker};
+use spooler_protocol::notification::Notification;
+use spooler_protocol::to_worker::{Refusal, ToWorker};
 
 use self::client::{Client, serving, while_serving, without_trace};
 use crate::peer::Peer;

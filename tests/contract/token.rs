@@ -7,8 +7,9 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use spooler_protocol::from_worker::FromWorker;
 use spooler_protocol::ids::{DeliveryId, Token};
+use spooler_protocol::notification::Notification;
 use spooler_protocol::outcome::SubmitResult;
-use spooler_protocol::to_worker::{Notification, ToWorker};
+use spooler_protocol::to_worker::ToWorker;
 use tempfile::TempDir;
 
 use crate::peer::{Peer, submission};

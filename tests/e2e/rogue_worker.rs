@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 use ipc_channel::ipc::{self, IpcBytesSender, IpcSender};
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, raise};
+use spooler_protocol::calls::EndMessage;
 use spooler_protocol::codec;
 use spooler_protocol::from_worker::{Content, Destinations, FromWorker, LoggedOn, LogonError, RowUpdate};
 use spooler_protocol::handshake::{Hello, NONCE_BYTES, PROTOCOL_VERSION};
@@ -149,7 +150,11 @@ fn flood(link: &LinkSender) -> Result<Ended, LinkError> {
     link.send(&FromWorker::LoggedOn(LoggedOn::default()))?;
     for number in 0_u64.. {
         let text = Some(format!("flooding, {number}"));
-        link.send(&FromWorker::Row(RowUpdate { text, ..RowUpdate::default() }))?;
+        link.send(&FromWorker::Row {
+            sequence: number,
+            row: String::new(),
+            update: RowUpdate { text, ..RowUpdate::default() },
+        })?;
         link.send(&FromWorker::Want)?;
     }
     Ok(Ended::LoggedOff)
@@ -159,13 +164,24 @@ fn flood(link: &LinkSender) -> Result<Ended, LinkError> {
 async fn lie(link: &LinkSender, mut inbox: UnboundedReceiver<ToWorker>) -> Result<Ended, LinkError> {
     let destinations = Destinations { by_domain: true, concurrency: u32::MAX, interval_ms: u64::MAX };
     let address_types = vec![String::new(), "X".repeat(10_000)];
-    let boast = LoggedOn { address_types, credit: u32::MAX, destinations, identity: "\u{0}".repeat(10_000) };
+    let boast = LoggedOn {
+        address_types,
+        credit: u32::MAX,
+        destinations,
+        identity: "\u{0}".repeat(10_000),
+        ..LoggedOn::default()
+    };
     link.send(&FromWorker::LoggedOn(boast.clone()))?;
     let delivered = |index| (index, Outcome::Delivered(Reply::local(250, "2.0.0", "never seen it")));
     for number in 0..500 {
         let (delivery, token) = (DeliveryId(number), Token(number));
         link.send(&FromWorker::Settled { delivery, outcomes: vec![delivered(0), delivered(u32::MAX)] })?;
-        link.send(&FromWorker::Finished { delivery, result: SubmitResult::Done, outcomes: vec![delivered(0)] })?;
+        link.send(&FromWorker::Finished {
+            delivery,
+            result: SubmitResult::Done,
+            end: EndMessage::Done,
+            outcomes: vec![delivered(0)],
+        })?;
         link.send(&FromWorker::Yield { token, more: true })?;
     }
     let accept = AcceptId(1);
@@ -185,7 +201,12 @@ async fn lie(link: &LinkSender, mut inbox: UnboundedReceiver<ToWorker>) -> Resul
             ToWorker::Submit(submission) => {
                 let (delivery, result) = (submission.delivery, SubmitResult::Wait { after_ms: u64::MAX });
                 link.send(&FromWorker::Settled { delivery, outcomes: vec![delivered(999)] })?;
-                link.send(&FromWorker::Finished { delivery, result, outcomes: vec![delivered(u32::MAX)] })?;
+                link.send(&FromWorker::Finished {
+                    delivery,
+                    result,
+                    end: EndMessage::Done,
+                    outcomes: vec![delivered(u32::MAX)],
+                })?;
             }
             ToWorker::Logoff { .. } => return Ok(Ended::LoggedOff),
             _ => {}

@@ -1,11 +1,14 @@
 //! The trait that a provider implements: one method for each call of IXPLogon that the spooler makes.
 
+use spooler_protocol::calls::{CallError, EndMessage, FlushFlags, Methods, ValidateFlags, Wishes};
 use spooler_protocol::from_worker::{Destinations, LogonError};
+use spooler_protocol::ids::DeliveryId;
+use spooler_protocol::notification::Notification;
 use spooler_protocol::outcome::SubmitResult;
 use spooler_protocol::settings::Settings;
-use spooler_protocol::to_worker::Notification;
 
 use crate::delivery::Delivery;
+use crate::inbound::Inbound;
 use crate::support::Support;
 
 /// How much a provider takes at once.
@@ -21,7 +24,7 @@ pub struct Capacity {
 ///
 /// All methods run on one thread and only while the worker holds a token. A method that waits for the network or a timer gives the
 /// token back by itself; one that computes for long calls [`Support::spooler_yield`] in between. Blocking system calls belong into
-/// `tokio::task::spawn_blocking`.
+/// `tokio::task::spawn_blocking`. Several calls may run side by side: deliveries, one `start_message`, news.
 #[expect(async_fn_in_trait, reason = "providers run on one thread; their futures need not be Send")]
 pub trait Provider: Sized + 'static {
     /// The settings after reading.
@@ -31,13 +34,16 @@ pub trait Provider: Sized + 'static {
     /// `settings`; a value that could not be read takes its default.
     fn settings(settings: &mut Settings) -> Self::Settings;
 
-    /// Begins a session (IXPProvider::TransportLogon). There is no person to ask.
+    /// Begins a session (IXPProvider::TransportLogon). [`Support::logon_flags`] says what is allowed, [`Support::prompt`] asks a
+    /// person where there is one.
     ///
     /// # Errors
-    /// [`LogonError::Unconfigured`] if only a change of settings helps, [`LogonError::Failed`] if it is worth trying again.
+    /// [`LogonError::Unconfigured`] if only a change of settings helps, [`LogonError::Failed`] if it is worth trying again; see there
+    /// for the rest.
     async fn logon(support: Support, settings: Self::Settings) -> Result<Self, LogonError>;
 
-    /// The address types that are served where the configuration says nothing else (IXPLogon::AddressTypes).
+    /// The address types that are served where the configuration says nothing else (IXPLogon::AddressTypes); `*` is any type. Asked
+    /// again after [`Support::configuration_changed`], like everything else that the provider says of itself.
     fn address_types(&self) -> Vec<String>;
 
     /// What the status row shows as identity: a relay, a folder, listening addresses.
@@ -48,6 +54,21 @@ pub trait Provider: Sized + 'static {
         Capacity::default()
     }
 
+    /// Which calls the provider wishes to get (LOGON_SP_IDLE, LOGON_SP_POLL, LOGON_SP_RESOLVE).
+    fn wishes(&self) -> Wishes {
+        Wishes::default()
+    }
+
+    /// What can be done with its row.
+    fn methods(&self) -> Methods {
+        Methods::VALIDATE_STATE | Methods::FLUSH_QUEUES
+    }
+
+    /// Whether it wishes to be tried after all others (STATUS_XP_PREFER_LAST).
+    fn prefer_last(&self) -> bool {
+        false
+    }
+
     /// Delivers one message to the recipients of `delivery` (IXPLogon::SubmitMessage), saying of each with
     /// [`Delivery::settle`] what became of it. Several calls run side by side, as many as [`Provider::capacity`] allows.
     async fn submit_message(&self, delivery: &Delivery) -> SubmitResult {
@@ -55,8 +76,58 @@ pub trait Provider: Sized + 'static {
         SubmitResult::NotMe
     }
 
+    /// A delivery whose `submit_message` returned [`SubmitResult::Done`] is over (IXPLogon::EndMessage): what was opened for it is
+    /// released, and the answer says whether the message is wanted again. Not called after any other result. What was settled goes
+    /// to disk together with the answer.
+    async fn end_message(&self, delivery: DeliveryId) -> EndMessage {
+        let _ = delivery;
+        EndMessage::Done
+    }
+
+    /// Whether a message waits to be received (IXPLogon::Poll). Called at the provider's `poll_interval` if it wishes
+    /// [`Wishes::POLL`], while inbound has begun and outside critical sections.
+    async fn poll(&self) -> bool {
+        false
+    }
+
+    /// Receives one message into `message` and hands it over with [`Inbound::accept`] (IXPLogon::StartMessage). Returning without
+    /// that means that there was nothing. The source may be deleted only after `accept` has returned.
+    ///
+    /// # Errors
+    /// What went wrong, for the row; what was written of the message is forgotten and the source has to keep it.
+    async fn start_message(&self, message: Inbound) -> Result<(), String> {
+        drop(message);
+        Ok(())
+    }
+
+    /// The machine is idle: time for housekeeping (IXPLogon::Idle). Called only if it wishes [`Wishes::IDLE`], at no promised rate.
+    async fn idle(&self) {}
+
+    /// A flush begins (IXPLogon::FlushQueues): connect to what is needed and set the flush bits of the row that stand for `flags`.
+    /// Without a method of its own, a provider has them set for it.
+    ///
+    /// # Errors
+    /// If there can be no flush now.
+    async fn flush_queues(&self, support: &Support, flags: FlushFlags) -> Result<(), CallError> {
+        support.set_flush_bits(flags);
+        Ok(())
+    }
+
+    /// Looks after the provider's state (IXPLogon::ValidateState), mostly by setting bits that ask for work later. In a critical
+    /// section it is not called: the answer is [`CallError::Busy`].
+    ///
+    /// # Errors
+    /// Why it does not.
+    async fn validate_state(&self, support: &Support, flags: ValidateFlags) -> Result<(), CallError> {
+        if flags.contains(ValidateFlags::CONFIG_CHANGED) {
+            support.configuration_changed();
+        }
+        let known = ValidateFlags::SUPPRESS_UI | ValidateFlags::CONFIG_CHANGED;
+        if known.contains(flags) { Ok(()) } else { Err(CallError::NoSupport) }
+    }
+
     /// News that the provider may have to act on (IXPLogon::TransportNotify). May arrive while deliveries run.
-    async fn notify(&self, notification: Notification) {
+    async fn notify(&self, notification: &Notification) {
         let _ = notification;
     }
 

@@ -14,8 +14,9 @@ use std::time::Instant;
 
 use futures_util::task::AtomicWaker;
 use spooler_protocol::from_worker::{FromWorker, LoggedOn, LogonError};
+use spooler_protocol::notification::Notification;
 use spooler_protocol::settings::Settings;
-use spooler_protocol::to_worker::{Notification, Submission, ToWorker, Welcome};
+use spooler_protocol::to_worker::{Submission, ToWorker, Welcome};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 
@@ -143,13 +144,7 @@ async fn session<P: Provider>(support: Support, welcome: Welcome, orders: Rc<Ord
             return;
         }
     };
-    let capacity = provider.capacity();
-    support.send(&FromWorker::LoggedOn(LoggedOn {
-        address_types: provider.address_types(),
-        credit: capacity.credit,
-        destinations: capacity.destinations,
-        identity: provider.identity(),
-    }));
+    support.send(&FromWorker::LoggedOn(announcement(&*provider)));
     let idle = Rc::new(Notify::new());
     loop {
         let batch = orders.queue.take();
@@ -168,6 +163,7 @@ async fn session<P: Provider>(support: Support, welcome: Welcome, orders: Rc<Ord
                     orders.ended.set(Some(Ended::LoggedOff));
                     return;
                 }
+                ToWorker::Announce => support.send(&FromWorker::Announced(announcement(&*provider))),
                 _ => tracing::warn!("the supervisor said something out of turn"),
             }
         }
@@ -188,6 +184,20 @@ async fn logon<P: Provider>(support: &Support, welcome: &Welcome) -> Result<P, L
     P::logon(support.clone(), settings).await
 }
 
+/// What the provider says of itself.
+fn announcement<P: Provider>(provider: &P) -> LoggedOn {
+    let capacity = provider.capacity();
+    LoggedOn {
+        address_types: provider.address_types(),
+        credit: capacity.credit,
+        destinations: capacity.destinations,
+        identity: provider.identity(),
+        wishes: provider.wishes(),
+        methods: provider.methods(),
+        prefer_last: provider.prefer_last(),
+    }
+}
+
 fn submit<P: Provider>(provider: &Rc<P>, support: &Support, submission: Submission, idle: &Rc<Notify>) {
     let state = support.begin_delivery(submission.delivery);
     let delivery = Delivery::new(submission, support.clone(), state);
@@ -203,8 +213,8 @@ fn notify<P: Provider>(provider: &Rc<P>, support: &Support, notification: Notifi
     match notification {
         Notification::BeginInbound => support.end_inbound(false),
         Notification::EndInbound => support.end_inbound(true),
-        Notification::BeginOutbound | Notification::EndOutbound | Notification::CancelMessage(_) => {}
+        _ => {}
     }
     let provider = Rc::clone(provider);
-    support.spawn(async move { provider.notify(notification).await });
+    support.spawn(async move { provider.notify(&notification).await });
 }

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use spooler_protocol::calls::{EndMessage, FlushFlags, LogonFlags, SpoolerNotify};
 use spooler_protocol::claims::Claims;
 use spooler_protocol::from_worker::{FromWorker, RowUpdate};
 use spooler_protocol::ids::{AcceptId, DeliveryId, MessageId, RequestId};
@@ -190,7 +191,31 @@ impl Support {
 
     /// Changes columns of the provider's status row (IMAPISupport::ModifyStatusRow).
     pub fn modify_status_row(&self, update: RowUpdate) {
-        self.send(&FromWorker::Row(update));
+        let sequence = self.next_number();
+        self.send(&FromWorker::Row { sequence, row: String::new(), update });
+    }
+
+    /// How this session began: whether there is a person to ask, whether connections may be made.
+    #[must_use]
+    pub fn logon_flags(&self) -> LogonFlags {
+        self.inner.welcome.flags
+    }
+
+    /// Tells the spooler something (IMAPISupport::SpoolerNotify).
+    pub fn spooler_notify(&self, news: SpoolerNotify) {
+        self.send(&FromWorker::Notify(news));
+    }
+
+    /// What the provider says of itself has changed: the spooler asks for it again (NOTIFY_CONFIG_CHANGE).
+    pub fn configuration_changed(&self) {
+        self.spooler_notify(SpoolerNotify::ConfigChange);
+    }
+
+    /// Sets the flush bits of the row that stand for `flags`, as a flush demands.
+    pub fn set_flush_bits(&self, flags: FlushFlags) {
+        let on = |flag| flags.contains(flag).then_some(true);
+        let (inbound_flush, outbound_flush) = (on(FlushFlags::INBOUND), on(FlushFlags::OUTBOUND));
+        self.modify_status_row(RowUpdate { inbound_flush, outbound_flush, ..RowUpdate::default() });
     }
 
     fn next_number(&self) -> u64 {
@@ -277,7 +302,7 @@ impl Support {
 
     pub(crate) fn delivery_is_over(&self, delivery: DeliveryId, result: SubmitResult, outcomes: Vec<(u32, Outcome)>) {
         self.inner.deliveries.borrow_mut().remove(&delivery);
-        self.send(&FromWorker::Finished { delivery, result, outcomes });
+        self.send(&FromWorker::Finished { delivery, result, end: EndMessage::Done, outcomes });
     }
 
     pub(crate) fn deliveries_in_flight(&self) -> usize {
@@ -327,6 +352,12 @@ impl Support {
             | ToWorker::Recall { .. }
             | ToWorker::Submit(_)
             | ToWorker::Notify(_)
+            | ToWorker::Announce
+            | ToWorker::Poll
+            | ToWorker::StartMessage
+            | ToWorker::Idle
+            | ToWorker::FlushQueues(_)
+            | ToWorker::ValidateState { .. }
             | ToWorker::Logoff { .. }) => return Some(other),
         }
         None

@@ -149,6 +149,8 @@ fn submission(order: &SubmitOrder, envelope: &Envelope, size: u64, content: Opti
         message: order.id,
         sender: envelope.sender.clone(),
         recipients: order.recipients.iter().filter_map(recipient).collect(),
+        others: Vec::new(),
+        deferred_before: false,
         body: envelope.body,
         smtputf8: envelope.smtputf8,
         ret: envelope.ret,

@@ -232,11 +232,16 @@ impl Lifecycle {
     /// The provider could not log on; its worker ends by itself.
     pub fn on_logon_failed(&mut self, error: &LogonError) {
         let (unconfigured, text) = match error {
-            LogonError::Unconfigured(text) => (true, text),
-            LogonError::Failed(text) => (false, text),
+            LogonError::Unconfigured(text) | LogonError::Other(text) => (true, text.clone()),
+            LogonError::Failed(text) => (false, text.clone()),
+            LogonError::Cancelled => (true, "the logon was cancelled".to_owned()),
+            LogonError::Unanswered(prompts) => {
+                let missing: Vec<&str> = prompts.iter().map(|prompt| prompt.key.as_str()).collect();
+                (true, format!("missing: {}; set it in the configuration", missing.join(", ")))
+            }
         };
         self.doom = Some(Doom::NotLoggedOn { unconfigured });
-        self.last_error = Some(text.clone());
+        self.last_error = Some(text);
     }
 
     /// A delivery ended well: the worker is healthy.

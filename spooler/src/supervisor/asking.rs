@@ -2,8 +2,9 @@
 
 use spooler_protocol::control::{ApiError, MessageState, MessageSummary, ProviderAction, QueueAction, QueueDone};
 use spooler_protocol::ids::MessageId;
+use spooler_protocol::notification::Notification;
 use spooler_protocol::status::WorkerState;
-use spooler_protocol::to_worker::{Notification, ToWorker};
+use spooler_protocol::to_worker::ToWorker;
 
 use super::event::{Action, Answer, Ask, AskId, WorkerId};
 use super::{Acceptor, Pending, Scan, Supervisor};

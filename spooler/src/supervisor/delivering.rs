@@ -127,6 +127,11 @@ impl Supervisor {
                 let reply = Reply::local(450, "4.3.0", "The provider said nothing about this recipient");
                 verdict.deferred.extend(open.iter().map(|index| (*index, reply.clone())));
             }
+            SubmitResult::NetworkError { after_ms, reply } => {
+                wait = Some(now.mono_ms + i64::try_from(after_ms).unwrap_or(i64::MAX));
+                log(actions, Loudness::Info, format!("message {id}: {reply}"));
+            }
+            SubmitResult::NotWanted => wait = Some(now.mono_ms + BUSY_MS),
             SubmitResult::Busy => wait = Some(now.mono_ms + BUSY_MS),
             SubmitResult::Wait { after_ms } => {
                 // Whatever a worker wishes, a message is looked at again when its time is up.

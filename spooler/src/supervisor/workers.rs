@@ -1,5 +1,6 @@
 //! Workers come and go; the configuration changes.
 
+use spooler_protocol::calls::LogonFlags;
 use spooler_protocol::from_worker::{FromWorker, LoggedOn, RowUpdate};
 use spooler_protocol::limits::{CREDIT_MAX, ROW_TEXT_BYTES_MAX};
 use spooler_protocol::to_worker::{ToWorker, Welcome};
@@ -114,6 +115,8 @@ impl Supervisor {
             hostname: self.config.hostname.clone(),
             message_bytes_max: self.config.spool.max_message_size,
             claims: self.routing.claims(),
+            flags: LogonFlags::NO_DIALOG,
+            answers: Vec::new(),
         })
     }
 
@@ -144,7 +147,7 @@ impl Supervisor {
                 self.tokens_touched = true;
             }
             FromWorker::Settled { delivery, outcomes } => self.on_settled(worker, delivery, outcomes, now, actions),
-            FromWorker::Finished { delivery, result, outcomes } => {
+            FromWorker::Finished { delivery, result, end: _, outcomes } => {
                 self.on_finished(worker, delivery, result, outcomes, now, actions);
             }
             FromWorker::Progress { delivery, progress } => {
@@ -155,13 +158,21 @@ impl Supervisor {
             }
             FromWorker::CriticalBegin { reason } => self.on_critical_begin(worker, capped(reason), now, actions),
             FromWorker::CriticalEnd => self.on_critical_end(worker, now, actions),
-            FromWorker::Row(update) => self.on_row(id, update),
+            FromWorker::Row { update, .. } => self.on_row(id, update),
             // The worker exits by itself; its death says the rest. Bodies and uploads do not come this way.
             FromWorker::LoggedOff
             | FromWorker::ReadBody { .. }
             | FromWorker::Upload { .. }
             | FromWorker::UploadAbandoned { .. }
             | FromWorker::Accept { .. } => {}
+            FromWorker::Announced(_)
+            | FromWorker::StatusRecips { .. }
+            | FromWorker::Notify(_)
+            | FromWorker::Polled { .. }
+            | FromWorker::StartEnded(_)
+            | FromWorker::Idled
+            | FromWorker::FlushAnswered(_)
+            | FromWorker::Validated { .. } => {}
         }
     }
 

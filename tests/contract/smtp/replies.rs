@@ -7,8 +7,9 @@ use std::sync::{Mutex, mpsc};
 
 use spooler_protocol::ids::DeliveryId;
 use spooler_protocol::message::{BodyType, Notify, Ret};
+use spooler_protocol::notification::Notification;
 use spooler_protocol::outcome::{Cause, Outcome, Reply, SubmitResult};
-use spooler_protocol::to_worker::{Notification, Submission, ToWorker};
+use spooler_protocol::to_worker::{Submission, ToWorker};
 
 use super::fake::{Act, Fake, Setup, say};
 use super::start;

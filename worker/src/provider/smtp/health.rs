@@ -49,7 +49,7 @@ impl Health {
     }
 
     fn show(&self, offline: bool, text: String) {
-        self.support.modify_status_row(RowUpdate { text: Some(text), progress: None, offline: Some(offline) });
+        self.support.modify_status_row(RowUpdate { text: Some(text), offline: Some(offline), ..RowUpdate::default() });
     }
 }
 

@@ -38,8 +38,8 @@ use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use spooler_protocol::from_worker::{LogonError, RowUpdate};
+use spooler_protocol::notification::Notification;
 use spooler_protocol::settings::Settings as Reader;
-use spooler_protocol::to_worker::Notification;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -103,14 +103,11 @@ impl Provider for SmtpIn {
         addresses.join(", ")
     }
 
-    async fn notify(&self, notification: Notification) {
+    async fn notify(&self, notification: &Notification) {
         match notification {
             Notification::BeginInbound => self.listen_again(),
-            // The listeners and connections see the end of inbound by themselves.
-            Notification::EndInbound
-            | Notification::BeginOutbound
-            | Notification::EndOutbound
-            | Notification::CancelMessage(_) => {}
+            // The listeners and connections see the end of inbound by themselves; the rest is not about listening.
+            _ => {}
         }
     }
 
@@ -224,12 +221,16 @@ async fn reopen(service: Rc<Service>, address: SocketAddr) {
     loop {
         match listen(address) {
             Ok((_, listener)) => {
-                let row = RowUpdate { text: Some(String::new()), progress: None, offline: Some(false) };
+                let row = RowUpdate { text: Some(String::new()), offline: Some(false), ..RowUpdate::default() };
                 service.support.modify_status_row(row);
                 return accept_all(service, listener).await;
             }
             Err(error) => {
-                let row = RowUpdate { text: Some(cannot_listen(address, &error)), progress: None, offline: Some(true) };
+                let row = RowUpdate {
+                    text: Some(cannot_listen(address, &error)),
+                    offline: Some(true),
+                    ..RowUpdate::default()
+                };
                 service.support.modify_status_row(row);
             }
         }
