@@ -196,7 +196,7 @@ pub enum FromWorker {
         /// Which row: empty for the provider's own, a name for one that it added.
         row: String,
         /// What changes.
-        update: RowUpdate,
+        update: Box<RowUpdate>,
     },
     /// News for the spooler.
     Notify(SpoolerNotify),

@@ -143,7 +143,7 @@ pub enum SubmitResult {
         /// Milliseconds.
         after_ms: u64,
         /// What happened.
-        reply: Reply,
+        reply: Box<Reply>,
     },
     /// The provider asked for a deferred message and does not want it any more: it stays deferred (MAPI_E_CANCEL, 0x80040501).
     NotWanted,

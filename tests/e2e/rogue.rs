@@ -1,5 +1,6 @@
 //! A worker that misbehaves costs the others nothing, and its row says what is wrong with it.
 
+use spooler_protocol::handshake::PROTOCOL_VERSION;
 use std::fs;
 
 use nix::sys::signal::Signal;
@@ -87,7 +88,9 @@ fn one_that_never_says_hello_is_barred_with_the_reason() {
 fn one_of_another_version_is_told_apart() {
     let sink = Sink::start();
     let world = world_before_hello(&sink, "wrong-version");
-    let row = wait_error(&world, &["protocol version 2", "this program speaks 1"]);
+    let theirs = format!("protocol version {}", PROTOCOL_VERSION + 1);
+    let ours = format!("this program speaks {PROTOCOL_VERSION}");
+    let row = wait_error(&world, &[&theirs, &ours]);
     assert_ne!(row["state"], "ready");
     others_deliver(&world, &sink);
 }

@@ -153,7 +153,7 @@ fn flood(link: &LinkSender) -> Result<Ended, LinkError> {
         link.send(&FromWorker::Row {
             sequence: number,
             row: String::new(),
-            update: RowUpdate { text, ..RowUpdate::default() },
+            update: Box::new(RowUpdate { text, ..RowUpdate::default() }),
         })?;
         link.send(&FromWorker::Want)?;
     }

@@ -192,7 +192,7 @@ impl Support {
     /// Changes columns of the provider's status row (IMAPISupport::ModifyStatusRow).
     pub fn modify_status_row(&self, update: RowUpdate) {
         let sequence = self.next_number();
-        self.send(&FromWorker::Row { sequence, row: String::new(), update });
+        self.send(&FromWorker::Row { sequence, row: String::new(), update: Box::new(update) });
     }
 
     /// How this session began: whether there is a person to ask, whether connections may be made.

@@ -158,7 +158,7 @@ impl Supervisor {
             }
             FromWorker::CriticalBegin { reason } => self.on_critical_begin(worker, capped(reason), now, actions),
             FromWorker::CriticalEnd => self.on_critical_end(worker, now, actions),
-            FromWorker::Row { update, .. } => self.on_row(id, update),
+            FromWorker::Row { update, .. } => self.on_row(id, *update),
             // The worker exits by itself; its death says the rest. Bodies and uploads do not come this way.
             FromWorker::LoggedOff
             | FromWorker::ReadBody { .. }

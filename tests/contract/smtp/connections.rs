@@ -35,7 +35,7 @@ fn error(peer: &mut Peer) -> Reply {
 
 fn row(peer: &mut Peer) -> RowUpdate {
     peer.wait_for(|said| match said {
-        FromWorker::Row { update, .. } => Ok(update),
+        FromWorker::Row { update, .. } => Ok(*update),
         other => Err(other),
     })
 }

@@ -167,7 +167,7 @@ fn a_refused_password_is_an_error_of_the_provider_and_tried_with_no_other_host()
     let mut peer = start(&format!("{hosts}\nusername = 'u'\npassword = 'p'\nauth_without_tls = true"));
     peer.submit(1, "s@x", &["a@y"], MESSAGE);
     let update = peer.wait_for(|said| match said {
-        FromWorker::Row { update, .. } => Ok(update),
+        FromWorker::Row { update, .. } => Ok(*update),
         other => Err(other),
     });
     assert_eq!(update.offline, Some(true));

@@ -104,10 +104,9 @@ impl Provider for SmtpIn {
     }
 
     async fn notify(&self, notification: &Notification) {
-        match notification {
-            Notification::BeginInbound => self.listen_again(),
-            // The listeners and connections see the end of inbound by themselves; the rest is not about listening.
-            _ => {}
+        // The listeners and connections see the end of inbound by themselves.
+        if *notification == Notification::BeginInbound {
+            self.listen_again();
         }
     }
 
