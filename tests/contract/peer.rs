@@ -16,6 +16,7 @@ use spooler_protocol::handshake::{Hello, NONCE_BYTES, PROTOCOL_VERSION};
 use spooler_protocol::ids::{AcceptId, DeliveryId, Generation, MessageId, Token};
 use spooler_protocol::limits::{BODY_CHUNK_BYTES_MAX, BODY_INLINE_BYTES_MAX};
 use spooler_protocol::message::{BodyType, Envelope, Priority, Recipient};
+use spooler_protocol::notification::Notification;
 use spooler_protocol::outcome::{Outcome, SubmitResult};
 use spooler_protocol::to_worker::{Refusal, Submission, ToWorker, Welcome};
 
@@ -79,13 +80,13 @@ impl Peer {
             hostname: "spooler.test".to_owned(),
             message_bytes_max: 10 << 20,
             claims: Claims { address_types: vec!["SMTP".to_owned()], ..Claims::default() },
-            flags: LogonFlags::NO_DIALOG,
+            flags: LogonFlags::NO_DIALOG | LogonFlags::NO_INBOUND | LogonFlags::NO_OUTBOUND,
             answers: Vec::new(),
         }));
         peer
     }
 
-    /// Starts a worker and waits until it has logged on.
+    /// Starts a worker, waits until it has logged on, and begins both directions.
     pub(crate) fn logged_on(kind: &str, settings: &str) -> (Self, LoggedOn) {
         let mut peer = Self::start(kind, settings);
         let logged_on = peer.wait_for(|said| match said {
@@ -93,6 +94,8 @@ impl Peer {
             FromWorker::LogonFailed(error) => panic!("logon failed: {error:?}"),
             other => Err(other),
         });
+        peer.say(&ToWorker::Notify(Notification::BeginOutbound));
+        peer.say(&ToWorker::Notify(Notification::BeginInbound));
         (peer, logged_on)
     }
 

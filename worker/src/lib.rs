@@ -5,6 +5,8 @@
 
 // The first milliseconds of the process: session, death signal, log, handshake.
 pub mod bootstrap;
+// From the supervisor's orders to calls of the provider's methods, and their answers.
+mod calls;
 // The trait that a provider implements.
 pub mod contract;
 // One message in the hands of a provider.
@@ -13,16 +15,22 @@ pub mod delivery;
 pub mod inbound;
 // The channel to the supervisor; the only file of this crate that knows ipc-channel.
 pub mod link;
+// What the supervisor asks for, until the provider's own loop can act on it.
+mod orders;
 // The built-in providers.
 pub mod provider;
+// The calls into the provider that are under way.
+mod running;
 // The executor that runs futures only while there is a token.
 pub mod runtime;
 // Who holds the token and for how long: pure.
 pub mod session;
+// A provider's own loop: logs on, takes orders, logs off.
+mod session_loop;
 // What a provider may ask of the spooler.
 pub mod support;
 
 pub use contract::{Capacity, Provider};
 pub use delivery::Delivery;
 pub use inbound::Inbound;
-pub use support::{CriticalSection, Support, Yielded};
+pub use support::{CriticalSection, RowError, Support, Yielded};
