@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -50,12 +51,13 @@ pub(crate) struct Peer {
 impl Peer {
     /// Starts a worker of a kind with settings as TOML, up to its welcome.
     pub(crate) fn start(kind: &str, settings: &str) -> Self {
+        Self::start_program(Path::new(env!("CARGO_BIN_EXE_spooler-worker")), welcome(kind, settings))
+    }
+
+    /// Starts a worker program, up to its welcome.
+    pub(crate) fn start_program(program: &Path, welcome: Welcome) -> Self {
         let (server, name) = IpcOneShotServer::<Hello>::new().unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_spooler-worker"))
-            .args(["--connect", &name])
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = Command::new(program).args(["--connect", &name]).stdin(Stdio::piped()).spawn().unwrap();
         let nonce = [7; NONCE_BYTES];
         child.stdin.take().unwrap().write_all(&nonce).unwrap();
         let (_bootstrap, hello) = server.accept().unwrap();
@@ -72,31 +74,26 @@ impl Peer {
             refusal: None,
             received: Vec::new(),
         };
-        peer.say(&ToWorker::Welcome(Welcome {
-            provider: "under-test".to_owned(),
-            kind: kind.to_owned(),
-            generation: Generation(1),
-            settings: settings.to_owned(),
-            hostname: "spooler.test".to_owned(),
-            message_bytes_max: 10 << 20,
-            claims: Claims { address_types: vec!["SMTP".to_owned()], ..Claims::default() },
-            flags: LogonFlags::NO_DIALOG | LogonFlags::NO_INBOUND | LogonFlags::NO_OUTBOUND,
-            answers: Vec::new(),
-        }));
+        peer.say(&ToWorker::Welcome(welcome));
         peer
     }
 
     /// Starts a worker, waits until it has logged on, and begins both directions.
     pub(crate) fn logged_on(kind: &str, settings: &str) -> (Self, LoggedOn) {
         let mut peer = Self::start(kind, settings);
-        let logged_on = peer.wait_for(|said| match said {
-            FromWorker::LoggedOn(logged_on) => Ok(logged_on),
-            FromWorker::LogonFailed(error) => panic!("logon failed: {error:?}"),
-            other => Err(other),
-        });
+        let logged_on = peer.wait_logged_on();
         peer.say(&ToWorker::Notify(Notification::BeginOutbound));
         peer.say(&ToWorker::Notify(Notification::BeginInbound));
         (peer, logged_on)
+    }
+
+    /// Waits until the provider has logged on.
+    pub(crate) fn wait_logged_on(&mut self) -> LoggedOn {
+        self.wait_for(|said| match said {
+            FromWorker::LoggedOn(logged_on) => Ok(logged_on),
+            FromWorker::LogonFailed(error) => panic!("logon failed: {error:?}"),
+            other => Err(other),
+        })
     }
 
     pub(crate) fn say(&mut self, message: &ToWorker) {
@@ -159,6 +156,10 @@ impl Peer {
                 let at = usize::try_from(offset).unwrap();
                 let data = content.slice(at..content.len().min(at + BODY_CHUNK_BYTES_MAX));
                 self.say(&ToWorker::Body { request, data: Ok(data) });
+            }
+            FromWorker::CriticalBegin { reason } => {
+                self.say(&ToWorker::CriticalGranted { raised: Ok(()) });
+                return Some(FromWorker::CriticalBegin { reason });
             }
             other => return Some(other),
         }
@@ -250,6 +251,21 @@ fn read_all(from: IpcBytesReceiver) -> mpsc::Receiver<FromWorker> {
         }
     });
     receiver
+}
+
+/// What a worker is told first: nobody is there to answer questions, and no direction has begun.
+pub(crate) fn welcome(kind: &str, settings: &str) -> Welcome {
+    Welcome {
+        provider: "under-test".to_owned(),
+        kind: kind.to_owned(),
+        generation: Generation(1),
+        settings: settings.to_owned(),
+        hostname: "spooler.test".to_owned(),
+        message_bytes_max: 10 << 20,
+        claims: Claims { address_types: vec!["SMTP".to_owned()], ..Claims::default() },
+        flags: LogonFlags::NO_DIALOG | LogonFlags::NO_INBOUND | LogonFlags::NO_OUTBOUND,
+        answers: Vec::new(),
+    }
 }
 
 /// A submission with its content inline.

@@ -1,6 +1,6 @@
 //! What the supervisor asks for: kept, in order, until the provider's own loop can act on it under its token.
 //!
-//! The order to leave stands beside the others, so that one in a hurry is heard whatever waits in front of it.
+//! The order to leave stands beside the others as well, so that one in a hurry is heard whatever waits in front of it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -28,12 +28,12 @@ pub(crate) struct Orders {
 impl Orders {
     /// One more.
     pub(crate) fn push(&self, order: ToWorker) {
-        match order {
+        if let ToWorker::Logoff { hurry } = order {
+            let leave = if hurry { Leave::InAHurry } else { Leave::Softly };
             // A hurry is not taken back.
-            ToWorker::Logoff { hurry: true } => self.leave.set(Some(Leave::InAHurry)),
-            ToWorker::Logoff { hurry: false } => self.leave.set(self.leave.get().max(Some(Leave::Softly))),
-            order => self.queue.borrow_mut().push_back(order),
+            self.leave.set(self.leave.get().max(Some(leave)));
         }
+        self.queue.borrow_mut().push_back(order);
         self.arrived.notify_one();
     }
 
@@ -42,7 +42,7 @@ impl Orders {
         self.queue.borrow_mut().pop_front()
     }
 
-    /// Whether the session is to end.
+    /// Whether the session is to end, whatever waits to be done before.
     pub(crate) fn leave(&self) -> Option<Leave> {
         self.leave.get()
     }
@@ -72,6 +72,6 @@ mod tests {
         assert_eq!((orders.leave(), orders.next()), (Some(Leave::Softly), Some(ToWorker::Poll)));
         orders.push(ToWorker::Logoff { hurry: true });
         orders.push(ToWorker::Logoff { hurry: false });
-        assert_eq!((orders.leave(), orders.next()), (Some(Leave::InAHurry), None));
+        assert_eq!((orders.leave(), orders.next()), (Some(Leave::InAHurry), Some(ToWorker::Logoff { hurry: false })));
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use spooler_protocol::from_worker::{FromWorker, LogonError};
 use spooler_protocol::settings::Settings;
-use spooler_protocol::to_worker::Welcome;
+use spooler_protocol::to_worker::{ToWorker, Welcome};
 
 use crate::calls::{Calls, announcement};
 use crate::contract::Provider;
@@ -75,10 +75,12 @@ async fn serve<P: Provider>(calls: &Calls<P>, orders: &Orders, until: Leave) -> 
         if orders.leave() == Some(Leave::InAHurry) {
             return Leave::InAHurry;
         }
-        match (orders.next(), orders.leave()) {
-            (Some(order), _) => calls.take(order),
-            (None, Some(leave)) if leave >= until => return leave,
-            (None, _) => orders.arrived().await,
+        match orders.next() {
+            Some(ToWorker::Logoff { .. }) if until == Leave::Softly => return Leave::Softly,
+            // It is leaving.
+            Some(ToWorker::Logoff { .. }) => {}
+            Some(order) => calls.take(order),
+            None => orders.arrived().await,
         }
     }
 }
