@@ -157,9 +157,9 @@ impl Peer {
                 let data = content.slice(at..content.len().min(at + BODY_CHUNK_BYTES_MAX));
                 self.say(&ToWorker::Body { request, data: Ok(data) });
             }
-            FromWorker::CriticalBegin { reason } => {
+            begin @ FromWorker::CriticalBegin { .. } => {
                 self.say(&ToWorker::CriticalGranted { raised: Ok(()) });
-                return Some(FromWorker::CriticalBegin { reason });
+                return Some(begin);
             }
             other => return Some(other),
         }

@@ -17,6 +17,8 @@ pub mod inbound;
 pub mod link;
 // What the supervisor asks for, until the provider's own loop can act on it.
 mod orders;
+// The command line of a worker program.
+pub mod program;
 // The built-in providers.
 pub mod provider;
 // The calls into the provider that are under way.

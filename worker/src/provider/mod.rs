@@ -56,18 +56,24 @@ pub async fn run(
     with_kind!(kind.as_str(), run_kind())
 }
 
-/// Reads the settings of a kind and does nothing else. The keys that all kinds have are allowed, so that they are among those that a
-/// mistake names.
+/// Reads the settings of a kind and does nothing else.
 ///
 /// # Errors
 /// If there is no such kind.
-pub fn check(kind: &str, mut settings: Settings) -> Result<Findings, UnknownKind> {
+pub fn check(kind: &str, settings: Settings) -> Result<Findings, UnknownKind> {
     macro_rules! check_kind {
-        ($provider:ty, ()) => {{
-            let _ = <$provider as Provider>::settings(&mut settings);
-            PROVIDER_KEYS.iter().for_each(|key| settings.ignore(key));
-            settings.finish()
-        }};
+        ($provider:ty, ()) => {
+            check_settings::<$provider>(settings)
+        };
     }
     with_kind!(kind, check_kind())
+}
+
+/// Reads the settings of a provider and does nothing else. The keys that all kinds have are allowed, so that they are among those that
+/// a mistake names.
+#[must_use]
+pub fn check_settings<P: Provider>(mut settings: Settings) -> Findings {
+    let _ = P::settings(&mut settings);
+    PROVIDER_KEYS.iter().for_each(|key| settings.ignore(key));
+    settings.finish()
 }
