@@ -17,6 +17,7 @@ use crate::units;
 /// use these names for settings of its own.
 pub const PROVIDER_KEYS: &[&str] = &[
     "address_types",
+    "answer_timeout",
     "claims",
     "critical_max",
     "critical_nice",
@@ -24,6 +25,8 @@ pub const PROVIDER_KEYS: &[&str] = &[
     "interactive",
     "kind",
     "nice",
+    "overrun_max",
+    "patience",
     "retry",
     "start_timeout",
     "weight",

@@ -86,6 +86,27 @@ pub enum TokenState {
     Recalled,
 }
 
+/// How far up the ladder a worker is that overruns or gives no sign of life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Overrun {
+    /// Nothing is wrong.
+    #[default]
+    None,
+    /// Something is, and that is all so far.
+    Warned,
+    /// What it overruns is charged against its share twice.
+    Charged,
+    /// It runs when nobody else wants the processor.
+    Demoted,
+    /// It was asked to log off.
+    Asked,
+    /// SIGTERM was sent.
+    Terminated,
+    /// SIGKILL was sent.
+    Killed,
+}
+
 /// The row of the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SupervisorRow {
@@ -156,6 +177,8 @@ pub struct ProviderRow {
     pub cpu_ms: u64,
     /// CPU used past its slices or without a token, milliseconds.
     pub overdraft_ms: u64,
+    /// How far up the ladder it is.
+    pub overrun: Overrun,
     /// The priority that was read back, such as `nice 10, autogroup 10`.
     pub priority: String,
     /// The reason of the critical section that runs, if one does.

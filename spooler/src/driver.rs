@@ -279,6 +279,7 @@ impl Driver {
         self.hear(Event::Worker(worker, news));
     }
 
+    /// What a worker's CPU clock says.
     fn cpu_us(&self, worker: WorkerId) -> Option<u64> {
         let used = priority::cpu_used(self.workers.get(&worker)?.process.pid)?;
         u64::try_from(used.as_micros()).ok()

@@ -21,6 +21,7 @@ mod delivering;
 // What is heard and what is wanted done.
 pub mod event;
 mod flushing;
+mod overrunning;
 mod reporting;
 mod table;
 mod waiting;
@@ -32,10 +33,12 @@ use spooler_protocol::control::QueueDone;
 use spooler_protocol::from_worker::RowUpdate;
 use spooler_protocol::ids::{AcceptId, DeliveryId, Generation, MessageId};
 use spooler_protocol::outcome::Reply;
+use spooler_protocol::to_worker::ToWorker;
 
 use crate::config::{self, Config};
 use crate::policy::jitter::Jitter;
 use crate::policy::lifecycle::Lifecycle;
+use crate::policy::overrun::Overrun;
 use crate::policy::queue::{Entry, Queue};
 use crate::policy::retry::{RetryPlan, ms};
 use crate::policy::routing::{Route, Routing};
@@ -62,6 +65,8 @@ struct Provider {
     row: RowUpdate,
     priority: String,
     critical: Option<critical::Critical>,
+    /// How its worker keeps to what it is given.
+    overrun: Overrun,
 }
 
 /// A delivery in the hands of a worker.
@@ -249,6 +254,7 @@ impl Supervisor {
             .chain(self.queue.next_due_ms())
             .chain(self.scheduler.deadline_ms(now.mono_ms))
             .chain(self.next_look_ms())
+            .chain(self.next_check_ms())
             .min()
     }
 
@@ -270,7 +276,7 @@ impl Supervisor {
             return;
         }
         match news {
-            WorkerNews::Started { pid } => self.on_started(worker, pid, actions),
+            WorkerNews::Started { pid } => self.on_started(worker, pid, now, actions),
             WorkerNews::StartFailed(why) => self.on_died(worker, &why, now, actions),
             WorkerNews::Said { said, cpu_us } => self.on_said(worker, said, cpu_us, now, actions),
             WorkerNews::Accept { accept, envelope, content } => {
@@ -284,7 +290,8 @@ impl Supervisor {
             }
             WorkerNews::Died(why) => self.on_died(worker, &why, now, actions),
             WorkerNews::Priority(level, reached) => self.on_priority(worker, level, &reached, actions),
-            WorkerNews::Cpu(cpu_us) => self.scheduler.charge(worker.provider, cpu_us),
+            WorkerNews::Cpu(cpu_us) => self.on_cpu_read(worker, cpu_us, now, actions),
+            WorkerNews::Reads(delivery) => self.on_delivery_news(worker, delivery, now, actions),
         }
     }
 
@@ -306,6 +313,7 @@ impl Supervisor {
             self.begin_scan(actions);
         }
         self.look_for_late(now, actions);
+        self.look_after_workers(now, actions);
     }
 
     /// What every step ends with: tokens and deliveries follow what has changed.
@@ -314,17 +322,11 @@ impl Supervisor {
             self.dispatch(provider, now, actions);
         }
         if std::mem::take(&mut self.tokens_touched) {
-            let slice_ms = self.scheduler.slice_ms();
             for decision in self.scheduler.decide(now.mono_ms) {
-                let (provider, message) = match decision {
-                    Decision::Grant(provider, token) => {
-                        (provider, spooler_protocol::to_worker::ToWorker::Grant { token, slice_ms })
-                    }
-                    Decision::Recall(provider, token) => {
-                        (provider, spooler_protocol::to_worker::ToWorker::Recall { token })
-                    }
-                };
-                self.say(provider, message, actions);
+                self.send_decision(decision, actions);
+                if let Some(recall) = self.note_decision(decision, now) {
+                    self.send_decision(recall, actions);
+                }
             }
         }
         let owed = |pending: &Pending| match pending {
@@ -344,8 +346,16 @@ impl Supervisor {
         }
     }
 
+    fn send_decision(&self, decision: Decision, actions: &mut Vec<Action>) {
+        let slice_ms = self.scheduler.slice_ms();
+        match decision {
+            Decision::Grant(provider, token) => self.say(provider, ToWorker::Grant { token, slice_ms }, actions),
+            Decision::Recall(provider, token) => self.say(provider, ToWorker::Recall { token }, actions),
+        }
+    }
+
     /// Says something to the present worker of a provider.
-    fn say(&self, id: ProviderId, message: spooler_protocol::to_worker::ToWorker, actions: &mut Vec<Action>) {
+    fn say(&self, id: ProviderId, message: ToWorker, actions: &mut Vec<Action>) {
         if let Some(provider) = self.providers.get(&id).filter(|provider| provider.life.is_alive()) {
             let worker = WorkerId { provider: id, generation: provider.life.generation() };
             actions.push(Action::Send(worker, message));

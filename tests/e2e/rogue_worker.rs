@@ -7,6 +7,8 @@
 //! | `panic-in-delivery` | panics with a message in hand |
 //! | `flood` | says things without end |
 //! | `lie` | speaks of deliveries, recipients and tokens that are not its own, and wants absurd things |
+//! | `silent` | takes a delivery and says nothing of it ever after |
+//! | `burn` | computes without end with a message in hand |
 //! | `hog` | computes for `work` without yielding, `rounds` times, with a yield in between |
 //! | `critical` | takes a critical section and a second one inside, and leaves each when its `hold` file is gone |
 //!
@@ -19,6 +21,7 @@
 //! | `wrong-version` | says hello in another version of the protocol |
 //! | `wrong-nonce` | says hello without knowing the secret |
 //! | `garbage` | says a good hello, then what nobody can understand |
+//! | `deaf` | logs on, then neither reads nor says anything |
 //! | `never-reads` | logs on, asks for a lot and reads none of the answers |
 
 use std::error::Error;
@@ -112,6 +115,7 @@ fn stranger(mode: &str, name: &str) -> Result<(), Box<dyn Error>> {
     })?;
     match mode {
         "garbage" => outbox.send(&[0, 0xff, 0xfe, 0xfd])?,
+        "deaf" => log_on(&outbox)?,
         "never-reads" => ask_without_end(&outbox)?,
         _ => {}
     }
@@ -124,11 +128,18 @@ fn wait_for_the_end() -> ! {
     }
 }
 
+fn say(outbox: &IpcBytesSender, said: &FromWorker) -> Result<(), Box<dyn Error>> {
+    codec::encode(said, |frame| Ok(outbox.send(frame)?))
+}
+
+fn log_on(outbox: &IpcBytesSender) -> Result<(), Box<dyn Error>> {
+    say(outbox, &FromWorker::LoggedOn(LoggedOn { credit: 5, ..LoggedOn::default() }))
+}
+
 fn ask_without_end(outbox: &IpcBytesSender) -> Result<(), Box<dyn Error>> {
-    let say = |said: &FromWorker| codec::encode(said, |frame| Ok::<(), Box<dyn Error>>(outbox.send(frame)?));
-    say(&FromWorker::LoggedOn(LoggedOn { credit: 5, ..LoggedOn::default() }))?;
+    log_on(outbox)?;
     loop {
-        say(&FromWorker::ReadBody { request: RequestId(1), delivery: DeliveryId(1), offset: 0 })?;
+        say(outbox, &FromWorker::ReadBody { request: RequestId(1), delivery: DeliveryId(1), offset: 0 })?;
     }
 }
 
@@ -267,6 +278,10 @@ impl Provider for Rogue {
     async fn submit_message(&self, delivery: &Delivery) -> SubmitResult {
         match self.settings.mode.as_str() {
             "panic-in-delivery" => panic!("the line went up in smoke"),
+            "silent" => std::future::pending().await,
+            "burn" => loop {
+                std::hint::black_box(delivery);
+            },
             "hog" => self.compute().await,
             "critical" => self.dial().await,
             _ => {}

@@ -39,6 +39,12 @@ pub struct Provider {
     pub critical_nice: i32,
     /// The longest critical section.
     pub critical_max: Duration,
+    /// CPU that its worker may use past its slices, or without a token, before it is asked to go.
+    pub overrun_max: Duration,
+    /// How long its worker may leave a recall unanswered without using CPU, before it is asked to go.
+    pub answer_timeout: Duration,
+    /// How long all its deliveries may say nothing, before its worker is asked to go.
+    pub patience: Duration,
     /// How long its worker may take to start and log on.
     pub start_timeout: Duration,
     /// Whether it runs.
@@ -61,6 +67,9 @@ impl fmt::Debug for Provider {
             .field("interactive", &self.interactive)
             .field("critical_nice", &self.critical_nice)
             .field("critical_max", &self.critical_max)
+            .field("overrun_max", &self.overrun_max)
+            .field("answer_timeout", &self.answer_timeout)
+            .field("patience", &self.patience)
             .field("start_timeout", &self.start_timeout)
             .field("enabled", &self.enabled)
             .finish_non_exhaustive()
@@ -131,7 +140,7 @@ fn read_common(name: String, kind: String, settings: &mut Settings, base: &Retry
     if critical_nice > nice {
         settings.mistake("critical_nice", format!("is {critical_nice}; allowed is no more than nice, which is {nice}"));
     }
-    let seconds = Duration::from_secs;
+    let (seconds, milliseconds) = (Duration::from_secs, Duration::from_millis);
     Provider {
         name,
         kind,
@@ -143,7 +152,10 @@ fn read_common(name: String, kind: String, settings: &mut Settings, base: &Retry
         interactive,
         critical_nice,
         critical_max: settings.duration("critical_max", "120s", seconds(1)..=seconds(3600)),
-        start_timeout: settings.duration("start_timeout", "10s", Duration::from_millis(100)..=seconds(600)),
+        overrun_max: settings.duration("overrun_max", "30s", milliseconds(300)..=seconds(3600)),
+        answer_timeout: settings.duration("answer_timeout", "60s", milliseconds(400)..=seconds(3600)),
+        patience: settings.duration("patience", "15m", milliseconds(400)..=seconds(7 * 86_400)),
+        start_timeout: settings.duration("start_timeout", "10s", milliseconds(100)..=seconds(600)),
         enabled: settings.boolean("enabled", true),
         settings: String::new(),
     }

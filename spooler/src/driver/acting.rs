@@ -42,6 +42,10 @@ impl Driver {
             Action::Forget(delivery) => {
                 self.flights.remove(&delivery);
             }
+            Action::ReadCpu(worker) => {
+                let cpu_us = self.cpu_us(worker);
+                self.hear(Event::Worker(worker, WorkerNews::Cpu(cpu_us)));
+            }
             Action::SetPriority(worker, level) => {
                 if let Some(known) = self.workers.get_mut(&worker) {
                     known.level = Some(level);

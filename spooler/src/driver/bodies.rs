@@ -12,7 +12,7 @@ use spooler_protocol::to_worker::{Submission, ToWorker};
 use super::acting::refusal;
 use super::{Driver, hops};
 use crate::record::{Change, Scanned, StoredContent};
-use crate::supervisor::event::{Event, SubmitOrder, UploadKey, WorkerId};
+use crate::supervisor::event::{Event, SubmitOrder, UploadKey, WorkerId, WorkerNews};
 use crate::system::mailbox::Letter;
 use crate::system::store::{StoreError, StoreReader};
 
@@ -86,6 +86,7 @@ impl Driver {
             self.say(worker, ToWorker::Body { request, data });
             return;
         };
+        self.hear(Event::Worker(worker, WorkerNews::Reads(delivery)));
         let Some(link) = self.workers.get(&worker).and_then(|known| known.link.as_ref()) else { return };
         let link = link.share();
         self.equipment.readers.run(Box::new(move |reader| {

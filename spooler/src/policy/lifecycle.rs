@@ -10,6 +10,8 @@
 //!                           ▼
 //!                        barred
 //! ```
+//!
+//! A worker that is evicted for what it does is stopped the same way; its end is a death, and it is started again after a while.
 
 use std::time::Duration;
 
@@ -28,6 +30,10 @@ const BACKOFF_FIRST_MS: i64 = 100;
 const BACKOFF_MAX_MS: i64 = 60_000;
 /// Between TERM and KILL.
 const TERM_GRACE_MS: i64 = 2000;
+/// A worker that is asked to go in a hurry may take so long to log off.
+const HURRY_GRACE_MS: i64 = 1500;
+/// A worker that is evicted may take so long.
+const EVICTION_MS: i64 = 3000;
 
 /// Where a worker stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,9 +48,12 @@ enum Phase {
 
 /// How hard a worker is being asked to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rung {
+pub enum Rung {
+    /// It was asked to log off.
     Ask,
+    /// SIGTERM was sent.
     Term,
+    /// SIGKILL was sent.
     Kill,
 }
 
@@ -198,7 +207,27 @@ impl Lifecycle {
         Some(Step::Kill)
     }
 
+    /// Asks a worker to go for what it does, then makes it. Its end counts as a death that nobody asked for.
+    pub fn evict(&mut self, why: &str, hurry: bool, now_ms: i64) -> Option<Step> {
+        if !self.is_ready() {
+            return None;
+        }
+        self.doom = Some(Doom::Condemned(why.to_owned()));
+        self.last_error = Some(why.to_owned());
+        self.stop(hurry, now_ms, now_ms + EVICTION_MS)
+    }
+
+    /// How hard an evicted worker is being made to go.
+    #[must_use]
+    pub fn eviction(&self) -> Option<Rung> {
+        match (&self.doom, self.phase) {
+            (Some(Doom::Condemned(_)), Phase::Stopping { rung, .. }) => Some(rung),
+            (Some(Doom::Condemned(_) | Doom::NotLoggedOn { .. }) | None, _) => None,
+        }
+    }
+
     fn stop(&mut self, hurry: bool, now_ms: i64, deadline_ms: i64) -> Option<Step> {
+        let deadline_ms = if hurry { deadline_ms.max(now_ms + HURRY_GRACE_MS) } else { deadline_ms };
         match self.phase {
             Phase::Off | Phase::Waiting { .. } | Phase::Barred => {
                 self.enter(Phase::Off, now_ms);
@@ -252,8 +281,10 @@ impl Lifecycle {
     /// The worker is dead, or could not be started at all.
     pub fn on_died(&mut self, why: &str, next: &mut Generation, now_ms: i64, jitter: &mut Jitter) -> Option<Step> {
         let (before, doom) = (self.phase, self.doom.take());
+        let evicted = matches!(doom, Some(Doom::Condemned(_)));
         let healthy = before == Phase::Ready && now_ms - self.since_ms >= HEALTHY_MS;
         match before {
+            Phase::Stopping { .. } if self.wanted && evicted => {}
             Phase::Stopping { .. } if self.wanted => return Some(self.spawn(next, now_ms)),
             Phase::Off | Phase::Stopping { .. } => {
                 self.enter(Phase::Off, now_ms);
@@ -466,5 +497,30 @@ mod tests {
         let mut bench = ready();
         assert_eq!(bench.life.restart(&mut bench.next, 10, 500), Some(Step::Logoff { hurry: false }));
         assert_eq!(bench.die(20), Some(Step::Spawn(Generation(2))));
+    }
+
+    #[test]
+    fn an_evicted_worker_goes_the_same_way_and_its_end_is_a_death() {
+        let mut bench = ready();
+        assert_eq!(bench.life.evict("it hangs", true, 10), Some(Step::Logoff { hurry: true }));
+        assert_eq!(bench.life.evict("it hangs", true, 11), None, "once is enough");
+        assert_eq!((bench.life.is_ready(), bench.life.eviction()), (false, Some(Rung::Ask)));
+        let due = bench.life.deadline_ms().unwrap();
+        assert_eq!(bench.life.on_tick(&mut bench.next, due), Some(Step::Term));
+        let due = bench.life.deadline_ms().unwrap();
+        assert_eq!(bench.life.on_tick(&mut bench.next, due), Some(Step::Kill));
+        assert_eq!((bench.die(due), bench.life.state()), (None, WorkerState::Waiting));
+        assert_eq!((bench.life.deaths, bench.life.last_error.as_deref()), (1, Some("it hangs; signal 9")));
+        assert_eq!(bench.life.eviction(), None);
+    }
+
+    #[test]
+    fn a_hurry_leaves_a_moment_to_log_off() {
+        let mut bench = ready();
+        bench.life.unwant(false, 10, 500);
+        assert_eq!(bench.life.unwant(true, 20, 20), Some(Step::Logoff { hurry: true }));
+        assert_eq!(bench.life.on_tick(&mut bench.next, 21), None);
+        assert_eq!(bench.life.on_tick(&mut bench.next, 20 + HURRY_GRACE_MS), Some(Step::Term));
+        assert_eq!(bench.life.unwant(true, 2000, 2000), None, "it has been told");
     }
 }

@@ -8,6 +8,8 @@ pub mod jitter;
 pub mod lane;
 // When a worker is started, asked to go, made to go, and started again.
 pub mod lifecycle;
+// A worker that takes too much, or gives no sign of life.
+pub mod overrun;
 // What a worker's priority is to be.
 pub mod priority_plan;
 // The schedule in RAM: which messages wait for whom.

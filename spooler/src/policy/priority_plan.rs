@@ -10,6 +10,11 @@ pub enum Level {
         /// -20 (most urgent) to 19.
         nice: i32,
     },
+    /// For a worker that overran: it runs when nobody else wants the processor (SCHED_IDLE).
+    Demoted {
+        /// Beside other sessions: 19.
+        nice: i32,
+    },
     /// While a critical section runs.
     Critical {
         /// -20 (most urgent) to 19.
@@ -22,7 +27,7 @@ impl Level {
     #[must_use]
     pub fn nice(self) -> i32 {
         match self {
-            Self::Base { nice } | Self::Critical { nice } => nice,
+            Self::Base { nice } | Self::Demoted { nice } | Self::Critical { nice } => nice,
         }
     }
 }

@@ -1,13 +1,20 @@
 //! Who holds a token next: weighted fair by the CPU that workers really use.
 //!
 //! Each worker has a virtual time that grows with the CPU it used, divided by its weight; among those that want a token the one
-//! with the least goes first. A worker that was idle starts at the present, not in the past: idleness is not saved up.
+//! with the least goes first. A worker that was idle starts at the present, not in the past: idleness is not saved up. The present
+//! never goes back, so that being alone for a while is no debt either.
 //!
-//! **Bound.** With `w` workers of equal weight wanting, `s` slots and a slice of `t`, a worker that begins to want waits at most
-//! `ceil(w / s)` times (`t` + [`OVERDUE_MS`]): every other one goes before it at most once, and a holder that does not give its
-//! token back in time does not keep its slot.
+//! A slot that somebody kept from others without computing is charged like computing: otherwise one that sleeps on its token would
+//! stay the least served and go first for ever.
+//!
+//! **Bound.** With `w` workers of equal weight wanting, `s` slots and a slice of `t`, a worker that begins to want and has overrun
+//! nothing waits at most `ceil(w / s)` times (`t` + [`OVERDUE_MS`]): every other one goes before it at most once, and a holder that
+//! does not give its token back in time does not keep its slot. One that overran waits longer, until the others have had as much;
+//! but no debt is larger than `DEBT_SLICES_MAX` (`debt`) slices, so the bound grows at most by that factor and nobody starves.
 //!
 //! Listening providers, flushes and critical sections do not need a slot: somebody waits for them.
+
+mod debt;
 
 use std::collections::BTreeMap;
 
@@ -26,7 +33,7 @@ const WEIGHT_BASE: u64 = 100;
 enum Hold {
     Idle,
     Wanting,
-    Holding { token: Token, since_ms: i64, recalled: bool },
+    Holding { token: Token, recalled: bool },
 }
 
 /// Why a worker needs no slot.
@@ -56,12 +63,27 @@ struct Worker {
     /// CPU since it got its token, or gave it back.
     stretch_us: u64,
     overdraft_us: u64,
+    /// Whether its overdraft counts more than once.
+    surcharged: bool,
+    /// Since when the token that it holds is asked back.
+    recalled_ms: Option<i64>,
 }
 
 impl Worker {
     fn turn(&mut self, hold: Hold) {
+        self.recalled_ms = None;
         self.hold = hold;
         self.stretch_us = 0;
+    }
+
+    /// CPU that its present stretch may use without being overdraft, microseconds.
+    fn allowed_us(&self, slice_us: u64) -> u64 {
+        match self.hold {
+            _ if self.urgency.critical => u64::MAX,
+            Hold::Holding { .. } if self.urgency.flush => u64::MAX,
+            Hold::Holding { .. } => slice_us + TOLERANCE_US,
+            Hold::Idle | Hold::Wanting => TOLERANCE_US,
+        }
     }
 }
 
@@ -83,6 +105,10 @@ pub struct Scheduler {
     workers: BTreeMap<ProviderId, Worker>,
     /// While it is set, only this worker gets tokens.
     exclusive: Option<ProviderId>,
+    /// Virtual time of the least served worker that runs or wants to, when that was largest.
+    present_us: u64,
+    /// Turns that are over and were in the way of others: whose, since when, and the CPU that they used.
+    kept: Vec<(ProviderId, i64, u64)>,
 }
 
 impl Scheduler {
@@ -95,6 +121,8 @@ impl Scheduler {
             next_token: 1,
             workers: BTreeMap::new(),
             exclusive: None,
+            present_us: 0,
+            kept: Vec::new(),
         }
     }
 
@@ -121,10 +149,18 @@ impl Scheduler {
         let virtual_us = self.workers.get(&id).map_or(0, |worker| worker.virtual_us);
         let urgency = Urgency { interactive, ..Urgency::default() };
         let weight = u64::from(weight.max(1));
-        self.workers.insert(
-            id,
-            Worker { weight, urgency, hold: Hold::Idle, virtual_us, cpu_us: 0, stretch_us: 0, overdraft_us: 0 },
-        );
+        let worker = Worker {
+            weight,
+            urgency,
+            hold: Hold::Idle,
+            virtual_us,
+            cpu_us: 0,
+            stretch_us: 0,
+            overdraft_us: 0,
+            surcharged: false,
+            recalled_ms: None,
+        };
+        self.workers.insert(id, worker);
     }
 
     /// The worker is gone, and its token with it.
@@ -137,7 +173,7 @@ impl Scheduler {
 
     /// The worker could go on and has no token.
     pub fn on_want(&mut self, id: ProviderId) {
-        let present = self.present_us();
+        let present = self.advance();
         if let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.hold == Hold::Idle) {
             worker.virtual_us = worker.virtual_us.max(present);
             worker.hold = Hold::Wanting;
@@ -149,6 +185,7 @@ impl Scheduler {
         self.charge(id, cpu_us);
         let Some(worker) = self.workers.get_mut(&id) else { return };
         if matches!(worker.hold, Hold::Holding { token: held, .. } if held == token) {
+            self.kept.extend(worker.recalled_ms.map(|since_ms| (id, since_ms, worker.stretch_us)));
             worker.turn(if more { Hold::Wanting } else { Hold::Idle });
         }
     }
@@ -159,15 +196,13 @@ impl Scheduler {
         let (Some(worker), Some(cpu_us)) = (self.workers.get_mut(&id), cpu_us) else { return };
         let used_us = cpu_us.saturating_sub(worker.cpu_us);
         worker.cpu_us = cpu_us;
-        worker.virtual_us += used_us * WEIGHT_BASE / worker.weight;
-        let allowed_us = match worker.hold {
-            Hold::Holding { .. } if worker.urgency.any() => u64::MAX,
-            Hold::Holding { .. } => slice_us + TOLERANCE_US,
-            Hold::Idle | Hold::Wanting => TOLERANCE_US,
-        };
+        let allowed_us = worker.allowed_us(slice_us);
         let before_us = worker.stretch_us.saturating_sub(allowed_us);
         worker.stretch_us += used_us;
-        worker.overdraft_us += worker.stretch_us.saturating_sub(allowed_us) - before_us;
+        let over_us = worker.stretch_us.saturating_sub(allowed_us) - before_us;
+        worker.overdraft_us += over_us;
+        let surcharge_us = if worker.surcharged { over_us } else { 0 };
+        self.spend(id, used_us + surcharge_us);
     }
 
     /// A flush of its queue begins or ends.
@@ -196,6 +231,7 @@ impl Scheduler {
 
     /// Decides who runs and who has to make room.
     pub fn decide(&mut self, now_ms: i64) -> Vec<Decision> {
+        self.charge_kept_slots(now_ms);
         let mut decisions = Vec::new();
         let mut free = i64::from(self.slots) - self.slots_taken(now_ms);
         let mut wanting: Vec<(ProviderId, bool, u64)> = self
@@ -211,27 +247,27 @@ impl Scheduler {
         for (id, urgent, _) in wanting {
             if urgent || free > 0 {
                 free -= i64::from(!urgent);
-                decisions.push(self.grant(id, now_ms));
+                decisions.push(self.grant(id));
             } else {
                 waiting = true;
             }
         }
         if waiting || self.exclusive.is_some() {
-            self.recall(waiting, &mut decisions);
+            self.recall(waiting, now_ms, &mut decisions);
         }
         decisions
     }
 
-    fn grant(&mut self, id: ProviderId, now_ms: i64) -> Decision {
+    fn grant(&mut self, id: ProviderId) -> Decision {
         let token = Token(self.next_token);
         self.next_token += 1;
         if let Some(worker) = self.workers.get_mut(&id) {
-            worker.turn(Hold::Holding { token, since_ms: now_ms, recalled: false });
+            worker.turn(Hold::Holding { token, recalled: false });
         }
         Decision::Grant(id, token)
     }
 
-    fn recall(&mut self, waiting: bool, decisions: &mut Vec<Decision>) {
+    fn recall(&mut self, waiting: bool, now_ms: i64, decisions: &mut Vec<Decision>) {
         let exclusive = self.exclusive;
         for (id, worker) in &mut self.workers {
             let in_the_way = if worker.urgency.any() {
@@ -244,6 +280,7 @@ impl Scheduler {
                 && !*recalled
             {
                 *recalled = true;
+                worker.recalled_ms = Some(now_ms);
                 decisions.push(Decision::Recall(*id, *token));
             }
         }
@@ -253,7 +290,9 @@ impl Scheduler {
         let slice_ms = i64::from(self.slice_ms());
         let keeps_slot = |worker: &&Worker| match worker.hold {
             Hold::Holding { .. } if worker.urgency.any() => false,
-            Hold::Holding { since_ms, recalled, .. } => !recalled || now_ms - since_ms <= slice_ms + OVERDUE_MS,
+            Hold::Holding { .. } => {
+                worker.recalled_ms.is_none_or(|since_ms| now_ms - since_ms <= slice_ms + OVERDUE_MS)
+            }
             Hold::Idle | Hold::Wanting => false,
         };
         i64::try_from(self.workers.values().filter(keeps_slot).count()).unwrap_or(i64::MAX)
@@ -266,17 +305,8 @@ impl Scheduler {
             return None;
         }
         let slice_ms = i64::from(self.slice_ms());
-        let due = |worker: &Worker| match worker.hold {
-            Hold::Holding { since_ms, recalled: true, .. } => Some(since_ms + slice_ms + OVERDUE_MS + 1),
-            _ => None,
-        };
+        let due = |worker: &Worker| Some(worker.recalled_ms? + slice_ms + OVERDUE_MS + 1);
         self.workers.values().filter_map(due).filter(|at| *at > now_ms).min()
-    }
-
-    /// Virtual time of the least served worker that runs or wants to.
-    fn present_us(&self) -> u64 {
-        let active = self.workers.values().filter(|worker| worker.hold != Hold::Idle);
-        active.map(|worker| worker.virtual_us).min().unwrap_or_default()
     }
 
     /// Tokens that are out.
@@ -284,6 +314,13 @@ impl Scheduler {
     pub fn tokens_out(&self) -> u32 {
         let out = self.workers.values().filter(|worker| matches!(worker.hold, Hold::Holding { .. })).count();
         u32::try_from(out).unwrap_or(u32::MAX)
+    }
+
+    /// Whether a worker has this token.
+    #[must_use]
+    pub fn holds(&self, id: ProviderId, token: Token) -> bool {
+        let hold = self.workers.get(&id).map(|worker| worker.hold);
+        matches!(hold, Some(Hold::Holding { token: held, .. }) if held == token)
     }
 
     /// Whether a worker may run, for its row.

@@ -48,7 +48,11 @@ impl Supervisor {
         let worker = WorkerId { provider: id, generation: provider.life.generation() };
         while self.queue.lane_of(id).is_some_and(|lane| lane.in_flight() < credit) {
             let delivery = DeliveryId(self.next);
+            let first = !self.has_flights(id);
             let Some(departure) = self.queue.depart(id, delivery, now.mono_ms) else { return };
+            if first {
+                self.on_news(worker, now, actions);
+            }
             self.next += 1;
             let wants_success = self.queue.get(departure.id).is_some_and(|entry| entry.wants_success);
             let flight = Flight {
@@ -89,6 +93,7 @@ impl Supervisor {
         if indexes.is_empty() {
             return;
         }
+        self.on_news(worker, now, actions);
         self.queue.settle(id, route, &indexes);
         self.record(delivery, verdict, false, now, actions);
     }
@@ -104,6 +109,7 @@ impl Supervisor {
         actions: &mut Vec<Action>,
     ) {
         let Some(mut verdict) = self.judge(worker, delivery, outcomes) else { return };
+        self.on_news(worker, now, actions);
         let Some(flight) = self.flights.get_mut(&delivery) else { return };
         let mut deferred = std::mem::take(&mut flight.deferred);
         deferred.extend(std::mem::take(&mut verdict.deferred));

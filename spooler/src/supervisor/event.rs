@@ -83,8 +83,10 @@ pub enum WorkerNews {
     Died(String),
     /// Its priority was set, as far as it could be.
     Priority(Level, Reached),
-    /// The process's CPU clock, read for the status row.
+    /// The process's CPU clock, read for the status row or because the supervisor wants to know.
     Cpu(Option<u64>),
+    /// It asked for a piece of the body of a delivery that it has in its hands.
+    Reads(DeliveryId),
 }
 
 /// A question of a client, or a submission.
@@ -240,6 +242,8 @@ pub enum Action {
     Submit(SubmitOrder),
     /// A delivery is over: nothing of it will be asked for any more.
     Forget(DeliveryId),
+    /// Read a worker's CPU clock; [`WorkerNews::Cpu`] answers.
+    ReadCpu(WorkerId),
     /// Set a worker's priority and read it back.
     SetPriority(WorkerId, Level),
     /// Bring a unit to disk.

@@ -96,6 +96,7 @@ impl Supervisor {
             deferred: lane.map_or(0, |lane| lane.deferred),
             cpu_ms: cpu_us / 1000,
             overdraft_ms: overdraft_us / 1000,
+            overrun: provider.shown_overrun(),
             priority: provider.priority.clone(),
             critical: provider.critical.as_ref().map(|critical| critical.reason.clone()),
             deaths: life.deaths,
@@ -132,8 +133,15 @@ fn text(provider: &Provider, in_flight: u64, token: TokenState) -> String {
     }
     let why = provider.life.last_error.as_deref();
     match provider.life.state() {
-        WorkerState::Ready => {}
+        WorkerState::Ready => {
+            if let Some(trouble) = provider.shown_trouble() {
+                return trouble;
+            }
+        }
         WorkerState::Starting => return "starting".to_owned(),
+        WorkerState::Draining | WorkerState::Stopping if provider.life.eviction().is_some() => {
+            return format!("being stopped: {}", why.unwrap_or("it overran"));
+        }
         WorkerState::Draining => return "finishing what it has".to_owned(),
         WorkerState::Stopping => return "being stopped".to_owned(),
         WorkerState::Paused if !provider.config.enabled => return "switched off in the configuration".to_owned(),

@@ -6,7 +6,7 @@ use spooler_protocol::limits::{CREDIT_MAX, ROW_TEXT_BYTES_MAX};
 use spooler_protocol::to_worker::{ToWorker, Welcome};
 
 use super::event::{Action, Loudness, WorkerId};
-use super::{Provider, Scan, Stopping, Supervisor, log};
+use super::{Provider, Scan, Stopping, Supervisor, log, overrunning};
 use crate::config::{self, Config};
 use crate::policy::lane::Limits;
 use crate::policy::lifecycle::{Lifecycle, Step};
@@ -64,6 +64,7 @@ impl Supervisor {
             row: RowUpdate::default(),
             priority: String::new(),
             critical: None,
+            overrun: overrunning::ladder(config, now),
         };
         self.providers.insert(id, provider);
         id
@@ -74,6 +75,7 @@ impl Supervisor {
         let Some(provider) = self.providers.get_mut(&id) else { return };
         let old = std::mem::replace(&mut provider.config, new.clone());
         provider.retry = retry_plan(&new.retry);
+        provider.overrun.set_limits(overrunning::limits(new));
         provider.removed = false;
         let life = &mut provider.life;
         life.set_start_timeout(ms(new.start_timeout));
@@ -86,7 +88,7 @@ impl Supervisor {
         };
         let worker = WorkerId { provider: id, generation: life.generation() };
         if old.nice != new.nice && step.is_none() && life.is_ready() && provider.critical.is_none() {
-            actions.push(Action::SetPriority(worker, Level::Base { nice: new.nice }));
+            actions.push(Action::SetPriority(worker, provider.base_level()));
         }
         self.take_step(worker, step, actions);
     }
@@ -137,23 +139,19 @@ impl Supervisor {
                 let text = provider.life.last_error.clone().unwrap_or_default();
                 log(actions, Loudness::Warn, format!("provider {}: logon failed: {text}", self.name(id)));
             }
-            FromWorker::Want => {
-                self.scheduler.charge(id, cpu_us);
-                self.scheduler.on_want(id);
-                self.tokens_touched = true;
-            }
-            FromWorker::Yield { token, more } => {
-                self.scheduler.on_yield(id, token, more, cpu_us);
-                self.tokens_touched = true;
-            }
+            FromWorker::Want => self.on_want(worker, cpu_us, now, actions),
+            FromWorker::Yield { token, more } => self.on_yield(worker, (token, more), cpu_us, now, actions),
             FromWorker::Settled { delivery, outcomes } => self.on_settled(worker, delivery, outcomes, now, actions),
             FromWorker::Finished { delivery, result, end: _, outcomes } => {
                 self.on_finished(worker, delivery, result, outcomes, now, actions);
             }
             FromWorker::Progress { delivery, progress } => {
-                if let Some(flight) = self.flights.get_mut(&delivery).filter(|flight| flight.worker == worker) {
-                    flight.phase = capped(progress.phase);
-                    flight.bytes = progress.bytes;
+                let phase = capped(progress.phase);
+                if let Some(flight) = self.flights.get_mut(&delivery).filter(|flight| flight.worker == worker)
+                    && (flight.bytes != progress.bytes || flight.phase != phase)
+                {
+                    (flight.phase, flight.bytes) = (phase, progress.bytes);
+                    self.on_news(worker, now, actions);
                 }
             }
             FromWorker::CriticalBegin { reason } => self.on_critical_begin(worker, capped(reason), now, actions),
@@ -299,12 +297,13 @@ impl Supervisor {
     }
 
     /// A worker has said hello: it is welcomed, may have tokens, and its priority is set.
-    pub(super) fn on_started(&mut self, worker: WorkerId, pid: u32, actions: &mut Vec<Action>) {
+    pub(super) fn on_started(&mut self, worker: WorkerId, pid: u32, now: Now, actions: &mut Vec<Action>) {
         let welcome = self.welcome(worker);
         actions.extend(welcome.map(|welcome| Action::Send(worker, ToWorker::Welcome(welcome))));
         let Some(provider) = self.providers.get_mut(&worker.provider) else { return };
         provider.pid = Some(pid);
         let (weight, interactive, nice) = (provider.config.weight, provider.config.interactive, provider.config.nice);
+        provider.overrun = overrunning::ladder(&provider.config, now);
         self.scheduler.add(worker.provider, weight, interactive);
         actions.push(Action::SetPriority(worker, Level::Base { nice }));
     }

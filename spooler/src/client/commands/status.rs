@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use spooler_protocol::status::{MessageRow, ProviderRow, StatusTable, SupervisorRow, TokenState, WorkerState};
+use spooler_protocol::status::{MessageRow, Overrun, ProviderRow, StatusTable, SupervisorRow, TokenState, WorkerState};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::print_json;
@@ -134,13 +134,24 @@ pub(super) fn providers(out: &mut dyn Write, rows: &[ProviderRow]) -> io::Result
     Ok(())
 }
 
+/// What the spooler does about a worker that overruns.
+fn overrun_words(overrun: Overrun) -> &'static str {
+    match overrun {
+        Overrun::None | Overrun::Warned => "",
+        Overrun::Charged => ": charged twice",
+        Overrun::Demoted => ": runs when nobody else does",
+        Overrun::Asked => ": was asked to go",
+        Overrun::Terminated | Overrun::Killed => ": is being made to go",
+    }
+}
+
 fn remarks(out: &mut dyn Write, row: &ProviderRow) -> io::Result<()> {
     let name = plain(&row.name);
     if let Some(reason) = &row.critical {
         writeln!(out, "{name}: CRITICAL SECTION: {} ({})", plain(reason), plain(&row.priority))?;
     }
     if row.overdraft_ms > 0 {
-        writeln!(out, "{name}: used {} ms of CPU past its slices", row.overdraft_ms)?;
+        writeln!(out, "{name}: used {} ms of CPU past its slices{}", row.overdraft_ms, overrun_words(row.overrun))?;
     }
     if let Some(error) = &row.last_error {
         let deaths = if row.deaths > 0 { format!(" ({} deaths)", row.deaths) } else { String::new() };
