@@ -331,6 +331,12 @@ impl Settings {
         self.table.contains_key(key)
     }
 
+    /// Whether a key is given as a whole number, where it may be something else as well.
+    #[must_use]
+    pub fn has_integer(&self, key: &str) -> bool {
+        self.table.get(key).is_some_and(Value::is_integer)
+    }
+
     /// Ends reading: what is left over is a mistake.
     #[must_use]
     pub fn finish(mut self) -> Findings {

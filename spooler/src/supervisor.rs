@@ -9,6 +9,7 @@
 //! | `delivering` | messages go out, and what becomes of them |
 //! | `asking` | clients ask and command |
 //! | `flushing` | working queues off now |
+//! | `gating` | the idle gate: slots for background work |
 //! | `critical` | critical sections |
 //! | `reporting` | senders are told |
 //! | `table` | the status table |
@@ -21,6 +22,7 @@ mod delivering;
 // What is heard and what is wanted done.
 pub mod event;
 mod flushing;
+mod gating;
 mod reporting;
 mod table;
 mod waiting;
@@ -34,6 +36,7 @@ use spooler_protocol::ids::{AcceptId, DeliveryId, Generation, MessageId};
 use spooler_protocol::outcome::Reply;
 
 use crate::config::{self, Config};
+use crate::policy::idle_gate::IdleGate;
 use crate::policy::jitter::Jitter;
 use crate::policy::lifecycle::Lifecycle;
 use crate::policy::queue::{Entry, Queue};
@@ -119,6 +122,9 @@ pub struct Supervisor {
     routing: Routing,
     queue: Queue,
     scheduler: Scheduler,
+    gate: IdleGate,
+    /// How often somebody looks at the machine, as last ordered.
+    look_every_ms: Option<i64>,
     flights: BTreeMap<DeliveryId, Flight>,
     pending: HashMap<Ticket, Pending>,
     flushes: BTreeMap<u64, flushing::Flush>,
@@ -183,6 +189,7 @@ impl Supervisor {
     pub fn new(config: Config, surroundings: Surroundings, now: Now) -> (Self, Vec<Action>) {
         let slice_ms = u32::try_from(ms(config.scheduler.slice)).unwrap_or(u32::MAX);
         let slots = config.scheduler.slots.unwrap_or(surroundings.cores);
+        let gate = gating::gate_of(&config, surroundings.cores, now);
         let mut supervisor = Self {
             config: Config { providers: Vec::new(), ..config.clone() },
             providers: BTreeMap::new(),
@@ -190,6 +197,8 @@ impl Supervisor {
             routing: Routing::default(),
             queue: Queue::default(),
             scheduler: Scheduler::new(slots, slice_ms),
+            gate,
+            look_every_ms: None,
             flights: BTreeMap::new(),
             pending: HashMap::new(),
             flushes: BTreeMap::new(),
@@ -227,6 +236,7 @@ impl Supervisor {
             Event::ReportBuilt(ticket, report) => self.on_report_built(ticket, report, now, actions),
             Event::Unreadable(delivery, why) => self.on_unreadable(delivery, why, actions),
             Event::Asked(ask_id, ask) => self.on_asked(ask_id, ask, now, actions),
+            Event::Observed(seen) => self.on_observed(seen, now),
             Event::Reload(config) => self.reload(*config, now, actions),
             Event::Stop => self.stop(now, actions),
             Event::Tick => self.on_tick(now, actions),
@@ -248,6 +258,7 @@ impl Supervisor {
             .chain(scan)
             .chain(self.queue.next_due_ms())
             .chain(self.scheduler.deadline_ms(now.mono_ms))
+            .chain(self.gate_deadline_ms())
             .chain(self.next_look_ms())
             .min()
     }
@@ -314,7 +325,8 @@ impl Supervisor {
             self.dispatch(provider, now, actions);
         }
         if std::mem::take(&mut self.tokens_touched) {
-            let slice_ms = self.scheduler.slice_ms();
+            self.ask_gate(now, actions);
+            let slice_ms = self.slice_ms();
             for decision in self.scheduler.decide(now.mono_ms) {
                 let (provider, message) = match decision {
                     Decision::Grant(provider, token) => {

@@ -63,6 +63,7 @@ impl Driver {
                     question.answer(answer);
                 }
             }
+            Action::Look { every_ms } => self.equipment.probe.look(every_ms),
             Action::Log(Loudness::Info, text) => tracing::info!("{text}"),
             Action::Log(Loudness::Warn, text) => tracing::warn!("{text}"),
             Action::Exit => self.done = true,
@@ -82,6 +83,7 @@ impl Driver {
         self.names.insert(worker.provider, name);
         match started {
             Ok(process) => {
+                self.equipment.probe.own(process.pid);
                 self.workers.insert(worker, Worker { process, inbox: reader, link: None, ended: None, level: None });
             }
             Err(why) => self.hear(Event::Worker(worker, WorkerNews::StartFailed(why))),

@@ -7,7 +7,8 @@
 //! `ceil(w / s)` times (`t` + [`OVERDUE_MS`]): every other one goes before it at most once, and a holder that does not give its
 //! token back in time does not keep its slot.
 //!
-//! Listening providers, flushes and critical sections do not need a slot: somebody waits for them.
+//! Listening providers, flushes and critical sections do not need a slot: somebody waits for them. The idle gate decides how many slots
+//! there are for the others, and there may be none. Whoever got no token for `force_after` gets one regardless, one worker at a time.
 
 use std::collections::BTreeMap;
 
@@ -21,6 +22,10 @@ pub const OVERDUE_MS: i64 = 1000;
 /// CPU past a slice, or without a token, that is not worth a word, microseconds.
 const TOLERANCE_US: u64 = 10_000;
 const WEIGHT_BASE: u64 = 100;
+/// A token that was forced is not asked back before so long: there are many waits in one delivery.
+const FORCED_MS: i64 = 10_000;
+/// As in MS Mail's spooler.
+const FORCE_AFTER_MS: i64 = 300_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hold {
@@ -56,12 +61,22 @@ struct Worker {
     /// CPU since it got its token, or gave it back.
     stretch_us: u64,
     overdraft_us: u64,
+    /// Since when it wants a token in vain.
+    denied_since_ms: Option<i64>,
+    /// It got its token although there was no slot; nobody asks for it back before then.
+    forced_until_ms: Option<i64>,
 }
 
 impl Worker {
     fn turn(&mut self, hold: Hold) {
         self.hold = hold;
         self.stretch_us = 0;
+        self.denied_since_ms = None;
+        self.forced_until_ms = None;
+    }
+
+    fn is_forced(&self, now_ms: i64) -> bool {
+        self.forced_until_ms.is_some_and(|until| until > now_ms)
     }
 }
 
@@ -83,6 +98,9 @@ pub struct Scheduler {
     workers: BTreeMap<ProviderId, Worker>,
     /// While it is set, only this worker gets tokens.
     exclusive: Option<ProviderId>,
+    force_after_ms: i64,
+    /// CPU of workers that need a slot, not yet fetched.
+    background_us: u64,
 }
 
 impl Scheduler {
@@ -95,13 +113,31 @@ impl Scheduler {
             next_token: 1,
             workers: BTreeMap::new(),
             exclusive: None,
+            force_after_ms: FORCE_AFTER_MS,
+            background_us: 0,
         }
     }
 
-    /// Changes the number of slots and the slice.
-    pub fn configure(&mut self, slots: u32, slice_ms: u32) {
-        self.slots = slots.max(1);
+    /// Changes the slice, and after how long without a token one is forced.
+    pub fn configure(&mut self, slice_ms: u32, force_after_ms: i64) {
         self.slice_us = u64::from(slice_ms) * 1000;
+        self.force_after_ms = force_after_ms;
+    }
+
+    /// Changes the number of slots; 0: only who needs none gets a token, and who has waited too long.
+    pub fn set_slots(&mut self, slots: u32) {
+        self.slots = slots;
+    }
+
+    /// CPU that workers that need a slot have used since the last call, microseconds.
+    pub fn take_background_us(&mut self) -> u64 {
+        std::mem::take(&mut self.background_us)
+    }
+
+    /// Whether a worker wants a token that needs a slot for it.
+    #[must_use]
+    pub fn wants_slot(&self) -> bool {
+        self.workers.values().any(|worker| worker.hold == Hold::Wanting && !worker.urgency.any())
     }
 
     /// Tokens that may be out for background work.
@@ -123,7 +159,17 @@ impl Scheduler {
         let weight = u64::from(weight.max(1));
         self.workers.insert(
             id,
-            Worker { weight, urgency, hold: Hold::Idle, virtual_us, cpu_us: 0, stretch_us: 0, overdraft_us: 0 },
+            Worker {
+                weight,
+                urgency,
+                hold: Hold::Idle,
+                virtual_us,
+                cpu_us: 0,
+                stretch_us: 0,
+                overdraft_us: 0,
+                denied_since_ms: None,
+                forced_until_ms: None,
+            },
         );
     }
 
@@ -159,6 +205,7 @@ impl Scheduler {
         let (Some(worker), Some(cpu_us)) = (self.workers.get_mut(&id), cpu_us) else { return };
         let used_us = cpu_us.saturating_sub(worker.cpu_us);
         worker.cpu_us = cpu_us;
+        self.background_us += if worker.urgency.any() { 0 } else { used_us };
         worker.virtual_us += used_us * WEIGHT_BASE / worker.weight;
         let allowed_us = match worker.hold {
             Hold::Holding { .. } if worker.urgency.any() => u64::MAX,
@@ -212,14 +259,29 @@ impl Scheduler {
             if urgent || free > 0 {
                 free -= i64::from(!urgent);
                 decisions.push(self.grant(id, now_ms));
+            } else if self.may_force(id, now_ms) {
+                decisions.push(self.grant(id, now_ms));
+                if let Some(worker) = self.workers.get_mut(&id) {
+                    worker.forced_until_ms = Some(now_ms + FORCED_MS);
+                }
             } else {
                 waiting = true;
             }
         }
-        if waiting || self.exclusive.is_some() {
-            self.recall(waiting, &mut decisions);
+        // There may be fewer slots than a moment ago.
+        let in_the_way = waiting || free < 0;
+        if in_the_way || self.exclusive.is_some() {
+            self.recall(in_the_way, now_ms, &mut decisions);
         }
         decisions
+    }
+
+    /// Whether a worker for which there is no slot has waited too long, and no other one has a forced token. Notes that it waits.
+    fn may_force(&mut self, id: ProviderId, now_ms: i64) -> bool {
+        let forced = self.workers.values().any(|worker| worker.forced_until_ms.is_some());
+        let Some(worker) = self.workers.get_mut(&id) else { return false };
+        let since_ms = *worker.denied_since_ms.get_or_insert(now_ms);
+        !forced && now_ms - since_ms >= self.force_after_ms
     }
 
     fn grant(&mut self, id: ProviderId, now_ms: i64) -> Decision {
@@ -231,11 +293,13 @@ impl Scheduler {
         Decision::Grant(id, token)
     }
 
-    fn recall(&mut self, waiting: bool, decisions: &mut Vec<Decision>) {
+    fn recall(&mut self, waiting: bool, now_ms: i64, decisions: &mut Vec<Decision>) {
         let exclusive = self.exclusive;
         for (id, worker) in &mut self.workers {
             let in_the_way = if worker.urgency.any() {
                 false
+            } else if worker.is_forced(now_ms) {
+                exclusive.is_some()
             } else {
                 waiting || exclusive.is_some_and(|exclusive| exclusive != *id)
             };
@@ -252,23 +316,27 @@ impl Scheduler {
     fn slots_taken(&self, now_ms: i64) -> i64 {
         let slice_ms = i64::from(self.slice_ms());
         let keeps_slot = |worker: &&Worker| match worker.hold {
-            Hold::Holding { .. } if worker.urgency.any() => false,
+            Hold::Holding { .. } if worker.urgency.any() || worker.is_forced(now_ms) => false,
             Hold::Holding { since_ms, recalled, .. } => !recalled || now_ms - since_ms <= slice_ms + OVERDUE_MS,
             Hold::Idle | Hold::Wanting => false,
         };
         i64::try_from(self.workers.values().filter(keeps_slot).count()).unwrap_or(i64::MAX)
     }
 
-    /// When a slot becomes free by itself because its holder is overdue.
+    /// When a slot becomes free by itself because its holder is overdue, a worker has waited too long for one, or a forced token is to
+    /// be asked back.
     #[must_use]
     pub fn deadline_ms(&self, now_ms: i64) -> Option<i64> {
-        if !self.workers.values().any(|worker| worker.hold == Hold::Wanting) {
+        let forced = self.workers.values().find_map(|worker| worker.forced_until_ms);
+        if forced.is_none() && !self.workers.values().any(|worker| worker.hold == Hold::Wanting) {
             return None;
         }
         let slice_ms = i64::from(self.slice_ms());
         let due = |worker: &Worker| match worker.hold {
-            Hold::Holding { since_ms, recalled: true, .. } => Some(since_ms + slice_ms + OVERDUE_MS + 1),
-            _ => None,
+            Hold::Holding { recalled: false, .. } => worker.forced_until_ms,
+            Hold::Holding { since_ms, .. } => Some(since_ms + slice_ms + OVERDUE_MS + 1),
+            Hold::Wanting if forced.is_none() => Some(worker.denied_since_ms? + self.force_after_ms),
+            Hold::Wanting | Hold::Idle => None,
         };
         self.workers.values().filter_map(due).filter(|at| *at > now_ms).min()
     }
@@ -393,6 +461,47 @@ mod tests {
         let token = grants(&scheduler.decide(0))[0].1;
         scheduler.on_yield(ProviderId(1), token, false, Some(50_000 + 300_000));
         assert_eq!(scheduler.cpu_us(ProviderId(1)), (350_000, 130_000));
+    }
+
+    #[test]
+    fn without_slots_only_the_urgent_run_until_somebody_waited_too_long() {
+        let mut scheduler = scheduler(2, 2);
+        scheduler.configure(200, 5000);
+        scheduler.set_slots(0);
+        scheduler.add(ProviderId(7), 100, true);
+        scheduler.on_want(ProviderId(7));
+        assert_eq!(grants(&scheduler.decide(1000)).iter().map(|(id, _)| *id).collect::<Vec<_>>(), [7]);
+        assert_eq!(scheduler.deadline_ms(1000), Some(6000));
+        assert_eq!(scheduler.decide(5999), []);
+        let forced = grants(&scheduler.decide(6000));
+        assert_eq!(forced.len(), 1, "one at a time");
+        assert_eq!(scheduler.decide(6001), [], "and it is not asked back at once");
+        assert_eq!(scheduler.deadline_ms(6001), Some(16_000));
+        let (id, token) = forced[0];
+        assert_eq!(scheduler.decide(16_000), [Decision::Recall(ProviderId(id), token)]);
+        scheduler.on_yield(ProviderId(id), token, true, Some(200_000));
+        let next = grants(&scheduler.decide(16_001));
+        assert!(next.len() == 1 && next[0].0 != id, "then it is the other one's turn: {next:?}");
+    }
+
+    #[test]
+    fn when_slots_are_taken_away_tokens_are_asked_back() {
+        let mut scheduler = scheduler(2, 2);
+        assert_eq!(grants(&scheduler.decide(0)).len(), 2);
+        scheduler.set_slots(0);
+        let recalled = scheduler.decide(1);
+        assert_eq!(recalled.len(), 2, "{recalled:?}");
+        assert_eq!(scheduler.decide(2), [], "once");
+    }
+
+    #[test]
+    fn only_the_cpu_of_those_who_need_a_slot_is_background() {
+        let mut scheduler = scheduler(1, 1);
+        scheduler.add(ProviderId(7), 100, true);
+        scheduler.charge(ProviderId(1), Some(3000));
+        scheduler.charge(ProviderId(7), Some(9000));
+        assert_eq!((scheduler.take_background_us(), scheduler.take_background_us()), (3000, 0));
+        assert!(scheduler.wants_slot());
     }
 
     #[test]

@@ -26,7 +26,10 @@ impl Supervisor {
             return;
         }
         let slots = config.scheduler.slots.unwrap_or(self.cores);
-        self.scheduler.configure(slots, u32::try_from(ms(config.scheduler.slice)).unwrap_or(u32::MAX));
+        let slice_ms = u32::try_from(ms(config.scheduler.slice)).unwrap_or(u32::MAX);
+        self.scheduler.configure(slice_ms, config.scheduler.gate.force_after_ms);
+        self.gate.configure(config.scheduler.gate, slots);
+        self.tokens_touched = true;
         let mut order = Vec::new();
         for new in &config.providers {
             let present = self.providers.iter().find(|(_, old)| old.config.name == new.name).map(|(id, _)| *id);

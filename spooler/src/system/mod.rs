@@ -4,6 +4,8 @@
 pub mod clock;
 // The control socket.
 pub mod control;
+// Looks at what others use of the machine.
+pub mod idle_probe;
 // The one channel into the loop.
 pub mod mailbox;
 // The pick-up folder.
