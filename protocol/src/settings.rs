@@ -22,9 +22,11 @@ pub const PROVIDER_KEYS: &[&str] = &[
     "critical_nice",
     "enabled",
     "interactive",
+    "io",
     "kind",
     "nice",
     "retry",
+    "sched",
     "start_timeout",
     "weight",
 ];

@@ -90,7 +90,7 @@ impl Supervisor {
             let raised = Err("the section ended before the priority was set".to_owned());
             actions.push(Action::Send(worker, ToWorker::CriticalGranted { raised }));
         }
-        actions.push(Action::SetPriority(worker, Level::Base { nice: provider.config.nice }));
+        actions.push(Action::SetPriority(worker, provider.base_level()));
         self.scheduler.set_critical(worker.provider, false);
         self.tokens_touched = true;
     }

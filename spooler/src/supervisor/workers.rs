@@ -88,8 +88,8 @@ impl Supervisor {
             (true, true) | (false, false) => None,
         };
         let worker = WorkerId { provider: id, generation: life.generation() };
-        if old.nice != new.nice && step.is_none() && life.is_ready() && provider.critical.is_none() {
-            actions.push(Action::SetPriority(worker, Level::Base { nice: new.nice }));
+        if base_level(&old) != base_level(new) && step.is_none() && life.is_ready() && provider.critical.is_none() {
+            actions.push(Action::SetPriority(worker, provider.base_level()));
         }
         self.take_step(worker, step, actions);
     }
@@ -307,10 +307,21 @@ impl Supervisor {
         actions.extend(welcome.map(|welcome| Action::Send(worker, ToWorker::Welcome(welcome))));
         let Some(provider) = self.providers.get_mut(&worker.provider) else { return };
         provider.pid = Some(pid);
-        let (weight, interactive, nice) = (provider.config.weight, provider.config.interactive, provider.config.nice);
+        let (weight, interactive, level) = (provider.config.weight, provider.config.interactive, provider.base_level());
         self.scheduler.add(worker.provider, weight, interactive);
-        actions.push(Action::SetPriority(worker, Level::Base { nice }));
+        actions.push(Action::SetPriority(worker, level));
     }
+}
+
+impl Provider {
+    /// The priority that is right for its worker outside critical sections.
+    pub(super) fn base_level(&self) -> Level {
+        base_level(&self.config)
+    }
+}
+
+fn base_level(config: &config::Provider) -> Level {
+    Level::Base { nice: config.nice, sched: config.sched, io: config.io }
 }
 
 pub(super) fn retry_plan(retry: &config::Retry) -> RetryPlan {

@@ -14,6 +14,8 @@ pub mod pickup;
 pub mod pickup_feeder;
 // What the kernel is told about a worker's urgency.
 pub mod priority;
+// The class and the I/O priority of every thread of a worker.
+mod sched_class;
 // Signals become letters.
 pub mod signals;
 // What is on disk, and how it gets there.

@@ -2,6 +2,7 @@
 //!
 //! Priority on Linux is two things here: the nice value of every thread (set for the whole process group, because it is per thread),
 //! which counts inside a session, and that of the autogroup, which counts between sessions. Every worker has a session of its own.
+//! `sched_class` adds what is set thread by thread.
 
 use std::time::Duration;
 
@@ -10,22 +11,26 @@ use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
 use crate::policy::priority_plan::{Level, Reached};
+use crate::system::sched_class;
 
 /// Sets a worker's priority and reads back what was reached; `true` if the kernel wants to be asked again a little later: it lets the
 /// unprivileged change one autogroup in a tenth of a second.
 #[must_use]
 pub fn set(pid: u32, level: Level) -> (Reached, bool) {
     let nice = level.nice();
+    let class = sched_class::set(pid, level.sched(), level.io());
     let group = set_group(pid, nice);
     let autogroup = set_autogroup(pid, nice);
     let later = autogroup.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
     let advice = "give the spooler CAP_SYS_NICE, or LimitNICE= in its unit";
-    let refused = match (group, autogroup) {
-        (Ok(()), Ok(())) => None,
-        (Err(error), _) => Some(format!("nice {nice} refused ({error}): {advice}")),
-        (Ok(()), Err(error)) => Some(format!("autogroup {nice} refused ({error}): {advice}")),
+    let refused = match (group, autogroup, class) {
+        (Ok(()), Ok(()), Ok(())) => None,
+        (Err(error), ..) => Some(format!("nice {nice} refused ({error}): {advice}")),
+        (Ok(()), Err(error), _) => Some(format!("autogroup {nice} refused ({error}): {advice}")),
+        (Ok(()), Ok(()), Err(error)) => Some(format!("class {} refused ({error}): {advice}", level.sched().word())),
     };
-    (Reached { nice: read_nice(pid), autogroup: read_autogroup(pid), refused }, later)
+    let (sched, io) = sched_class::read(pid);
+    (Reached { nice: read_nice(pid), autogroup: read_autogroup(pid), sched, io, cgroup: None, refused }, later)
 }
 
 #[expect(unsafe_code, reason = "nix has no wrapper for setpriority")]
