@@ -324,7 +324,9 @@ impl Supervisor {
         while let Some(provider) = self.touched.pop_first() {
             self.dispatch(provider, now, actions);
         }
-        if std::mem::take(&mut self.tokens_touched) {
+        // A worker that kept its token needs no new one for new work, but somebody has to look at the machine.
+        let unseen = self.look_every_ms.is_none() && self.gate.looks() && !self.flights.is_empty();
+        if std::mem::take(&mut self.tokens_touched) || unseen {
             self.ask_gate(now, actions);
             let slice_ms = self.slice_ms();
             for decision in self.scheduler.decide(now.mono_ms) {

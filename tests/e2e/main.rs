@@ -43,6 +43,8 @@ mod lifecycle;
 #[cfg(test)]
 mod peers;
 #[cfg(test)]
+mod politeness;
+#[cfg(test)]
 mod reports;
 #[cfg(test)]
 mod rights;

@@ -215,6 +215,12 @@ impl IdleGate {
         pays.then(|| self.paid_ms + (self.debt_us + pay_us - 1) / pay_us)
     }
 
+    /// Whether it goes by what is seen of the machine at all.
+    #[must_use]
+    pub fn looks(&self) -> bool {
+        self.plan.mode == Mode::Auto
+    }
+
     /// How often somebody has to look at the machine, milliseconds; `None`: not now. Ask after [`Self::on_demand`] and
     /// [`Self::observe`].
     pub fn look_every_ms(&mut self) -> Option<i64> {
@@ -233,7 +239,12 @@ impl IdleGate {
         let seen = |seen: &Observation| {
             format!("others use {} of {} cores", tenths(seen.others), tenths(seen.capacity).trim_end_matches(".0"))
         };
-        let because = self.last.as_ref().map_or_else(String::new, |last| format!(": {}", seen(last)));
+        // What was seen when nothing has wanted to run for a while is no reason any more.
+        let because = match &self.last {
+            Some(last) if self.looking => format!(": {}", seen(last)),
+            Some(_) if self.open < self.most => " when it was last asked".to_owned(),
+            Some(_) | None => String::new(),
+        };
         match self.plan.mode {
             Mode::Off => "off".to_owned(),
             Mode::Fixed(slots) => format!("fixed at {slots}"),
@@ -383,10 +394,18 @@ mod tests {
 
     #[test]
     fn its_state_is_said_with_the_reason() {
-        assert_eq!(closed(PLAN).describe(), "closed, a trickle goes on: others use 2.0 of 2 cores");
         let mut gate = IdleGate::new(PLAN, 2, 0);
         assert_eq!(gate.describe(), "open");
-        gate.observe(seen(120), 0);
-        assert_eq!(gate.describe(), "open: others use 0.1 of 2 cores");
+        for (others, words) in [
+            (120, "open: others use 0.1 of 2 cores"),
+            (2000, "open: others use 2.0 of 2 cores"),
+            (1950, "closed, a trickle goes on: others use 2.0 of 2 cores"),
+        ] {
+            gate.on_demand();
+            gate.observe(seen(others), 0);
+            assert_eq!(gate.describe(), words);
+        }
+        gate.observe(seen(1950), 2000);
+        assert_eq!(gate.describe(), "closed, a trickle goes on when it was last asked");
     }
 }

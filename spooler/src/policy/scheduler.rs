@@ -43,11 +43,13 @@ pub struct Urgency {
     pub flush: bool,
     /// It has an open critical section.
     pub critical: bool,
+    /// It logs on or off: until that is over it is of no use, and its time is limited otherwise.
+    pub passing: bool,
 }
 
 impl Urgency {
     fn any(self) -> bool {
-        self.interactive || self.flush || self.critical
+        self.interactive || self.flush || self.critical || self.passing
     }
 }
 
@@ -215,6 +217,13 @@ impl Scheduler {
         let before_us = worker.stretch_us.saturating_sub(allowed_us);
         worker.stretch_us += used_us;
         worker.overdraft_us += worker.stretch_us.saturating_sub(allowed_us) - before_us;
+    }
+
+    /// It begins or ends to log on or off.
+    pub fn set_passing(&mut self, id: ProviderId, on: bool) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.urgency.passing = on;
+        }
     }
 
     /// A flush of its queue begins or ends.

@@ -102,7 +102,11 @@ impl Supervisor {
                 let worker = WorkerId { generation, ..worker };
                 actions.push(Action::Spawn(worker));
             }
-            Some(Step::Logoff { hurry }) => actions.push(Action::Send(worker, ToWorker::Logoff { hurry })),
+            Some(Step::Logoff { hurry }) => {
+                self.scheduler.set_passing(worker.provider, true);
+                self.tokens_touched = true;
+                actions.push(Action::Send(worker, ToWorker::Logoff { hurry }));
+            }
             Some(Step::Term) => actions.push(Action::Term(worker)),
             Some(Step::Kill) => actions.push(Action::Kill(worker)),
         }
@@ -195,6 +199,8 @@ impl Supervisor {
         let text = format!("provider {}: ready ({})", provider.config.name, logged_on.identity);
         provider.announced = Some(logged_on);
         self.queue.lane(worker.provider).set_limits(limits);
+        self.scheduler.set_passing(worker.provider, false);
+        self.tokens_touched = true;
         self.touched.insert(worker.provider);
         log(actions, Loudness::Info, text);
         self.update_routing(actions);
@@ -309,6 +315,7 @@ impl Supervisor {
         provider.pid = Some(pid);
         let (weight, interactive, level) = (provider.config.weight, provider.config.interactive, provider.base_level());
         self.scheduler.add(worker.provider, weight, interactive);
+        self.scheduler.set_passing(worker.provider, true);
         actions.push(Action::SetPriority(worker, level));
     }
 }
