@@ -13,6 +13,7 @@ use crate::config::{Config, ConfigError};
 use crate::driver::bridge::LoopBridge;
 use crate::driver::{Driver, Equipment, committed};
 use crate::supervisor::{Supervisor, Surroundings};
+use crate::system::cgroup::Cgroups;
 use crate::system::clock::Clock;
 use crate::system::control::{self, Access, BindError, Bridge, ControlOptions, ControlServer};
 use crate::system::idle_probe::IdleProbe;
@@ -102,7 +103,8 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     tracing::info!(pid = surroundings.pid, spool = %config.spool.path.display(), "spooler starts");
     let probe = IdleProbe::start(mailbox.clone())
         .map_err(|error| DaemonError::System("The machine's load cannot be watched", error))?;
-    let equipment = Equipment { writer, readers, uploads, mailbox, letters, clock, status, probe };
+    let equipment =
+        Equipment { writer, readers, uploads, mailbox, letters, clock, status, cgroups: Cgroups::find(), probe };
     let socket = config.control.socket.clone();
     let (supervisor, first) = Supervisor::new(config.clone(), surroundings, clock.now());
     let driver = Driver::new(supervisor, equipment, config);

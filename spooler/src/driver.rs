@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::policy::priority_plan::Level;
 use crate::supervisor::Supervisor;
 use crate::supervisor::event::{Action, Answer, Ask, AskId, Event, Incoming, UploadKey, WorkerId, WorkerNews};
+use crate::system::cgroup::Cgroups;
 use crate::system::clock::Clock;
 use crate::system::control::Request;
 use crate::system::idle_probe::IdleProbe;
@@ -69,6 +70,8 @@ pub struct Equipment {
     pub clock: Clock,
     /// Moves whenever the status table may have changed.
     pub status: watch::Sender<u64>,
+    /// Cgroups for workers, where there can be any.
+    pub cgroups: Option<Cgroups>,
     /// Looks at the machine when it is told to.
     pub probe: IdleProbe,
 }
@@ -233,6 +236,9 @@ impl Driver {
     fn over(&mut self, worker: WorkerId, why: String) {
         if let Some(gone) = self.workers.remove(&worker) {
             self.equipment.probe.disown(gone.process.pid);
+            if let Some(cgroups) = &self.equipment.cgroups {
+                cgroups.forget(gone.process.pid);
+            }
         }
         let keys: Vec<(WorkerId, AcceptId)> =
             self.upload_keys.keys().filter(|(of, _)| *of == worker).copied().collect();

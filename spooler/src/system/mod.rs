@@ -1,5 +1,7 @@
 //! Everything that touches the kernel: system calls, threads, files, sockets. Nothing here decides.
 
+// A cgroup for each worker, where we have a branch of our own.
+pub mod cgroup;
 // Two clocks, read together.
 pub mod clock;
 // The control socket.
