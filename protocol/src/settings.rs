@@ -23,11 +23,13 @@ pub const PROVIDER_KEYS: &[&str] = &[
     "critical_nice",
     "enabled",
     "interactive",
+    "io",
     "kind",
     "nice",
     "overrun_max",
     "patience",
     "retry",
+    "sched",
     "start_timeout",
     "weight",
 ];
@@ -332,6 +334,12 @@ impl Settings {
     #[must_use]
     pub fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
+    }
+
+    /// Whether a key is given as a whole number, where it may be something else as well.
+    #[must_use]
+    pub fn has_integer(&self, key: &str) -> bool {
+        self.table.get(key).is_some_and(Value::is_integer)
     }
 
     /// Ends reading: what is left over is a mistake.

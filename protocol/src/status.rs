@@ -120,8 +120,10 @@ pub struct SupervisorRow {
     pub text: String,
     /// Seconds since it started.
     pub up_s: u64,
-    /// Tokens that may be out at once.
+    /// Tokens that may be out at once for background work, as the idle gate allows now.
     pub slots: u32,
+    /// The state of the idle gate and its reason, such as `open: others use 0.2 of 2 cores`.
+    pub gate: String,
     /// Tokens that are out.
     pub tokens_out: u32,
     /// Messages on disk.

@@ -17,6 +17,10 @@ def absolute(limit):
     return f"≤ {limit:g}", lambda ours, peer: ours <= limit
 
 
+def above(limit):
+    return f"> {limit:g}", lambda ours, peer: ours > limit
+
+
 ANYTHING = ("", None)
 
 # Key of the results, what it is, its unit, digits, what must be.
@@ -36,6 +40,12 @@ ROWS = (
     (("memory", "load"), f"memory, largest: {RATES[1]} (PSS)", "MB", 1, at_most(1)),
     (("queue", "filled"), "accepted while delivery is held: 20,000 messages", "/s", 0, ANYTHING),
     (("queue", "drained"), "delivered when it is released: 20,000 messages", "/s", 0, ANYTHING),
+    (("beside", "drain"), "a job on all cores beside a drain: times as long", "", 3, absolute(1.02)),
+    (("late", "drain"), "its late frames, above those alone", "%", 2, absolute(1)),
+    (("meanwhile", "drain"), "delivered beside the job", "/s", 0, above(0)),
+    (("beside", "flush"), "the job beside a user's flush: times as long", "", 3, ANYTHING),
+    (("late", "flush"), "its late frames, above those alone", "%", 2, ANYTHING),
+    (("meanwhile", "flush"), "flushed beside the job", "/s", 0, ANYTHING),
 )
 COLUMNS = "{:50} {:>12} {:>12} {:>8}   {:15} {}"
 

@@ -13,8 +13,10 @@ use crate::config::{Config, ConfigError};
 use crate::driver::bridge::LoopBridge;
 use crate::driver::{Driver, Equipment, committed};
 use crate::supervisor::{Supervisor, Surroundings};
+use crate::system::cgroup::Cgroups;
 use crate::system::clock::Clock;
 use crate::system::control::{self, Access, BindError, Bridge, ControlOptions, ControlServer};
+use crate::system::idle_probe::IdleProbe;
 use crate::system::mailbox::Mailbox;
 use crate::system::store::body_files::BodyFolder;
 use crate::system::store::readers::Readers;
@@ -99,7 +101,10 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     let surroundings =
         Surroundings { cores: u32::try_from(cores).unwrap_or(1), pid: std::process::id(), seed: seed(), last_id };
     tracing::info!(pid = surroundings.pid, spool = %config.spool.path.display(), "spooler starts");
-    let equipment = Equipment { writer, readers, uploads, mailbox, letters, clock, status };
+    let probe = IdleProbe::start(mailbox.clone())
+        .map_err(|error| DaemonError::System("The machine's load cannot be watched", error))?;
+    let equipment =
+        Equipment { writer, readers, uploads, mailbox, letters, clock, status, cgroups: Cgroups::find(), probe };
     let socket = config.control.socket.clone();
     let (supervisor, first) = Supervisor::new(config.clone(), surroundings, clock.now());
     let driver = Driver::new(supervisor, equipment, config);

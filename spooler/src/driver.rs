@@ -26,8 +26,10 @@ use crate::config::Config;
 use crate::policy::priority_plan::Level;
 use crate::supervisor::Supervisor;
 use crate::supervisor::event::{Action, Answer, Ask, AskId, Event, Incoming, UploadKey, WorkerId, WorkerNews};
+use crate::system::cgroup::Cgroups;
 use crate::system::clock::Clock;
 use crate::system::control::Request;
+use crate::system::idle_probe::IdleProbe;
 use crate::system::mailbox::{Inbox, Letter, Mailbox, Word};
 use crate::system::priority;
 use crate::system::store::readers::Readers;
@@ -68,6 +70,10 @@ pub struct Equipment {
     pub clock: Clock,
     /// Moves whenever the status table may have changed.
     pub status: watch::Sender<u64>,
+    /// Cgroups for workers, where there can be any.
+    pub cgroups: Option<Cgroups>,
+    /// Looks at the machine when it is told to.
+    pub probe: IdleProbe,
 }
 
 /// The loop and everything in its hands.
@@ -228,7 +234,12 @@ impl Driver {
     }
 
     fn over(&mut self, worker: WorkerId, why: String) {
-        self.workers.remove(&worker);
+        if let Some(gone) = self.workers.remove(&worker) {
+            self.equipment.probe.disown(gone.process.pid);
+            if let Some(cgroups) = &self.equipment.cgroups {
+                cgroups.forget(gone.process.pid);
+            }
+        }
         let keys: Vec<(WorkerId, AcceptId)> =
             self.upload_keys.keys().filter(|(of, _)| *of == worker).copied().collect();
         for key in keys {

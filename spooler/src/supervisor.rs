@@ -9,6 +9,7 @@
 //! | `delivering` | messages go out, and what becomes of them |
 //! | `asking` | clients ask and command |
 //! | `flushing` | working queues off now |
+//! | `gating` | the idle gate: slots for background work |
 //! | `critical` | critical sections |
 //! | `reporting` | senders are told |
 //! | `table` | the status table |
@@ -21,6 +22,7 @@ mod delivering;
 // What is heard and what is wanted done.
 pub mod event;
 mod flushing;
+mod gating;
 mod overrunning;
 mod reporting;
 mod table;
@@ -36,6 +38,7 @@ use spooler_protocol::outcome::Reply;
 use spooler_protocol::to_worker::ToWorker;
 
 use crate::config::{self, Config};
+use crate::policy::idle_gate::IdleGate;
 use crate::policy::jitter::Jitter;
 use crate::policy::lifecycle::Lifecycle;
 use crate::policy::overrun::Overrun;
@@ -124,6 +127,9 @@ pub struct Supervisor {
     routing: Routing,
     queue: Queue,
     scheduler: Scheduler,
+    gate: IdleGate,
+    /// How often somebody looks at the machine, as last ordered.
+    look_every_ms: Option<i64>,
     flights: BTreeMap<DeliveryId, Flight>,
     pending: HashMap<Ticket, Pending>,
     flushes: BTreeMap<u64, flushing::Flush>,
@@ -188,6 +194,7 @@ impl Supervisor {
     pub fn new(config: Config, surroundings: Surroundings, now: Now) -> (Self, Vec<Action>) {
         let slice_ms = u32::try_from(ms(config.scheduler.slice)).unwrap_or(u32::MAX);
         let slots = config.scheduler.slots.unwrap_or(surroundings.cores);
+        let gate = gating::gate_of(&config, surroundings.cores, now);
         let mut supervisor = Self {
             config: Config { providers: Vec::new(), ..config.clone() },
             providers: BTreeMap::new(),
@@ -195,6 +202,8 @@ impl Supervisor {
             routing: Routing::default(),
             queue: Queue::default(),
             scheduler: Scheduler::new(slots, slice_ms),
+            gate,
+            look_every_ms: None,
             flights: BTreeMap::new(),
             pending: HashMap::new(),
             flushes: BTreeMap::new(),
@@ -232,6 +241,7 @@ impl Supervisor {
             Event::ReportBuilt(ticket, report) => self.on_report_built(ticket, report, now, actions),
             Event::Unreadable(delivery, why) => self.on_unreadable(delivery, why, actions),
             Event::Asked(ask_id, ask) => self.on_asked(ask_id, ask, now, actions),
+            Event::Observed(seen) => self.on_observed(seen, now),
             Event::Reload(config) => self.reload(*config, now, actions),
             Event::Stop => self.stop(now, actions),
             Event::Tick => self.on_tick(now, actions),
@@ -253,6 +263,7 @@ impl Supervisor {
             .chain(scan)
             .chain(self.queue.next_due_ms())
             .chain(self.scheduler.deadline_ms(now.mono_ms))
+            .chain(self.gate_deadline_ms())
             .chain(self.next_look_ms())
             .chain(self.next_check_ms())
             .min()
@@ -321,7 +332,10 @@ impl Supervisor {
         while let Some(provider) = self.touched.pop_first() {
             self.dispatch(provider, now, actions);
         }
-        if std::mem::take(&mut self.tokens_touched) {
+        // A worker that kept its token needs no new one for new work, but somebody has to look at the machine.
+        let unseen = self.look_every_ms.is_none() && self.gate.looks() && !self.flights.is_empty();
+        if std::mem::take(&mut self.tokens_touched) || unseen {
+            self.ask_gate(now, actions);
             for decision in self.scheduler.decide(now.mono_ms) {
                 self.send_decision(decision, actions);
                 if let Some(recall) = self.note_decision(decision, now) {
@@ -347,7 +361,7 @@ impl Supervisor {
     }
 
     fn send_decision(&self, decision: Decision, actions: &mut Vec<Action>) {
-        let slice_ms = self.scheduler.slice_ms();
+        let slice_ms = self.slice_ms();
         match decision {
             Decision::Grant(provider, token) => self.say(provider, ToWorker::Grant { token, slice_ms }, actions),
             Decision::Recall(provider, token) => self.say(provider, ToWorker::Recall { token }, actions),

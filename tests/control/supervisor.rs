@@ -114,6 +114,7 @@ impl Loop {
             text: "test".to_owned(),
             up_s: 1,
             slots: 1,
+            gate: "off".to_owned(),
             tokens_out: 0,
             queued: books.messages.len() as u64,
             ready: 0,

@@ -46,6 +46,8 @@ mod overrun;
 #[cfg(test)]
 mod peers;
 #[cfg(test)]
+mod politeness;
+#[cfg(test)]
 mod reports;
 #[cfg(test)]
 mod rights;

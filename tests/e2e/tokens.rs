@@ -22,7 +22,7 @@ fn number(row: &Value, column: &str) -> u64 {
 #[test]
 fn with_one_slot_all_make_progress_and_one_runs() {
     const NAMES: [&str; 3] = ["a", "b", "c"];
-    let scheduler = "[scheduler]\nslots = 1\nslice = \"30ms\"\n";
+    let scheduler = "[scheduler]\ngate = \"off\"\nslots = 1\nslice = \"30ms\"\n";
     let hogs = NAMES.map(|name| rogue(name, "mode = \"hog\"\nwork = \"10ms\"\nrounds = 15"));
     let world = World::rogue(&format!("{scheduler}{IN}{}", hogs.concat()));
     let port = world.port("submission");
@@ -47,7 +47,7 @@ fn with_one_slot_all_make_progress_and_one_runs() {
 
 #[test]
 fn computing_past_the_slice_is_shown_as_overdraft() {
-    let scheduler = "[scheduler]\nslots = 1\nslice = \"30ms\"\n";
+    let scheduler = "[scheduler]\ngate = \"off\"\nslots = 1\nslice = \"30ms\"\n";
     let hog = rogue("hog", "mode = \"hog\"\nwork = \"300ms\"");
     let good = rogue("good", "mode = \"hog\"\nwork = \"5ms\"\nrounds = 30");
     let world = World::rogue(&format!("{scheduler}{IN}{hog}{good}"));

@@ -12,6 +12,7 @@ use toml::{Table, Value};
 
 use super::notes::Notes;
 use super::sections::{Retry, read_retry};
+use crate::policy::priority_plan::{Io, Sched};
 
 /// Characters of a provider's name.
 const NAME_CHARS_MAX: usize = 32;
@@ -33,6 +34,10 @@ pub struct Provider {
     pub weight: u32,
     /// The nice value of its worker.
     pub nice: i32,
+    /// The scheduling class of its worker.
+    pub sched: Sched,
+    /// The I/O priority of its worker.
+    pub io: Io,
     /// Whether somebody waits for it, so that it need not wait until the machine is idle.
     pub interactive: bool,
     /// The nice value of its worker in a critical section.
@@ -64,6 +69,8 @@ impl fmt::Debug for Provider {
             .field("retry", &self.retry)
             .field("weight", &self.weight)
             .field("nice", &self.nice)
+            .field("sched", &self.sched)
+            .field("io", &self.io)
             .field("interactive", &self.interactive)
             .field("critical_nice", &self.critical_nice)
             .field("critical_max", &self.critical_max)
@@ -149,6 +156,8 @@ fn read_common(name: String, kind: String, settings: &mut Settings, base: &Retry
         retry: settings.table("retry", |table| read_retry(table, base)),
         weight: settings.integer("weight", 100, 1..=10_000),
         nice,
+        sched: read_sched(settings, interactive),
+        io: read_io(settings, interactive),
         interactive,
         critical_nice,
         critical_max: settings.duration("critical_max", "120s", seconds(1)..=seconds(3600)),
@@ -159,6 +168,27 @@ fn read_common(name: String, kind: String, settings: &mut Settings, base: &Retry
         enabled: settings.boolean("enabled", true),
         settings: String::new(),
     }
+}
+
+/// Nobody waits for background work, so it need not interrupt anybody.
+fn read_sched(settings: &mut Settings, interactive: bool) -> Sched {
+    let text = settings.string("sched", if interactive { "other" } else { "batch" });
+    let found = [Sched::Other, Sched::Batch, Sched::Idle].into_iter().find(|sched| sched.word() == text);
+    found.unwrap_or_else(|| {
+        settings.mistake("sched", format!("is {text:?}; allowed is \"other\", \"batch\" or \"idle\""));
+        Sched::default()
+    })
+}
+
+fn read_io(settings: &mut Settings, interactive: bool) -> Io {
+    let text = settings.string("io", if interactive { "best-effort:4" } else { "best-effort:7" });
+    Io::parse(&text).unwrap_or_else(|| {
+        settings.mistake(
+            "io",
+            format!("is {text:?}; allowed is \"idle\", or \"best-effort:0\" (first) to \"best-effort:7\""),
+        );
+        Io::BestEffort(7)
+    })
 }
 
 fn read_address_types(settings: &mut Settings) -> Option<Vec<String>> {

@@ -67,6 +67,7 @@ impl Driver {
                     question.answer(answer);
                 }
             }
+            Action::Look { every_ms } => self.equipment.probe.look(every_ms),
             Action::Log(Loudness::Info, text) => tracing::info!("{text}"),
             Action::Log(Loudness::Warn, text) => tracing::warn!("{text}"),
             Action::Exit => self.done = true,
@@ -86,6 +87,7 @@ impl Driver {
         self.names.insert(worker.provider, name);
         match started {
             Ok(process) => {
+                self.equipment.probe.own(process.pid);
                 self.workers.insert(worker, Worker { process, inbox: reader, link: None, ended: None, level: None });
             }
             Err(why) => self.hear(Event::Worker(worker, WorkerNews::StartFailed(why))),
@@ -112,7 +114,8 @@ impl Driver {
     pub(super) fn set_priority(&mut self, worker: WorkerId) {
         let Some(known) = self.workers.get(&worker) else { return };
         let Some(level) = known.level else { return };
-        let (reached, again) = priority::set(known.process.pid, level);
+        let (mut reached, again) = priority::set(known.process.pid, level);
+        reached.cgroup = self.equipment.cgroups.as_ref().map(|cgroups| cgroups.set(known.process.pid, level));
         if again {
             let mailbox = self.equipment.mailbox.clone();
             later(PRIORITY_PAUSE, move || mailbox.put(Letter::PriorityAgain(worker)));

@@ -2,6 +2,8 @@
 
 // One thing, or several: most messages have one recipient.
 pub mod few;
+// How many slots background work may have, from what the foreground leaves.
+pub mod idle_gate;
 // Spreading things out by chance that can be replayed.
 pub mod jitter;
 // One provider's waiting work, by destination.

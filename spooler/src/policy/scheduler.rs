@@ -12,7 +12,8 @@
 //! does not give its token back in time does not keep its slot. One that overran waits longer, until the others have had as much;
 //! but no debt is larger than `DEBT_SLICES_MAX` (`debt`) slices, so the bound grows at most by that factor and nobody starves.
 //!
-//! Listening providers, flushes and critical sections do not need a slot: somebody waits for them.
+//! Listening providers, flushes and critical sections do not need a slot: somebody waits for them. The idle gate decides how many slots
+//! there are for the others, and there may be none. Whoever got no token for `force_after` gets one regardless, one worker at a time.
 
 mod debt;
 
@@ -28,6 +29,10 @@ pub const OVERDUE_MS: i64 = 1000;
 /// CPU past a slice, or without a token, that is not worth a word, microseconds.
 const TOLERANCE_US: u64 = 10_000;
 const WEIGHT_BASE: u64 = 100;
+/// A token that was forced is not asked back before so long: there are many waits in one delivery.
+const FORCED_MS: i64 = 10_000;
+/// As in MS Mail's spooler.
+const FORCE_AFTER_MS: i64 = 300_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hold {
@@ -45,11 +50,13 @@ pub struct Urgency {
     pub flush: bool,
     /// It has an open critical section.
     pub critical: bool,
+    /// It logs on or off: until that is over it is of no use, and its time is limited otherwise.
+    pub passing: bool,
 }
 
 impl Urgency {
     fn any(self) -> bool {
-        self.interactive || self.flush || self.critical
+        self.interactive || self.flush || self.critical || self.passing
     }
 }
 
@@ -67,6 +74,10 @@ struct Worker {
     surcharged: bool,
     /// Since when the token that it holds is asked back.
     recalled_ms: Option<i64>,
+    /// Since when it wants a token in vain.
+    denied_since_ms: Option<i64>,
+    /// It got its token although there was no slot; nobody asks for it back before then.
+    forced_until_ms: Option<i64>,
 }
 
 impl Worker {
@@ -74,6 +85,12 @@ impl Worker {
         self.recalled_ms = None;
         self.hold = hold;
         self.stretch_us = 0;
+        self.denied_since_ms = None;
+        self.forced_until_ms = None;
+    }
+
+    fn is_forced(&self, now_ms: i64) -> bool {
+        self.forced_until_ms.is_some_and(|until| until > now_ms)
     }
 
     /// CPU that its present stretch may use without being overdraft, microseconds.
@@ -109,6 +126,9 @@ pub struct Scheduler {
     present_us: u64,
     /// Turns that are over and were in the way of others: whose, since when, and the CPU that they used.
     kept: Vec<(ProviderId, i64, u64)>,
+    force_after_ms: i64,
+    /// CPU of workers that need a slot, not yet fetched.
+    background_us: u64,
 }
 
 impl Scheduler {
@@ -123,13 +143,31 @@ impl Scheduler {
             exclusive: None,
             present_us: 0,
             kept: Vec::new(),
+            force_after_ms: FORCE_AFTER_MS,
+            background_us: 0,
         }
     }
 
-    /// Changes the number of slots and the slice.
-    pub fn configure(&mut self, slots: u32, slice_ms: u32) {
-        self.slots = slots.max(1);
+    /// Changes the slice, and after how long without a token one is forced.
+    pub fn configure(&mut self, slice_ms: u32, force_after_ms: i64) {
         self.slice_us = u64::from(slice_ms) * 1000;
+        self.force_after_ms = force_after_ms;
+    }
+
+    /// Changes the number of slots; 0: only who needs none gets a token, and who has waited too long.
+    pub fn set_slots(&mut self, slots: u32) {
+        self.slots = slots;
+    }
+
+    /// CPU that workers that need a slot have used since the last call, microseconds.
+    pub fn take_background_us(&mut self) -> u64 {
+        std::mem::take(&mut self.background_us)
+    }
+
+    /// Whether a worker wants a token that needs a slot for it.
+    #[must_use]
+    pub fn wants_slot(&self) -> bool {
+        self.workers.values().any(|worker| worker.hold == Hold::Wanting && !worker.urgency.any())
     }
 
     /// Tokens that may be out for background work.
@@ -159,6 +197,8 @@ impl Scheduler {
             overdraft_us: 0,
             surcharged: false,
             recalled_ms: None,
+            denied_since_ms: None,
+            forced_until_ms: None,
         };
         self.workers.insert(id, worker);
     }
@@ -197,12 +237,20 @@ impl Scheduler {
         let used_us = cpu_us.saturating_sub(worker.cpu_us);
         worker.cpu_us = cpu_us;
         let allowed_us = worker.allowed_us(slice_us);
+        self.background_us += if worker.urgency.any() { 0 } else { used_us };
         let before_us = worker.stretch_us.saturating_sub(allowed_us);
         worker.stretch_us += used_us;
         let over_us = worker.stretch_us.saturating_sub(allowed_us) - before_us;
         worker.overdraft_us += over_us;
         let surcharge_us = if worker.surcharged { over_us } else { 0 };
         self.spend(id, used_us + surcharge_us);
+    }
+
+    /// It begins or ends to log on or off.
+    pub fn set_passing(&mut self, id: ProviderId, on: bool) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.urgency.passing = on;
+        }
     }
 
     /// A flush of its queue begins or ends.
@@ -248,14 +296,29 @@ impl Scheduler {
             if urgent || free > 0 {
                 free -= i64::from(!urgent);
                 decisions.push(self.grant(id));
+            } else if self.may_force(id, now_ms) {
+                decisions.push(self.grant(id));
+                if let Some(worker) = self.workers.get_mut(&id) {
+                    worker.forced_until_ms = Some(now_ms + FORCED_MS);
+                }
             } else {
                 waiting = true;
             }
         }
-        if waiting || self.exclusive.is_some() {
-            self.recall(waiting, now_ms, &mut decisions);
+        // There may be fewer slots than a moment ago.
+        let in_the_way = waiting || free < 0;
+        if in_the_way || self.exclusive.is_some() {
+            self.recall(in_the_way, now_ms, &mut decisions);
         }
         decisions
+    }
+
+    /// Whether a worker for which there is no slot has waited too long, and no other one has a forced token. Notes that it waits.
+    fn may_force(&mut self, id: ProviderId, now_ms: i64) -> bool {
+        let forced = self.workers.values().any(|worker| worker.forced_until_ms.is_some());
+        let Some(worker) = self.workers.get_mut(&id) else { return false };
+        let since_ms = *worker.denied_since_ms.get_or_insert(now_ms);
+        !forced && now_ms - since_ms >= self.force_after_ms
     }
 
     fn grant(&mut self, id: ProviderId) -> Decision {
@@ -272,6 +335,8 @@ impl Scheduler {
         for (id, worker) in &mut self.workers {
             let in_the_way = if worker.urgency.any() {
                 false
+            } else if worker.is_forced(now_ms) {
+                exclusive.is_some()
             } else {
                 waiting || exclusive.is_some_and(|exclusive| exclusive != *id)
             };
@@ -289,7 +354,7 @@ impl Scheduler {
     fn slots_taken(&self, now_ms: i64) -> i64 {
         let slice_ms = i64::from(self.slice_ms());
         let keeps_slot = |worker: &&Worker| match worker.hold {
-            Hold::Holding { .. } if worker.urgency.any() => false,
+            Hold::Holding { .. } if worker.urgency.any() || worker.is_forced(now_ms) => false,
             Hold::Holding { .. } => {
                 worker.recalled_ms.is_none_or(|since_ms| now_ms - since_ms <= slice_ms + OVERDUE_MS)
             }
@@ -298,14 +363,23 @@ impl Scheduler {
         i64::try_from(self.workers.values().filter(keeps_slot).count()).unwrap_or(i64::MAX)
     }
 
-    /// When a slot becomes free by itself because its holder is overdue.
+    /// When a slot becomes free by itself because its holder is overdue, a worker has waited too long for one, or a forced token is to
+    /// be asked back.
     #[must_use]
     pub fn deadline_ms(&self, now_ms: i64) -> Option<i64> {
-        if !self.workers.values().any(|worker| worker.hold == Hold::Wanting) {
+        let forced = self.workers.values().find_map(|worker| worker.forced_until_ms);
+        if forced.is_none() && !self.workers.values().any(|worker| worker.hold == Hold::Wanting) {
             return None;
         }
         let slice_ms = i64::from(self.slice_ms());
-        let due = |worker: &Worker| Some(worker.recalled_ms? + slice_ms + OVERDUE_MS + 1);
+        let due = |worker: &Worker| match worker.hold {
+            Hold::Holding { .. } => match worker.recalled_ms {
+                None => worker.forced_until_ms,
+                Some(since_ms) => Some(since_ms + slice_ms + OVERDUE_MS + 1),
+            },
+            Hold::Wanting if forced.is_none() => Some(worker.denied_since_ms? + self.force_after_ms),
+            Hold::Wanting | Hold::Idle => None,
+        };
         self.workers.values().filter_map(due).filter(|at| *at > now_ms).min()
     }
 
@@ -430,6 +504,47 @@ mod tests {
         let token = grants(&scheduler.decide(0))[0].1;
         scheduler.on_yield(ProviderId(1), token, false, Some(50_000 + 300_000));
         assert_eq!(scheduler.cpu_us(ProviderId(1)), (350_000, 130_000));
+    }
+
+    #[test]
+    fn without_slots_only_the_urgent_run_until_somebody_waited_too_long() {
+        let mut scheduler = scheduler(2, 2);
+        scheduler.configure(200, 5000);
+        scheduler.set_slots(0);
+        scheduler.add(ProviderId(7), 100, true);
+        scheduler.on_want(ProviderId(7));
+        assert_eq!(grants(&scheduler.decide(1000)).iter().map(|(id, _)| *id).collect::<Vec<_>>(), [7]);
+        assert_eq!(scheduler.deadline_ms(1000), Some(6000));
+        assert_eq!(scheduler.decide(5999), []);
+        let forced = grants(&scheduler.decide(6000));
+        assert_eq!(forced.len(), 1, "one at a time");
+        assert_eq!(scheduler.decide(6001), [], "and it is not asked back at once");
+        assert_eq!(scheduler.deadline_ms(6001), Some(16_000));
+        let (id, token) = forced[0];
+        assert_eq!(scheduler.decide(16_000), [Decision::Recall(ProviderId(id), token)]);
+        scheduler.on_yield(ProviderId(id), token, true, Some(200_000));
+        let next = grants(&scheduler.decide(16_001));
+        assert!(next.len() == 1 && next[0].0 != id, "then it is the other one's turn: {next:?}");
+    }
+
+    #[test]
+    fn when_slots_are_taken_away_tokens_are_asked_back() {
+        let mut scheduler = scheduler(2, 2);
+        assert_eq!(grants(&scheduler.decide(0)).len(), 2);
+        scheduler.set_slots(0);
+        let recalled = scheduler.decide(1);
+        assert_eq!(recalled.len(), 2, "{recalled:?}");
+        assert_eq!(scheduler.decide(2), [], "once");
+    }
+
+    #[test]
+    fn only_the_cpu_of_those_who_need_a_slot_is_background() {
+        let mut scheduler = scheduler(1, 1);
+        scheduler.add(ProviderId(7), 100, true);
+        scheduler.charge(ProviderId(1), Some(3000));
+        scheduler.charge(ProviderId(7), Some(9000));
+        assert_eq!((scheduler.take_background_us(), scheduler.take_background_us()), (3000, 0));
+        assert!(scheduler.wants_slot());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use spooler_protocol::to_worker::{Refusal, ToWorker};
 
 use crate::config::Config;
 use crate::policy::ProviderId;
+use crate::policy::idle_gate::Observation;
 use crate::policy::priority_plan::{Level, Reached};
 use crate::record::{Change, NewMessage, Scanned};
 
@@ -157,6 +158,8 @@ pub enum Event {
     Unreadable(DeliveryId, String),
     /// A client asks.
     Asked(AskId, Ask),
+    /// Somebody has looked at the machine, as [`Action::Look`] ordered.
+    Observed(Observation),
     /// A new, good configuration.
     Reload(Box<Config>),
     /// Stop; said again: hurry.
@@ -262,6 +265,11 @@ pub enum Action {
     Report(ReportOrder),
     /// Answer a client.
     Answer(AskId, Answer),
+    /// Look at the machine so often, and once more when there is pressure; each look comes back as [`Event::Observed`].
+    Look {
+        /// Milliseconds; `None`: no more.
+        every_ms: Option<i64>,
+    },
     /// Write to the log.
     Log(Loudness, String),
     /// Everything is done.

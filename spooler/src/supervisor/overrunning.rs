@@ -22,7 +22,7 @@ impl Provider {
     pub(super) fn base_level(&self) -> Level {
         match self.overrun.rung() {
             Rung::Demoted => Level::Demoted { nice: DEMOTED_NICE },
-            Rung::Calm | Rung::Warned | Rung::Charged | Rung::Asked => Level::Base { nice: self.config.nice },
+            Rung::Calm | Rung::Warned | Rung::Charged | Rung::Asked => super::workers::configured_level(&self.config),
         }
     }
 

@@ -53,6 +53,7 @@ impl Supervisor {
             text: text.to_owned(),
             up_s: u64::try_from((now.mono_ms - self.started_ms) / 1000).unwrap_or_default(),
             slots: self.scheduler.slots(),
+            gate: self.gate.describe(),
             tokens_out: self.scheduler.tokens_out(),
             queued: self.queue.len() + self.reports_under_way(),
             ready: lanes().map(Lane::ready).sum(),

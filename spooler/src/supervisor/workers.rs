@@ -26,7 +26,10 @@ impl Supervisor {
             return;
         }
         let slots = config.scheduler.slots.unwrap_or(self.cores);
-        self.scheduler.configure(slots, u32::try_from(ms(config.scheduler.slice)).unwrap_or(u32::MAX));
+        let slice_ms = u32::try_from(ms(config.scheduler.slice)).unwrap_or(u32::MAX);
+        self.scheduler.configure(slice_ms, config.scheduler.gate.force_after_ms);
+        self.gate.configure(config.scheduler.gate, slots);
+        self.tokens_touched = true;
         let mut order = Vec::new();
         for new in &config.providers {
             let present = self.providers.iter().find(|(_, old)| old.config.name == new.name).map(|(id, _)| *id);
@@ -87,7 +90,11 @@ impl Supervisor {
             (true, true) | (false, false) => None,
         };
         let worker = WorkerId { provider: id, generation: life.generation() };
-        if old.nice != new.nice && step.is_none() && life.is_ready() && provider.critical.is_none() {
+        if configured_level(&old) != configured_level(new)
+            && step.is_none()
+            && life.is_ready()
+            && provider.critical.is_none()
+        {
             actions.push(Action::SetPriority(worker, provider.base_level()));
         }
         self.take_step(worker, step, actions);
@@ -101,7 +108,11 @@ impl Supervisor {
                 let worker = WorkerId { generation, ..worker };
                 actions.push(Action::Spawn(worker));
             }
-            Some(Step::Logoff { hurry }) => actions.push(Action::Send(worker, ToWorker::Logoff { hurry })),
+            Some(Step::Logoff { hurry }) => {
+                self.scheduler.set_passing(worker.provider, true);
+                self.tokens_touched = true;
+                actions.push(Action::Send(worker, ToWorker::Logoff { hurry }));
+            }
             Some(Step::Term) => actions.push(Action::Term(worker)),
             Some(Step::Kill) => actions.push(Action::Kill(worker)),
         }
@@ -190,6 +201,8 @@ impl Supervisor {
         let text = format!("provider {}: ready ({})", provider.config.name, logged_on.identity);
         provider.announced = Some(logged_on);
         self.queue.lane(worker.provider).set_limits(limits);
+        self.scheduler.set_passing(worker.provider, false);
+        self.tokens_touched = true;
         self.touched.insert(worker.provider);
         log(actions, Loudness::Info, text);
         self.update_routing(actions);
@@ -302,11 +315,17 @@ impl Supervisor {
         actions.extend(welcome.map(|welcome| Action::Send(worker, ToWorker::Welcome(welcome))));
         let Some(provider) = self.providers.get_mut(&worker.provider) else { return };
         provider.pid = Some(pid);
-        let (weight, interactive, nice) = (provider.config.weight, provider.config.interactive, provider.config.nice);
+        let (weight, interactive, level) = (provider.config.weight, provider.config.interactive, provider.base_level());
         provider.overrun = overrunning::ladder(&provider.config, now);
         self.scheduler.add(worker.provider, weight, interactive);
-        actions.push(Action::SetPriority(worker, Level::Base { nice }));
+        self.scheduler.set_passing(worker.provider, true);
+        actions.push(Action::SetPriority(worker, level));
     }
+}
+
+/// The priority that the configuration gives.
+pub(super) fn configured_level(config: &config::Provider) -> Level {
+    Level::Base { nice: config.nice, sched: config.sched, io: config.io }
 }
 
 pub(super) fn retry_plan(retry: &config::Retry) -> RetryPlan {

@@ -1,9 +1,13 @@
 //! Everything that touches the kernel: system calls, threads, files, sockets. Nothing here decides.
 
+// A cgroup for each worker, where we have a branch of our own.
+pub mod cgroup;
 // Two clocks, read together.
 pub mod clock;
 // The control socket.
 pub mod control;
+// Looks at what others use of the machine.
+pub mod idle_probe;
 // The one channel into the loop.
 pub mod mailbox;
 // The pick-up folder.
@@ -12,6 +16,8 @@ pub mod pickup;
 pub mod pickup_feeder;
 // What the kernel is told about a worker's urgency.
 pub mod priority;
+// The class and the I/O priority of every thread of a worker.
+mod sched_class;
 // Signals become letters.
 pub mod signals;
 // What is on disk, and how it gets there.

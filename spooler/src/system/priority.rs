@@ -2,7 +2,7 @@
 //!
 //! Priority on Linux is two things here: the nice value of every thread (set for the whole process group, because it is per thread),
 //! which counts inside a session, and that of the autogroup, which counts between sessions. Every worker has a session of its own.
-//! A demoted worker is in the class SCHED_IDLE besides, thread by thread.
+//! `sched_class` adds what is set thread by thread.
 
 use std::time::Duration;
 
@@ -11,27 +11,26 @@ use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
 use crate::policy::priority_plan::{Level, Reached};
-
-/// Looks through the threads of a worker that has just as many new ones each time.
-const CLASS_ROUNDS_MAX: usize = 8;
+use crate::system::sched_class;
 
 /// Sets a worker's priority and reads back what was reached; `true` if the kernel wants to be asked again a little later: it lets the
 /// unprivileged change one autogroup in a tenth of a second.
 #[must_use]
 pub fn set(pid: u32, level: Level) -> (Reached, bool) {
     let nice = level.nice();
-    let class = if matches!(level, Level::Demoted { .. }) { libc::SCHED_IDLE } else { libc::SCHED_OTHER };
-    let classed = set_class(pid, class);
-    let group = set_group(pid, nice).and(classed);
+    let class = sched_class::set(pid, level.sched(), level.io());
+    let group = set_group(pid, nice);
     let autogroup = set_autogroup(pid, nice);
     let later = autogroup.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
     let advice = "give the spooler CAP_SYS_NICE, or LimitNICE= in its unit";
-    let refused = match (group, autogroup) {
-        (Ok(()), Ok(())) => None,
-        (Err(error), _) => Some(format!("nice {nice} refused ({error}): {advice}")),
-        (Ok(()), Err(error)) => Some(format!("autogroup {nice} refused ({error}): {advice}")),
+    let refused = match (group, autogroup, class) {
+        (Ok(()), Ok(()), Ok(())) => None,
+        (Err(error), ..) => Some(format!("nice {nice} refused ({error}): {advice}")),
+        (Ok(()), Err(error), _) => Some(format!("autogroup {nice} refused ({error}): {advice}")),
+        (Ok(()), Ok(()), Err(error)) => Some(format!("class {} refused ({error}): {advice}", level.sched().word())),
     };
-    (Reached { nice: read_nice(pid), autogroup: read_autogroup(pid), refused }, later)
+    let (sched, io) = sched_class::read(pid);
+    (Reached { nice: read_nice(pid), autogroup: read_autogroup(pid), sched, io, cgroup: None, refused }, later)
 }
 
 #[expect(unsafe_code, reason = "nix has no wrapper for setpriority")]
@@ -39,38 +38,6 @@ fn set_group(pid: u32, nice: i32) -> Result<(), std::io::Error> {
     // SAFETY: setpriority takes three numbers and touches no memory of ours.
     let result = unsafe { libc::setpriority(libc::PRIO_PGRP, pid, nice) };
     if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-}
-
-/// Sets the scheduling class of every thread. A thread that is born meanwhile has the class of its parent, so the threads are looked
-/// through until none is found that needs it.
-fn set_class(pid: u32, class: libc::c_int) -> Result<(), std::io::Error> {
-    for _ in 0..CLASS_ROUNDS_MAX {
-        let mut all = true;
-        for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-            let Some(thread) = task?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            all &= set_class_of(thread, class)?;
-        }
-        if all {
-            break;
-        }
-    }
-    Ok(())
-}
-
-/// Sets the class of one thread; `true` if it had it already, or is gone.
-#[expect(unsafe_code, reason = "nix has no wrapper for sched_setscheduler")]
-fn set_class_of(thread: libc::pid_t, class: libc::c_int) -> Result<bool, std::io::Error> {
-    // SAFETY: it takes a number and touches no memory of ours.
-    if unsafe { libc::sched_getscheduler(thread) } == class {
-        return Ok(true);
-    }
-    let parameter = libc::sched_param { sched_priority: 0 };
-    // SAFETY: the parameter lives until the call returns.
-    if unsafe { libc::sched_setscheduler(thread, class, &raw const parameter) } == 0 {
-        return Ok(false);
-    }
-    let error = std::io::Error::last_os_error();
-    if error.raw_os_error() == Some(libc::ESRCH) { Ok(true) } else { Err(error) }
 }
 
 fn set_autogroup(pid: u32, nice: i32) -> Result<(), std::io::Error> {

@@ -100,7 +100,8 @@ fn supervisor(out: &mut dyn Write, row: &SupervisorRow) -> io::Result<()> {
         "queue: {} messages, {} ready, {} in flight, {} deferred, {} held; since the start {} accepted, {} sent, {} failed",
         row.queued, row.ready, row.in_flight, row.deferred, row.held, row.accepted, row.sent, row.failed
     )?;
-    writeln!(out, "tokens: {} out, {} slots for background work", row.tokens_out, row.slots)
+    let slots = if row.slots == 1 { "1 slot" } else { &format!("{} slots", row.slots) };
+    writeln!(out, "tokens: {} out, {slots} for background work; gate {}", row.tokens_out, plain(&row.gate))
 }
 
 /// A line for each provider, and below it what is wrong or special.
