@@ -8,6 +8,8 @@ mod data;
 #[path = "../dovecot/mod.rs"]
 mod dovecot;
 #[cfg(test)]
+mod example;
+#[cfg(test)]
 mod flush;
 #[cfg(test)]
 mod inbound;
