@@ -12,11 +12,12 @@ import tempfile
 import time
 
 import report
+import tokens
 import tools
 from systems import Ours, Postfix
 from tools import Sampler, Sink, Trouble, median, send, wait_for
 
-PARTS = ("ceiling", "throughput", "cpu", "sendmail", "fsync", "memory", "queue")
+PARTS = ("ceiling", "throughput", "cpu", "sendmail", "fsync", "memory", "queue", "tokens")
 
 # Label, sessions, bytes, messages.
 LOADS = (
@@ -165,6 +166,9 @@ class Bench:
                     calls = len(SYNCED.findall(trace.read_bytes())) - before
                 self.say(f"  {system.name:8} {calls} fsyncs for {count} messages")
                 self.note(("fsync", ""), system.name, calls / count)
+
+    def tokens(self):
+        tokens.measure(self)
 
     def memory(self):
         label, sessions, size, count = TEN_SESSIONS

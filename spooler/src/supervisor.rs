@@ -194,7 +194,7 @@ impl Supervisor {
             order: Vec::new(),
             routing: Routing::default(),
             queue: Queue::default(),
-            scheduler: Scheduler::new(slots, slice_ms),
+            scheduler: Scheduler::new(slots, slice_ms).with_secret(surroundings.seed),
             flights: BTreeMap::new(),
             pending: HashMap::new(),
             flushes: BTreeMap::new(),
