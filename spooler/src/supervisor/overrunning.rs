@@ -201,6 +201,8 @@ impl Supervisor {
         let hurry = !matches!(trouble, Trouble::Cpu(_));
         let step = provider.life.evict(&why, hurry, now.mono_ms);
         if step.is_some() {
+            // Demoted, it might not even get to end.
+            actions.push(Action::SetPriority(worker, provider.base_level()));
             self.say_of(worker, Loudness::Warn, &describe(trouble), actions);
         }
         self.take_step(worker, step, actions);
