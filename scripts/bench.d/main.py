@@ -13,11 +13,12 @@ import time
 
 import politeness
 import report
+import tokens
 import tools
 from systems import Ours, Postfix
 from tools import Sampler, Sink, Trouble, median, send, wait_for
 
-PARTS = ("ceiling", "throughput", "cpu", "sendmail", "fsync", "memory", "queue", "politeness")
+PARTS = ("ceiling", "throughput", "cpu", "sendmail", "fsync", "memory", "queue", "politeness", "tokens")
 
 # Label, sessions, bytes, messages.
 LOADS = (
@@ -166,6 +167,9 @@ class Bench:
                     calls = len(SYNCED.findall(trace.read_bytes())) - before
                 self.say(f"  {system.name:8} {calls} fsyncs for {count} messages")
                 self.note(("fsync", ""), system.name, calls / count)
+
+    def tokens(self):
+        tokens.measure(self)
 
     def memory(self):
         label, sessions, size, count = TEN_SESSIONS

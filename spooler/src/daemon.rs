@@ -1,8 +1,8 @@
 //! The daemon: opens everything in the right order, runs the loop, and closes everything again.
 
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
@@ -143,6 +143,6 @@ fn raise_descriptor_limit() {
 }
 
 fn seed() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    since.as_secs() ^ (u64::from(since.subsec_nanos()) << 32) ^ u64::from(std::process::id())
+    // Tokens come of it, which nobody shall guess.
+    RandomState::new().hash_one(std::process::id())
 }

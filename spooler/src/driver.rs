@@ -283,6 +283,10 @@ impl Driver {
                 WorkerNews::Accept { accept, envelope, content }
             }
             said @ (FromWorker::Want | FromWorker::Yield { .. }) => {
+                let link = self.workers.get(&worker).and_then(|known| known.link.as_ref());
+                if let (FromWorker::Yield { token, .. }, Some(link)) = (&said, link) {
+                    link.on_returned(*token);
+                }
                 WorkerNews::Said { said, cpu_us: self.cpu_us(worker) }
             }
             said => WorkerNews::Said { said, cpu_us: None },

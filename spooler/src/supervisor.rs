@@ -201,7 +201,7 @@ impl Supervisor {
             order: Vec::new(),
             routing: Routing::default(),
             queue: Queue::default(),
-            scheduler: Scheduler::new(slots, slice_ms),
+            scheduler: Scheduler::new(slots, slice_ms).with_secret(surroundings.seed),
             gate,
             look_every_ms: None,
             flights: BTreeMap::new(),

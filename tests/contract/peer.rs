@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ipc_channel::ipc::{IpcBytesReceiver, IpcBytesSender, IpcOneShotServer};
+use ipc_channel::ipc::{self, IpcBytesReceiver, IpcBytesSender, IpcOneShotServer};
 use spooler_protocol::calls::LogonFlags;
 use spooler_protocol::claims::Claims;
 use spooler_protocol::codec::{self, Assembler, CodecError};
@@ -62,9 +62,11 @@ impl Peer {
         child.stdin.take().unwrap().write_all(&nonce).unwrap();
         let (_bootstrap, hello) = server.accept().unwrap();
         assert_eq!((hello.version, hello.pid, hello.nonce), (PROTOCOL_VERSION, child.id(), nonce));
+        let (to, theirs) = ipc::bytes_channel().unwrap();
+        hello.to_worker.send(theirs).unwrap();
         let mut peer = Self {
             child,
-            to: hello.to_worker,
+            to,
             from: read_all(hello.from_worker),
             next_token: 1,
             next_message: 1,

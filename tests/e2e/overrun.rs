@@ -69,7 +69,7 @@ fn one_that_says_nothing_of_its_delivery_is_replaced() {
 #[test]
 fn one_that_computes_without_end_is_demoted_and_then_ended() {
     let sink = Sink::start();
-    let world = world(&sink, "mode = \"burn\"\noverrun_max = \"3s\"");
+    let world = world(&sink, "mode = \"burn\"\noverrun_max = \"3s\"\npatience = \"40s\"");
     let first = world.worker_pid("rogue").unwrap();
     let row = wait_row(&world, "the demotion", |row| row["overrun"] == "demoted");
     assert!(row["text"].as_str().unwrap().contains("runs when nobody else does"), "{row}");
@@ -77,7 +77,8 @@ fn one_that_computes_without_end_is_demoted_and_then_ended() {
         classes(first)?.iter().all(|class| class == IDLE_CLASS).then_some(())
     });
     others_deliver(&world, &sink);
-    wait_replaced(&world, first, &["computed for 3", "past its slices", "SIGTERM"]);
+    // On a busy machine it gets no CPU any more, and is found by its silence instead.
+    wait_replaced(&world, first, &["was asked to go", "SIGTERM"]);
     others_deliver(&world, &sink);
 }
 

@@ -104,7 +104,7 @@ fn stranger(mode: &str, name: &str) -> Result<(), Box<dyn Error>> {
     if mode == "wrong-nonce" {
         nonce = nonce.map(|byte| !byte);
     }
-    let (to_worker, _unread) = ipc::bytes_channel()?;
+    let (to_worker, inbox) = ipc::channel()?;
     let (outbox, from_worker) = ipc::bytes_channel()?;
     IpcSender::connect(name.to_owned())?.send(Hello {
         version,
@@ -113,6 +113,8 @@ fn stranger(mode: &str, name: &str) -> Result<(), Box<dyn Error>> {
         to_worker,
         from_worker,
     })?;
+    // Held, and never read. Who is not believed does not get it.
+    let _unread = inbox.recv();
     match mode {
         "garbage" => outbox.send(&[0, 0xff, 0xfe, 0xfd])?,
         "deaf" => log_on(&outbox)?,

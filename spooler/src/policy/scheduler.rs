@@ -18,6 +18,7 @@
 mod debt;
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hasher};
 
 use spooler_protocol::ids::Token;
 use spooler_protocol::status::TokenState;
@@ -39,6 +40,24 @@ enum Hold {
     Idle,
     Wanting,
     Holding { token: Token, recalled: bool },
+}
+
+/// Where tokens come from: numbered, or made of their number and a secret.
+#[derive(Debug, Default)]
+struct Tokens {
+    secret: Option<u64>,
+    given: u64,
+}
+
+impl Tokens {
+    fn next(&mut self) -> Token {
+        self.given += 1;
+        let Some(secret) = self.secret else { return Token(self.given) };
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u64(secret);
+        hasher.write_u64(self.given);
+        Token(hasher.finish())
+    }
 }
 
 /// Why a worker needs no slot.
@@ -118,7 +137,7 @@ pub enum Decision {
 pub struct Scheduler {
     slots: u32,
     slice_us: u64,
-    next_token: u64,
+    tokens: Tokens,
     workers: BTreeMap<ProviderId, Worker>,
     /// While it is set, only this worker gets tokens.
     exclusive: Option<ProviderId>,
@@ -138,7 +157,7 @@ impl Scheduler {
         Self {
             slots: slots.max(1),
             slice_us: u64::from(slice_ms) * 1000,
-            next_token: 1,
+            tokens: Tokens::default(),
             workers: BTreeMap::new(),
             exclusive: None,
             present_us: 0,
@@ -146,6 +165,12 @@ impl Scheduler {
             force_after_ms: FORCE_AFTER_MS,
             background_us: 0,
         }
+    }
+
+    /// The same with tokens that cannot be guessed by who does not know the secret: who gives one back has read it.
+    #[must_use]
+    pub fn with_secret(self, secret: u64) -> Self {
+        Self { tokens: Tokens { secret: Some(secret), given: 0 }, ..self }
     }
 
     /// Changes the slice, and after how long without a token one is forced.
@@ -322,8 +347,7 @@ impl Scheduler {
     }
 
     fn grant(&mut self, id: ProviderId) -> Decision {
-        let token = Token(self.next_token);
-        self.next_token += 1;
+        let token = self.tokens.next();
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.turn(Hold::Holding { token, recalled: false });
         }

@@ -6,7 +6,7 @@ use spooler_protocol::status::Overrun as Shown;
 
 use super::event::{Action, Loudness, WorkerId};
 use super::{Provider, Supervisor, log};
-use crate::config;
+use crate::config::Provider as Configured;
 use crate::policy::lifecycle;
 use crate::policy::overrun::{Limits, Overrun, Rung, Step, Trouble};
 use crate::policy::priority_plan::Level;
@@ -201,6 +201,8 @@ impl Supervisor {
         let hurry = !matches!(trouble, Trouble::Cpu(_));
         let step = provider.life.evict(&why, hurry, now.mono_ms);
         if step.is_some() {
+            // Demoted, it might not even get to end.
+            actions.push(Action::SetPriority(worker, provider.base_level()));
             self.say_of(worker, Loudness::Warn, &describe(trouble), actions);
         }
         self.take_step(worker, step, actions);
@@ -227,12 +229,12 @@ impl Supervisor {
 }
 
 /// A ladder for a worker that was just started.
-pub(super) fn ladder(config: &config::Provider, now: Now) -> Overrun {
+pub(super) fn ladder(config: &Configured, now: Now) -> Overrun {
     Overrun::new(limits(config), now.mono_ms)
 }
 
 /// What a provider's worker is allowed.
-pub(super) fn limits(config: &config::Provider) -> Limits {
+pub(super) fn limits(config: &Configured) -> Limits {
     Limits {
         cpu_us: u64::try_from(config.overrun_max.as_micros()).unwrap_or(u64::MAX),
         answer_ms: ms(config.answer_timeout),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::libc;
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getsid};
 
 use crate::policy::priority_plan::{Level, Reached};
 use crate::system::sched_class;
@@ -41,6 +41,11 @@ fn set_group(pid: u32, nice: i32) -> Result<(), std::io::Error> {
 }
 
 fn set_autogroup(pid: u32, nice: i32) -> Result<(), std::io::Error> {
+    // In somebody else's session it would be somebody else's priority, perhaps ours.
+    let process = i32::try_from(pid).map(Pid::from_raw).map_err(std::io::Error::other)?;
+    if getsid(Some(process))? != process {
+        return Err(std::io::Error::other("it has no session of its own"));
+    }
     match std::fs::write(format!("/proc/{pid}/autogroup"), nice.to_string()) {
         // A kernel without autogroups has nothing to set between sessions.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
