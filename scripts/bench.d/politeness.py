@@ -33,14 +33,15 @@ def measure(bench):
         beside.append(("flush", Ours.name, *drain(bench, Ours, pieces, flush=True)))
         alone.append(job(bench, "alone", pieces))
         usual_s, usual_late = median([found["seconds"] for found in alone]), median([late(found) for found in alone])
-        for what, name, found, rate in beside:
+        for what, name, found, rate, taken in beside:
             bench.note(("beside", what), name, found["seconds"] / usual_s)
             bench.note(("late", what), name, late(found) - usual_late)
             bench.note(("meanwhile", what), name, rate)
+            bench.note(("taken", what), name, taken)
 
 
 def drain(bench, kind, pieces, flush):
-    """The job beside a system that has a full queue; what the job found, and messages a second meanwhile."""
+    """The job beside a system with a full queue: what the job found, and meanwhile messages a second and per cent of the machine."""
     count = bench.scaled(MESSAGES)
     with bench.system(kind, held=True) as system:
         send(system.port, bench.log, count=count)
@@ -49,14 +50,15 @@ def drain(bench, kind, pieces, flush):
         system.release()
         flushing = system.flush() if flush else None
         wait_for(f"{system.name} to begin", lambda: system.sink.count, every_s=0.002)
-        before = system.sink.count
+        before, cpu_before = system.sink.count, tools.cpu_s(system.root, system.uncounted)
         found = job(bench, f"beside {'a flush' if flush else 'a drain'}: {system.name}", pieces)
         delivered = system.sink.count - before
+        taken = tools.cpu_s(system.root, system.uncounted) - cpu_before
         words = f"; gate {system.gate()}" if kind is Ours else ""
         bench.say(f"  {system.name:8} {delivered} of {count} messages delivered meanwhile{words}")
         system.sink.wait(count)
         end(flushing)
-        return found, delivered / found["seconds"]
+        return found, delivered / found["seconds"], 100 * taken / found["seconds"] / os.cpu_count()
 
 
 def settle(system):

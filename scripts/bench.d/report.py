@@ -44,9 +44,11 @@ ROWS = (
     (("beside", "drain"), "a job on all cores beside a drain: times as long", "", 3, absolute(1.02)),
     (("late", "drain"), "its late frames, above those alone", "%", 2, absolute(1)),
     (("meanwhile", "drain"), "delivered beside the job", "/s", 0, above(0)),
+    (("taken", "drain"), "CPU that it took meanwhile, of the machine", "%", 2, ANYTHING),
     (("beside", "flush"), "the job beside a user's flush: times as long", "", 3, ANYTHING),
     (("late", "flush"), "its late frames, above those alone", "%", 2, ANYTHING),
     (("meanwhile", "flush"), "flushed beside the job", "/s", 0, ANYTHING),
+    (("taken", "flush"), "CPU that it took meanwhile, of the machine", "%", 2, ANYTHING),
 )
 COLUMNS = "{:50} {:>12} {:>12} {:>8}   {:15} {}"
 

@@ -9,6 +9,7 @@
 //! | `lifecycle` | stop, hurry, reload, restart, and a second supervisor on the same spool |
 //! | `overrun` | a worker that hangs or computes without end is found, demoted, ended and replaced |
 //! | `peers` | other people's servers and programs at the far end |
+//! | `politeness` | background work waits for the idle gate, and whoever somebody waits for does not |
 //! | `reports` | senders are told what became of their messages |
 //! | `rights` | other users send, and have to do with their own messages only |
 //! | `rogue` | a worker that misbehaves costs the others nothing, and its row says what is wrong |

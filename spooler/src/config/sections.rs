@@ -152,7 +152,7 @@ pub(super) fn read_scheduler(settings: &mut Settings) -> Scheduler {
     let idle_required_ms = wait("idle_required", "2s", Duration::ZERO..=HOUR);
     let recheck_ms = wait("recheck", "2s", 100 * MS..=60 * SECOND);
     let force_after_ms = wait("force_after", "300s", SECOND..=DAY);
-    let trickle = settings.integer("trickle", 5, 0..=1000);
+    let trickle = settings.integer("trickle", 2, 0..=1000);
     let mode = read_gate(settings);
     Scheduler {
         slots: given.then_some(slots),

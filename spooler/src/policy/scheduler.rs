@@ -440,10 +440,13 @@ impl Scheduler {
 }
 
 #[cfg(test)]
+mod slot_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
-    fn grants(decisions: &[Decision]) -> Vec<(u32, Token)> {
+    pub(super) fn grants(decisions: &[Decision]) -> Vec<(u32, Token)> {
         let pick = |decision: &Decision| match decision {
             Decision::Grant(id, token) => Some((id.0, *token)),
             Decision::Recall(..) => None,
@@ -451,7 +454,7 @@ mod tests {
         decisions.iter().filter_map(pick).collect()
     }
 
-    fn scheduler(slots: u32, workers: u32) -> Scheduler {
+    pub(super) fn scheduler(slots: u32, workers: u32) -> Scheduler {
         let mut scheduler = Scheduler::new(slots, 200);
         for id in 1..=workers {
             scheduler.add(ProviderId(id), 100, false);
@@ -512,15 +515,6 @@ mod tests {
     }
 
     #[test]
-    fn somebody_waits_for_the_urgent() {
-        let mut scheduler = scheduler(1, 1);
-        scheduler.decide(0);
-        scheduler.add(ProviderId(7), 100, true);
-        scheduler.on_want(ProviderId(7));
-        assert_eq!(grants(&scheduler.decide(0)).len(), 1);
-    }
-
-    #[test]
     fn cpu_without_a_token_and_past_the_slice_is_overdraft() {
         let mut scheduler = scheduler(1, 1);
         scheduler.charge(ProviderId(1), Some(50_000));
@@ -528,47 +522,6 @@ mod tests {
         let token = grants(&scheduler.decide(0))[0].1;
         scheduler.on_yield(ProviderId(1), token, false, Some(50_000 + 300_000));
         assert_eq!(scheduler.cpu_us(ProviderId(1)), (350_000, 130_000));
-    }
-
-    #[test]
-    fn without_slots_only_the_urgent_run_until_somebody_waited_too_long() {
-        let mut scheduler = scheduler(2, 2);
-        scheduler.configure(200, 5000);
-        scheduler.set_slots(0);
-        scheduler.add(ProviderId(7), 100, true);
-        scheduler.on_want(ProviderId(7));
-        assert_eq!(grants(&scheduler.decide(1000)).iter().map(|(id, _)| *id).collect::<Vec<_>>(), [7]);
-        assert_eq!(scheduler.deadline_ms(1000), Some(6000));
-        assert_eq!(scheduler.decide(5999), []);
-        let forced = grants(&scheduler.decide(6000));
-        assert_eq!(forced.len(), 1, "one at a time");
-        assert_eq!(scheduler.decide(6001), [], "and it is not asked back at once");
-        assert_eq!(scheduler.deadline_ms(6001), Some(16_000));
-        let (id, token) = forced[0];
-        assert_eq!(scheduler.decide(16_000), [Decision::Recall(ProviderId(id), token)]);
-        scheduler.on_yield(ProviderId(id), token, true, Some(200_000));
-        let next = grants(&scheduler.decide(16_001));
-        assert!(next.len() == 1 && next[0].0 != id, "then it is the other one's turn: {next:?}");
-    }
-
-    #[test]
-    fn when_slots_are_taken_away_tokens_are_asked_back() {
-        let mut scheduler = scheduler(2, 2);
-        assert_eq!(grants(&scheduler.decide(0)).len(), 2);
-        scheduler.set_slots(0);
-        let recalled = scheduler.decide(1);
-        assert_eq!(recalled.len(), 2, "{recalled:?}");
-        assert_eq!(scheduler.decide(2), [], "once");
-    }
-
-    #[test]
-    fn only_the_cpu_of_those_who_need_a_slot_is_background() {
-        let mut scheduler = scheduler(1, 1);
-        scheduler.add(ProviderId(7), 100, true);
-        scheduler.charge(ProviderId(1), Some(3000));
-        scheduler.charge(ProviderId(7), Some(9000));
-        assert_eq!((scheduler.take_background_us(), scheduler.take_background_us()), (3000, 0));
-        assert!(scheduler.wants_slot());
     }
 
     #[test]
