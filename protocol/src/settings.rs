@@ -23,6 +23,7 @@ pub const PROVIDER_KEYS: &[&str] = &[
     "enabled",
     "interactive",
     "kind",
+    "needs_device",
     "nice",
     "retry",
     "start_timeout",

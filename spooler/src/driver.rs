@@ -28,6 +28,7 @@ use crate::supervisor::Supervisor;
 use crate::supervisor::event::{Action, Answer, Ask, AskId, Event, Incoming, UploadKey, WorkerId, WorkerNews};
 use crate::system::clock::Clock;
 use crate::system::control::Request;
+use crate::system::logind::Inhibitor;
 use crate::system::mailbox::{Inbox, Letter, Mailbox, Word};
 use crate::system::priority;
 use crate::system::store::readers::Readers;
@@ -68,6 +69,8 @@ pub struct Equipment {
     pub clock: Clock,
     /// Moves whenever the status table may have changed.
     pub status: watch::Sender<u64>,
+    /// What keeps the machine awake until the workers were told.
+    pub inhibitor: Inhibitor,
 }
 
 /// The loop and everything in its hands.

@@ -11,6 +11,7 @@
 //! | `flushing` | working queues off now |
 //! | `critical` | critical sections |
 //! | `reporting` | senders are told |
+//! | `system` | what happens to the machine |
 //! | `table` | the status table |
 //! | `waiting` | messages whose provider cannot serve them now |
 
@@ -22,6 +23,7 @@ mod delivering;
 pub mod event;
 mod flushing;
 mod reporting;
+mod system;
 mod table;
 mod waiting;
 mod workers;
@@ -62,6 +64,8 @@ struct Provider {
     row: RowUpdate,
     priority: String,
     critical: Option<critical::Critical>,
+    /// The device that it needs is not there.
+    lacks_device: bool,
 }
 
 /// A delivery in the hands of a worker.
@@ -138,6 +142,7 @@ pub struct Supervisor {
     touched: BTreeSet<ProviderId>,
     tokens_touched: bool,
     stopping: Option<Stopping>,
+    machine: system::Machine,
     accepted: u64,
     sent: u64,
     failed: u64,
@@ -206,6 +211,7 @@ impl Supervisor {
             touched: BTreeSet::new(),
             tokens_touched: false,
             stopping: None,
+            machine: system::Machine::default(),
             accepted: 0,
             sent: 0,
             failed: 0,
@@ -228,6 +234,10 @@ impl Supervisor {
             Event::Unreadable(delivery, why) => self.on_unreadable(delivery, why, actions),
             Event::Asked(ask_id, ask) => self.on_asked(ask_id, ask, now, actions),
             Event::Reload(config) => self.reload(*config, now, actions),
+            Event::System(message) => self.on_system(message, now, actions),
+            Event::DevicesUncertain => self.look_for_devices(actions),
+            Event::DevicePresent(name, present) => self.on_device_present(&name, present, now, actions),
+            Event::IdleHint(idle) => self.machine.idle_hint = idle,
             Event::Stop => self.stop(now, actions),
             Event::Tick => self.on_tick(now, actions),
         }
@@ -249,6 +259,7 @@ impl Supervisor {
             .chain(self.queue.next_due_ms())
             .chain(self.scheduler.deadline_ms(now.mono_ms))
             .chain(self.next_look_ms())
+            .chain(self.machine_deadline_ms())
             .min()
     }
 
@@ -306,6 +317,7 @@ impl Supervisor {
             self.begin_scan(actions);
         }
         self.look_for_late(now, actions);
+        self.on_machine_tick(now, actions);
     }
 
     /// What every step ends with: tokens and deliveries follow what has changed.
@@ -313,7 +325,8 @@ impl Supervisor {
         while let Some(provider) = self.touched.pop_first() {
             self.dispatch(provider, now, actions);
         }
-        if std::mem::take(&mut self.tokens_touched) {
+        self.settle(now, actions);
+        if !self.machine.is_asleep() && std::mem::take(&mut self.tokens_touched) {
             let slice_ms = self.scheduler.slice_ms();
             for decision in self.scheduler.decide(now.mono_ms) {
                 let (provider, message) = match decision {

@@ -15,6 +15,8 @@ use super::sections::{Retry, read_retry};
 
 /// Characters of a provider's name.
 const NAME_CHARS_MAX: usize = 32;
+/// Bytes of a device's name.
+const DEVICE_BYTES_MAX: usize = 255;
 
 /// `[provider.NAME]`: one transport.
 #[derive(Clone, PartialEq)]
@@ -41,6 +43,8 @@ pub struct Provider {
     pub critical_max: Duration,
     /// How long its worker may take to start and log on.
     pub start_timeout: Duration,
+    /// The device that it works with, as its name below `/dev` or that of a network interface: without it, it is offline.
+    pub needs_device: Option<String>,
     /// Whether it runs.
     pub enabled: bool,
     /// The keys of its kind, as TOML. May hold secrets.
@@ -62,6 +66,7 @@ impl fmt::Debug for Provider {
             .field("critical_nice", &self.critical_nice)
             .field("critical_max", &self.critical_max)
             .field("start_timeout", &self.start_timeout)
+            .field("needs_device", &self.needs_device)
             .field("enabled", &self.enabled)
             .finish_non_exhaustive()
     }
@@ -144,9 +149,27 @@ fn read_common(name: String, kind: String, settings: &mut Settings, base: &Retry
         critical_nice,
         critical_max: settings.duration("critical_max", "120s", seconds(1)..=seconds(3600)),
         start_timeout: settings.duration("start_timeout", "10s", Duration::from_millis(100)..=seconds(600)),
+        needs_device: read_device(settings),
         enabled: settings.boolean("enabled", true),
         settings: String::new(),
     }
+}
+
+/// `ttyUSB0`, `/dev/ttyUSB0`, `/dev/serial/by-id/…` or a network interface.
+fn read_device(settings: &mut Settings) -> Option<String> {
+    let text = settings.optional_string("needs_device")?;
+    let name = text.strip_prefix("/dev/").unwrap_or(&text);
+    let good = |part: &str| !part.is_empty() && part != "." && part != "..";
+    if name.len() > DEVICE_BYTES_MAX || name.contains(char::is_control) || !name.split('/').all(good) {
+        settings.mistake(
+            "needs_device",
+            format!(
+                "is {text:?}; give a name below /dev such as \"ttyUSB0\", or a network interface such as \"wwan0\""
+            ),
+        );
+        return None;
+    }
+    Some(name.to_owned())
 }
 
 fn read_address_types(settings: &mut Settings) -> Option<Vec<String>> {
