@@ -237,7 +237,7 @@ impl Supervisor {
             Event::System(message) => self.on_system(message, now, actions),
             Event::DevicesUncertain => self.look_for_devices(actions),
             Event::DevicePresent(name, present) => self.on_device_present(&name, present, now, actions),
-            Event::IdleHint(idle) => self.machine.idle_hint = idle,
+            Event::IdleHint(idle) => self.on_idle_hint(idle, actions),
             Event::Stop => self.stop(now, actions),
             Event::Tick => self.on_tick(now, actions),
         }

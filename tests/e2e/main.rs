@@ -7,6 +7,7 @@
 //! | `crash` | workers die with messages in their hands: nothing is lost, nobody waits, poison is set aside |
 //! | `delivery` | messages go through, by each provider, and the queue survives a restart |
 //! | `lifecycle` | stop, hurry, reload, restart, and a second supervisor on the same spool |
+//! | `machine` | power fails, links and devices come and go, the machine sleeps and wakes up |
 //! | `peers` | other people's servers and programs at the far end |
 //! | `reports` | senders are told what became of their messages |
 //! | `rights` | other users send, and have to do with their own messages only |
@@ -40,6 +41,8 @@ mod dovecot;
 mod gate;
 #[cfg(test)]
 mod lifecycle;
+#[cfg(test)]
+mod machine;
 #[cfg(test)]
 mod peers;
 #[cfg(test)]

@@ -154,6 +154,8 @@ async fn session<P: Provider>(support: Support, welcome: Welcome, orders: Rc<Ord
                 ToWorker::Notify(notification) => notify(&provider, &support, notification),
                 ToWorker::Logoff { hurry } => {
                     support.end_inbound(true);
+                    // News that came before this, such as the shutdown itself, are heard before it.
+                    tokio::task::yield_now().await;
                     while !hurry && support.deliveries_in_flight() > 0 {
                         idle.notified().await;
                     }

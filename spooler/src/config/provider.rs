@@ -225,3 +225,25 @@ fn warn_of_claims_without_effect(providers: &[Provider], notes: &mut Notes) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(text: &str) -> (Option<String>, usize) {
+        let mut settings = Settings::new(format!("needs_device = {text:?}").parse().unwrap());
+        let device = read_device(&mut settings);
+        (device, settings.finish().mistakes.len())
+    }
+
+    #[test]
+    fn a_device_is_named_with_or_without_its_folder() {
+        for text in ["ttyUSB0", "/dev/ttyUSB0"] {
+            assert_eq!(device(text), (Some("ttyUSB0".to_owned()), 0));
+        }
+        assert_eq!(device("/dev/serial/by-id/x-1"), (Some("serial/by-id/x-1".to_owned()), 0));
+        for text in ["", "/etc/passwd", "../x", "/dev/", "a//b"] {
+            assert_eq!(device(text), (None, 1), "{text}");
+        }
+    }
+}

@@ -109,6 +109,18 @@ impl Supervisor {
         }
     }
 
+    /// Whether the machine's user is away, as far as somebody knows.
+    pub(super) fn on_idle_hint(&mut self, idle: Option<bool>, actions: &mut Vec<Action>) {
+        let before = std::mem::replace(&mut self.machine.idle_hint, idle);
+        match idle {
+            Some(true) if before != idle => log(actions, Loudness::Info, "the machine's user is away".to_owned()),
+            Some(false) if before == Some(true) => {
+                log(actions, Loudness::Info, "the machine's user is back".to_owned());
+            }
+            _ => {}
+        }
+    }
+
     /// Every provider that is logged on hears of it.
     pub(super) fn tell_all(&self, message: &SystemMessage, actions: &mut Vec<Action>) {
         for (id, provider) in &self.providers {

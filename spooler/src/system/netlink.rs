@@ -2,7 +2,6 @@
 //! and so is what did not fit.
 
 use std::io::IoSliceMut;
-use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
@@ -56,8 +55,7 @@ impl Netlink {
     /// If the socket is of no use any more.
     pub(super) fn hear(&mut self) -> std::io::Result<Heard<'_>> {
         let length = loop {
-            let mut nothing = [MaybeUninit::uninit(); 0];
-            let mut ancillary = RecvAncillaryBuffer::new(&mut nothing);
+            let mut ancillary = RecvAncillaryBuffer::default();
             let mut parts = [IoSliceMut::new(&mut self.buffer)];
             let received = match recvmsg(&self.socket, &mut parts, &mut ancillary, RecvFlags::empty()) {
                 Ok(received) => received,
