@@ -8,6 +8,8 @@ mod data;
 #[path = "../dovecot/mod.rs"]
 mod dovecot;
 #[cfg(test)]
+mod filters;
+#[cfg(test)]
 mod maildir;
 #[cfg(test)]
 mod peer;

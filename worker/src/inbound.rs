@@ -7,6 +7,7 @@ use spooler_protocol::limits::{BODY_CHUNK_BYTES_MAX, BODY_INLINE_BYTES_MAX, UPLO
 use spooler_protocol::message::Envelope;
 use spooler_protocol::to_worker::Refusal;
 
+use crate::filter::{self, Held};
 use crate::support::Support;
 
 /// One message on its way in (what IXPLogon::StartMessage fills). Small ones travel with their envelope; a large one is on the
@@ -18,17 +19,20 @@ pub struct Inbound {
     buffer: BytesMut,
     uploaded: u64,
     unacknowledged: u32,
+    /// Kept here until the inbound hooks have seen it.
+    held: Option<Held>,
 }
 
 impl Inbound {
     pub(crate) fn new(support: Support, accept: AcceptId) -> Self {
-        Self { support, accept, buffer: BytesMut::new(), uploaded: 0, unacknowledged: 0 }
+        let held = support.filters().has_inbound_hooks().then(Held::default);
+        Self { support, accept, buffer: BytesMut::new(), uploaded: 0, unacknowledged: 0, held }
     }
 
     /// Bytes so far.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.uploaded + self.buffer.len() as u64
+        self.held.as_ref().map_or(self.uploaded + self.buffer.len() as u64, Held::size)
     }
 
     /// Adds to the content.
@@ -36,6 +40,9 @@ impl Inbound {
     /// # Errors
     /// If the supervisor refused a chunk (disk full, too large): the message is refused as a whole then.
     pub async fn write(&mut self, data: &[u8]) -> Result<(), Refusal> {
+        if let Some(held) = &mut self.held {
+            return held.write(data);
+        }
         self.buffer.extend_from_slice(data);
         if self.uploaded == 0 && self.buffer.len() <= BODY_INLINE_BYTES_MAX {
             return Ok(());
@@ -58,11 +65,26 @@ impl Inbound {
         Ok(())
     }
 
-    /// Hands the message over. When this returns `Ok` it is on disk, synced.
+    /// Hands the message over. When this returns `Ok` it is on disk, synced; or an inbound hook discarded it, which is message 0.
     ///
     /// # Errors
-    /// The supervisor's refusal; nothing of the message is kept then.
+    /// The refusal of the supervisor or of an inbound hook; nothing of the message is kept then.
     pub async fn accept(mut self, envelope: Envelope) -> Result<MessageId, Refusal> {
+        let Some(held) = self.held.take() else { return self.hand_over(envelope).await };
+        let filters = self.support.filters().clone();
+        let Some((envelope, content)) = filters.receive(&self.support, envelope, held).await? else {
+            return Ok(MessageId(0));
+        };
+        let mut offset = 0;
+        while offset < content.size() {
+            let chunk = content.chunk(offset).map_err(|why| filter::refusal(&why))?;
+            offset += chunk.len() as u64;
+            self.write(&chunk).await?;
+        }
+        self.hand_over(envelope).await
+    }
+
+    async fn hand_over(mut self, envelope: Envelope) -> Result<MessageId, Refusal> {
         let content = if self.uploaded == 0 {
             Content::Inline(self.buffer.split().freeze())
         } else {

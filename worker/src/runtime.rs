@@ -22,6 +22,7 @@ use tokio::task::LocalSet;
 
 use crate::contract::Provider;
 use crate::delivery::Delivery;
+use crate::filter::Filters;
 use crate::link::LinkSender;
 use crate::support::Support;
 
@@ -178,6 +179,7 @@ async fn logon<P: Provider>(support: &Support, welcome: &Welcome) -> Result<P, L
         welcome.settings.parse().map_err(|error: toml::de::Error| LogonError::Unconfigured(error.to_string()))?;
     let mut reader = Settings::new(table);
     let settings = P::settings(&mut reader);
+    support.set_filters(Filters::read(&mut reader));
     let mistakes = reader.finish().mistakes;
     if !mistakes.is_empty() {
         let lines: Vec<String> = mistakes.into_iter().map(|wrong| format!("{} {}", wrong.key, wrong.message)).collect();
@@ -205,7 +207,9 @@ fn submit<P: Provider>(provider: &Rc<P>, support: &Support, submission: Submissi
     let delivery = Delivery::new(submission, support.clone(), state);
     let (provider, idle) = (Rc::clone(provider), Rc::clone(idle));
     support.spawn(async move {
-        let result = provider.submit_message(&delivery).await;
+        let filters = delivery.support().filters().clone();
+        let submit = async |delivery: &Delivery| provider.submit_message(delivery).await;
+        let (delivery, result) = filters.deliver(delivery, submit).await;
         delivery.finish(result);
         idle.notify_one();
     });

@@ -1,6 +1,6 @@
 //! What a provider may ask of the spooler (IMAPISupport).
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
 use std::rc::Rc;
@@ -17,6 +17,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::delivery::DeliveryState;
+use crate::filter::Filters;
 use crate::inbound::Inbound;
 use crate::link::LinkSender;
 use crate::session::{Say, Session};
@@ -46,6 +47,7 @@ struct Inner {
     yields: Cell<u64>,
     cancelled: RefCell<Vec<DeliveryId>>,
     lost: Cell<bool>,
+    filters: OnceCell<Filters>,
 }
 
 #[derive(Debug, Default)]
@@ -110,6 +112,7 @@ impl Support {
             yields: Cell::new(0),
             cancelled: RefCell::default(),
             lost: Cell::new(false),
+            filters: OnceCell::new(),
         };
         Self { inner: Rc::new(inner) }
     }
@@ -130,6 +133,15 @@ impl Support {
     #[must_use]
     pub fn message_bytes_max(&self) -> u64 {
         self.inner.welcome.message_bytes_max
+    }
+
+    /// The filters that the provider's table names; none before the logon.
+    pub(crate) fn filters(&self) -> &Filters {
+        self.inner.filters.get_or_init(Filters::default)
+    }
+
+    pub(crate) fn set_filters(&self, filters: Filters) {
+        let _ = self.inner.filters.set(filters);
     }
 
     /// Whether some provider may serve an address, so that a message for it would be accepted.

@@ -5,10 +5,11 @@ use spooler_protocol::to_worker::{ToWorker, Welcome};
 use tokio::sync::mpsc;
 
 use crate::contract::Provider;
+use crate::filter::Filters;
 use crate::link::LinkSender;
 use crate::runtime::{self, Ended};
 
-mod local;
+pub(crate) mod local;
 // Writes messages into maildirs.
 pub mod maildir;
 // Runs a program per message.
@@ -65,6 +66,7 @@ pub fn check(kind: &str, mut settings: Settings) -> Result<Findings, UnknownKind
     macro_rules! check_kind {
         ($provider:ty, ()) => {{
             let _ = <$provider as Provider>::settings(&mut settings);
+            let _ = Filters::read(&mut settings);
             PROVIDER_KEYS.iter().for_each(|key| settings.ignore(key));
             settings.finish()
         }};
