@@ -4,10 +4,12 @@
 //!   start: dump ──▶ what is usable now, nobody is told
 //!   RTM_NEWLINK  ──▶ not usable → usable: LinkUp      usable → not usable: LinkDown
 //!   RTM_DELLINK  ──▶ usable → gone: LinkDown
+//!   RTM_NEWADDR  ──▶ a new address on a usable one: LinkUp again
 //!   news lost    ──▶ dump again: what it does not name has gone
 //! ```
 //!
-//! Usable means that it is switched on, that there is a carrier, and that nothing else keeps it down (RFC 2863). The loopback leads
+//! Usable means that it is switched on, that there is a carrier, and that nothing else keeps it down (RFC 2863). Where addresses are given
+//! by others, it is of use only a moment later, so a new address that is valid beyond the link counts as well. The loopback leads
 //! nowhere and does not count; nor does the port of a bridge, which the bridge itself stands for. Every length is checked: a datagram
 //! that lies about itself is read up to the lie.
 
@@ -19,17 +21,23 @@ use crate::supervisor::event::Event;
 use crate::system::mailbox::{Letter, Mailbox};
 use crate::system::netlink::{Heard, Netlink};
 
-/// RTMGRP_LINK of rtnetlink(7).
-const LINK_GROUP: u32 = 1;
+/// RTMGRP_LINK, RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR of rtnetlink(7).
+const GROUPS: u32 = 0x1 | 0x10 | 0x100;
 const NLMSG_DONE: u16 = 3;
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
+const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
 /// NLM_F_REQUEST and NLM_F_DUMP.
 const ASK_FOR_ALL: u16 = 0x301;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MASTER: u16 = 10;
 const IFLA_OPERSTATE: u16 = 16;
+const IFA_ADDRESS: u16 = 1;
+/// Whether the address is still being looked at for a second owner.
+const IFA_F_TENTATIVE: u8 = 0x40;
+const RT_SCOPE_UNIVERSE: u8 = 0;
 const IFF_UP: u32 = 0x1;
 const IFF_LOOPBACK: u32 = 0x8;
 const IFF_LOWER_UP: u32 = 0x1_0000;
@@ -38,9 +46,13 @@ const OPER_UP: u8 = 6;
 const HEADER_BYTES: usize = 16;
 /// `struct ifinfomsg`.
 const INFO_BYTES: usize = 16;
+/// `struct ifaddrmsg`.
+const ADDRESS_INFO_BYTES: usize = 8;
+/// An address of IPv6.
+const ADDRESS_BYTES_MAX: usize = 16;
 /// IFNAMSIZ.
 const NAME_BYTES_MAX: usize = 16;
-/// Interfaces that are remembered.
+/// Interfaces that are remembered, and addresses.
 const LINKS_MAX: usize = 4096;
 
 /// Starts the thread that listens. Without rtnetlink the spooler works as well; it then does not see that the network is back.
@@ -48,7 +60,7 @@ const LINKS_MAX: usize = 4096;
 /// # Errors
 /// If there is no rtnetlink here, or no thread can be had.
 pub fn start(mailbox: Mailbox) -> std::io::Result<()> {
-    let mut netlink = Netlink::open(None, LINK_GROUP)?;
+    let mut netlink = Netlink::open(None, GROUPS)?;
     netlink.ask(&dump_request())?;
     let listen = move || {
         let mut links = Links::default();
@@ -93,6 +105,7 @@ struct Link {
 #[derive(Debug)]
 struct Links {
     known: BTreeMap<i32, Link>,
+    addresses: BTreeSet<(i32, Vec<u8>)>,
     /// Those that the dump under way has named so far.
     named: Option<BTreeSet<i32>>,
     /// Whether what is heard is news, or the first dump.
@@ -101,7 +114,7 @@ struct Links {
 
 impl Default for Links {
     fn default() -> Self {
-        Self { known: BTreeMap::new(), named: Some(BTreeSet::new()), news: false }
+        Self { known: BTreeMap::new(), addresses: BTreeSet::new(), named: Some(BTreeSet::new()), news: false }
     }
 }
 
@@ -125,6 +138,12 @@ impl Links {
                 RTM_DELLINK => {
                     if let Some(index) = index_of(body) {
                         news.extend(self.forget(index));
+                    }
+                }
+                RTM_NEWADDR => news.extend(read_address(body).and_then(|address| self.take_address(address))),
+                RTM_DELADDR => {
+                    if let Some(address) = read_address(body) {
+                        self.addresses.remove(&address);
                     }
                 }
                 NLMSG_DONE => news.extend(self.end_dump()),
@@ -151,7 +170,18 @@ impl Links {
         }
     }
 
+    /// An address is told again whenever its time is prolonged: only a new one is news.
+    fn take_address(&mut self, address: (i32, Vec<u8>)) -> Option<SystemMessage> {
+        let index = address.0;
+        if self.addresses.len() >= LINKS_MAX || !self.addresses.insert(address) || !self.news {
+            return None;
+        }
+        let link = self.known.get(&index).filter(|link| link.usable)?;
+        Some(SystemMessage::LinkUp { interface: link.name.clone() })
+    }
+
     fn forget(&mut self, index: i32) -> Option<SystemMessage> {
+        self.addresses.retain(|(of, _)| *of != index);
         let gone = self.known.remove(&index).filter(|link| link.usable)?;
         Some(SystemMessage::LinkDown { interface: gone.name })
     }
@@ -191,6 +221,23 @@ fn read_link(body: &[u8]) -> Option<(i32, Link)> {
     let state = state?;
     let up = flags & IFF_UP != 0 && flags & IFF_LOWER_UP != 0 && matches!(state, OPER_UP | OPER_UNKNOWN);
     Some((index, Link { name: name?, usable: up && !port && flags & IFF_LOOPBACK == 0 }))
+}
+
+/// The interface and the address in the body of a message about it, if the address is ready and valid beyond the link.
+fn read_address(body: &[u8]) -> Option<(i32, Vec<u8>)> {
+    let (flags, scope) = (*body.get(2)?, *body.get(3)?);
+    if flags & IFA_F_TENTATIVE != 0 || scope != RT_SCOPE_UNIVERSE {
+        return None;
+    }
+    let index = index_of(body)?;
+    let mut rest = body.get(ADDRESS_INFO_BYTES..)?;
+    while let Some((kind, value, after)) = next_attribute(rest) {
+        rest = after;
+        if kind == IFA_ADDRESS && value.len() <= ADDRESS_BYTES_MAX {
+            return Some((index, value.to_vec()));
+        }
+    }
+    None
 }
 
 fn index_of(body: &[u8]) -> Option<i32> {
@@ -299,6 +346,33 @@ mod tests {
         let dormant = message(RTM_NEWLINK, 9, UP, &[name.clone(), state(5)]);
         assert_eq!(links.read(&dormant), []);
         assert_eq!(links.read(&message(RTM_NEWLINK, 9, UP, &[name])), [], "news of a radio");
+    }
+
+    fn address(kind: u16, index: i32, flags: u8, scope: u8, last: u8) -> Vec<u8> {
+        let mut body = vec![2, 24, flags, scope];
+        body.extend_from_slice(&index.to_ne_bytes());
+        body.extend(attribute(IFA_ADDRESS, &[192, 0, 2, last]));
+        let mut bytes = u32::try_from(body.len() + HEADER_BYTES).unwrap().to_ne_bytes().to_vec();
+        bytes.extend_from_slice(&kind.to_ne_bytes());
+        bytes.resize(HEADER_BYTES, 0);
+        bytes.extend(body);
+        bytes
+    }
+
+    #[test]
+    fn a_new_address_on_a_usable_interface_is_told_once() {
+        let mut links = started();
+        assert_eq!(links.read(&address(RTM_NEWADDR, 3, 0, 0, 1)), [up("eth1")]);
+        assert_eq!(links.read(&address(RTM_NEWADDR, 3, 0, 0, 1)), [], "its time was prolonged");
+        assert_eq!(links.read(&address(RTM_DELADDR, 3, 0, 0, 1)), []);
+        assert_eq!(links.read(&address(RTM_NEWADDR, 3, 0, 0, 1)), [up("eth1")]);
+        assert_eq!(links.read(&address(RTM_NEWADDR, 3, IFA_F_TENTATIVE, 0, 2)), []);
+        assert_eq!(links.read(&address(RTM_NEWADDR, 3, 0, 253, 3)), [], "valid on the link only");
+        assert_eq!(links.read(&address(RTM_NEWADDR, 2, 0, 0, 4)), [], "nothing can be sent there yet");
+        let whole = address(RTM_NEWADDR, 3, 0, 0, 5);
+        for end in 0..whole.len() {
+            assert_eq!(links.read(&whole[..end]), []);
+        }
     }
 
     #[test]
