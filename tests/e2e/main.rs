@@ -6,6 +6,7 @@
 //! | `corpus` | real messages come out as they went in |
 //! | `crash` | workers die with messages in their hands: nothing is lost, nobody waits, poison is set aside |
 //! | `delivery` | messages go through, by each provider, and the queue survives a restart |
+//! | `filters` | programs look at messages on their way in and out |
 //! | `lifecycle` | stop, hurry, reload, restart, and a second supervisor on the same spool |
 //! | `machine` | power fails, links and devices come and go, the machine sleeps and wakes up |
 //! | `peers` | other people's servers and programs at the far end |
@@ -37,6 +38,8 @@ mod delivery;
 #[cfg(test)]
 #[path = "../dovecot/mod.rs"]
 mod dovecot;
+#[cfg(test)]
+mod filters;
 #[cfg(test)]
 mod gate;
 #[cfg(test)]

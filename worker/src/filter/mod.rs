@@ -16,6 +16,8 @@
 //! Order is that of the configuration. The message is on standard input, lines ended by LF. Each message has a private folder, which
 //! is the working directory of all its programs, is named in `FOLDER`, and is removed at the end. Other variables: `PATH`, `PROVIDER`,
 //! `HOSTNAME`, `MESSAGE_ID` (not on the way in), `SENDER`, `RECIPIENT` (several are separated by line feeds).
+//!
+//! A worker that is killed, or has to log off in a hurry, undoes nothing: what a filter keeps outside of its folder has to stand that.
 
 // The private folder of a message, and contents in files.
 mod artifacts;
