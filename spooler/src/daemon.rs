@@ -25,7 +25,7 @@ use crate::system::store::sqlite::SqliteStore;
 use crate::system::store::uploads::Uploads;
 use crate::system::store::writer::Writer;
 use crate::system::store::{Store, StoreError};
-use crate::system::{pickup_feeder, signals};
+use crate::system::{device_events, links, logind, pickup_feeder, signals};
 
 /// Threads that read the store: one stays free while another reads the whole queue.
 const READERS: usize = 2;
@@ -95,6 +95,7 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     });
     let control = open_control(&config, Arc::clone(&bridge))?;
     signals::start(mailbox.clone()).map_err(|error| DaemonError::System("Signals cannot be handled", error))?;
+    let inhibitor = watch_machine(&mailbox)?;
     pickup_feeder::start(&config.spool.path, &config.spool.pickup, config.spool.max_message_size, bridge)
         .map_err(|error| DaemonError::System("The pick-up folder cannot be had", error))?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -103,8 +104,8 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     tracing::info!(pid = surroundings.pid, spool = %config.spool.path.display(), "spooler starts");
     let probe = IdleProbe::start(mailbox.clone())
         .map_err(|error| DaemonError::System("The machine's load cannot be watched", error))?;
-    let equipment =
-        Equipment { writer, readers, uploads, mailbox, letters, clock, status, cgroups: Cgroups::find(), probe };
+    let cgroups = Cgroups::find();
+    let equipment = Equipment { writer, readers, uploads, mailbox, letters, clock, status, cgroups, probe, inhibitor };
     let socket = config.control.socket.clone();
     let (supervisor, first) = Supervisor::new(config.clone(), surroundings, clock.now());
     let driver = Driver::new(supervisor, equipment, config);
@@ -115,6 +116,17 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     let _ = std::fs::remove_file(&socket);
     tracing::info!("spooler stopped");
     Ok(())
+}
+
+/// What happens to the machine. What cannot be seen here is said once.
+fn watch_machine(mailbox: &Mailbox) -> Result<logind::Inhibitor, DaemonError> {
+    if let Err(error) = device_events::start(mailbox.clone()) {
+        tracing::warn!(%error, "devices are not seen coming and going");
+    }
+    if let Err(error) = links::start(mailbox.clone()) {
+        tracing::warn!(%error, "network interfaces are not seen coming and going");
+    }
+    logind::start(mailbox.clone()).map_err(|error| DaemonError::System("logind cannot be listened to", error))
 }
 
 fn open_control(config: &Config, bridge: Arc<dyn Bridge>) -> Result<ControlServer, DaemonError> {

@@ -30,6 +30,7 @@ use crate::system::cgroup::Cgroups;
 use crate::system::clock::Clock;
 use crate::system::control::Request;
 use crate::system::idle_probe::IdleProbe;
+use crate::system::logind::Inhibitor;
 use crate::system::mailbox::{Inbox, Letter, Mailbox, Word};
 use crate::system::priority;
 use crate::system::store::readers::Readers;
@@ -74,6 +75,8 @@ pub struct Equipment {
     pub cgroups: Option<Cgroups>,
     /// Looks at the machine when it is told to.
     pub probe: IdleProbe,
+    /// What keeps the machine awake until the workers were told.
+    pub inhibitor: Inhibitor,
 }
 
 /// The loop and everything in its hands.

@@ -12,6 +12,7 @@
 //! | `gating` | the idle gate: slots for background work |
 //! | `critical` | critical sections |
 //! | `reporting` | senders are told |
+//! | `system` | what happens to the machine |
 //! | `table` | the status table |
 //! | `waiting` | messages whose provider cannot serve them now |
 
@@ -25,6 +26,7 @@ mod flushing;
 mod gating;
 mod overrunning;
 mod reporting;
+mod system;
 mod table;
 mod waiting;
 mod workers;
@@ -70,6 +72,8 @@ struct Provider {
     critical: Option<critical::Critical>,
     /// How its worker keeps to what it is given.
     overrun: Overrun,
+    /// The device that it needs is not there.
+    lacks_device: bool,
 }
 
 /// A delivery in the hands of a worker.
@@ -149,6 +153,7 @@ pub struct Supervisor {
     touched: BTreeSet<ProviderId>,
     tokens_touched: bool,
     stopping: Option<Stopping>,
+    machine: system::Machine,
     accepted: u64,
     sent: u64,
     failed: u64,
@@ -220,6 +225,7 @@ impl Supervisor {
             touched: BTreeSet::new(),
             tokens_touched: false,
             stopping: None,
+            machine: system::Machine::default(),
             accepted: 0,
             sent: 0,
             failed: 0,
@@ -243,6 +249,10 @@ impl Supervisor {
             Event::Asked(ask_id, ask) => self.on_asked(ask_id, ask, now, actions),
             Event::Observed(seen) => self.on_observed(seen, now),
             Event::Reload(config) => self.reload(*config, now, actions),
+            Event::System(message) => self.on_system(message, now, actions),
+            Event::DevicesUncertain => self.look_for_devices(actions),
+            Event::DevicePresent(name, present) => self.on_device_present(&name, present, now, actions),
+            Event::IdleHint(idle) => self.on_idle_hint(idle, actions),
             Event::Stop => self.stop(now, actions),
             Event::Tick => self.on_tick(now, actions),
         }
@@ -266,6 +276,7 @@ impl Supervisor {
             .chain(self.gate_deadline_ms())
             .chain(self.next_look_ms())
             .chain(self.next_check_ms())
+            .chain(self.machine_deadline_ms())
             .min()
     }
 
@@ -325,6 +336,7 @@ impl Supervisor {
         }
         self.look_for_late(now, actions);
         self.look_after_workers(now, actions);
+        self.on_machine_tick(now, actions);
     }
 
     /// What every step ends with: tokens and deliveries follow what has changed.
@@ -332,9 +344,10 @@ impl Supervisor {
         while let Some(provider) = self.touched.pop_first() {
             self.dispatch(provider, now, actions);
         }
+        self.settle(now, actions);
         // A worker that kept its token needs no new one for new work, but somebody has to look at the machine.
         let unseen = self.look_every_ms.is_none() && self.gate.looks() && !self.flights.is_empty();
-        if std::mem::take(&mut self.tokens_touched) || unseen {
+        if !self.machine.is_asleep() && (std::mem::take(&mut self.tokens_touched) || unseen) {
             self.ask_gate(now, actions);
             for decision in self.scheduler.decide(now.mono_ms) {
                 self.send_decision(decision, actions);

@@ -10,6 +10,8 @@ mod dovecot;
 #[cfg(test)]
 mod example;
 #[cfg(test)]
+mod filters;
+#[cfg(test)]
 mod flush;
 #[cfg(test)]
 mod inbound;

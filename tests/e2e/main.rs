@@ -6,7 +6,9 @@
 //! | `corpus` | real messages come out as they went in |
 //! | `crash` | workers die with messages in their hands: nothing is lost, nobody waits, poison is set aside |
 //! | `delivery` | messages go through, by each provider, and the queue survives a restart |
+//! | `filters` | programs look at messages on their way in and out |
 //! | `lifecycle` | stop, hurry, reload, restart, and a second supervisor on the same spool |
+//! | `machine` | power fails, links and devices come and go, the machine sleeps and wakes up |
 //! | `overrun` | a worker that hangs or computes without end is found, demoted, ended and replaced |
 //! | `peers` | other people's servers and programs at the far end |
 //! | `politeness` | background work waits for the idle gate, and whoever somebody waits for does not |
@@ -39,9 +41,13 @@ mod delivery;
 #[path = "../dovecot/mod.rs"]
 mod dovecot;
 #[cfg(test)]
+mod filters;
+#[cfg(test)]
 mod gate;
 #[cfg(test)]
 mod lifecycle;
+#[cfg(test)]
+mod machine;
 #[cfg(test)]
 mod overrun;
 #[cfg(test)]

@@ -101,6 +101,8 @@ impl World {
             .args(["run", "--config"])
             .arg(self.path("spooler.toml"))
             .env("SPOOLER_WORKER", self.worker_program())
+            // Not this machine's: a bus is there only if the test starts one.
+            .env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", self.path("bus").display()))
             .stdin(Stdio::null())
             .stderr(log)
             .spawn()

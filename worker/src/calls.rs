@@ -87,17 +87,9 @@ impl<P: Provider> Calls<P> {
         }
         let provider = Rc::clone(&self.provider);
         self.running.spawn(Kind::Delivery, async move {
-            let result = provider.submit_message(&delivery).await;
-            let end = match result {
-                SubmitResult::Done => provider.end_message(delivery.submission().delivery).await,
-                SubmitResult::Busy
-                | SubmitResult::NotMe
-                | SubmitResult::Wait { .. }
-                | SubmitResult::Cancelled
-                | SubmitResult::Error(_)
-                | SubmitResult::NetworkError { .. }
-                | SubmitResult::NotWanted => EndMessage::Done,
-            };
+            let filters = delivery.support().filters().clone();
+            let (delivery, result, end) =
+                filters.deliver(delivery, async |delivery: &Delivery| deliver(&*provider, delivery).await).await;
             delivery.finish(result, end);
         });
     }
@@ -217,4 +209,20 @@ pub(crate) fn announcement<P: Provider>(provider: &P) -> LoggedOn {
         methods: provider.methods(),
         prefer_last: provider.prefer_last(),
     }
+}
+
+/// Submits a delivery, and ends it if all went well.
+async fn deliver<P: Provider>(provider: &P, delivery: &Delivery) -> (SubmitResult, EndMessage) {
+    let result = provider.submit_message(delivery).await;
+    let end = match result {
+        SubmitResult::Done => provider.end_message(delivery.submission().delivery).await,
+        SubmitResult::Busy
+        | SubmitResult::NotMe
+        | SubmitResult::Wait { .. }
+        | SubmitResult::Cancelled
+        | SubmitResult::Error(_)
+        | SubmitResult::NetworkError { .. }
+        | SubmitResult::NotWanted => EndMessage::Done,
+    };
+    (result, end)
 }

@@ -1,7 +1,7 @@
 //! One message in the hands of a provider.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use spooler_protocol::outcome::{Outcome, SubmitResult};
 use spooler_protocol::to_worker::Submission;
 use tokio::sync::Notify;
 
+use crate::filter::Content;
 use crate::support::Support;
 
 /// Progress of one delivery is told at most this often.
@@ -31,6 +32,8 @@ pub struct Delivery {
     submission: Submission,
     support: Support,
     state: Rc<DeliveryState>,
+    /// What preprocessors made of the content.
+    filtered: Option<Rc<Content>>,
 }
 
 /// What the runtime and the provider share about a delivery.
@@ -45,6 +48,7 @@ pub(crate) struct DeliveryState {
     /// Whether anything was said of a recipient before the end.
     told: Cell<bool>,
     progress_at: Cell<Option<Instant>>,
+    served: RefCell<BTreeSet<usize>>,
 }
 
 impl DeliveryState {
@@ -93,7 +97,7 @@ impl DeliveryState {
 
 impl Delivery {
     pub(crate) fn new(submission: Submission, support: Support, state: Rc<DeliveryState>) -> Self {
-        Self { submission, support, state }
+        Self { submission, support, state, filtered: None }
     }
 
     /// Everything but the content: sender, recipients, sizes, flags.
@@ -116,6 +120,9 @@ impl Delivery {
         if offset >= self.submission.size {
             return Ok(Bytes::new());
         }
+        if let Some(filtered) = &self.filtered {
+            return filtered.chunk(offset);
+        }
         if let Some(content) = &self.submission.content {
             let at = usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
             return Ok(content.slice(at..));
@@ -129,6 +136,9 @@ impl Delivery {
 
     /// Says what became of a recipient, by its place in [`Delivery::recipients`]. Once for each; a second word is not heard.
     pub fn settle(&self, index: usize, outcome: Outcome) {
+        if matches!(outcome, Outcome::Delivered(_) | Outcome::Relayed { .. }) {
+            self.state.served.borrow_mut().insert(index);
+        }
         let Ok(index) = u32::try_from(index) else { return };
         self.state.outcomes.borrow_mut().push((index, outcome.capped()));
         self.support.delivery_has_news(self.submission.delivery);
@@ -204,6 +214,29 @@ impl Delivery {
             }
             notified.await;
         }
+    }
+
+    /// Puts another content in the place of the present one.
+    pub(crate) fn replace_content(&mut self, content: Content) {
+        self.submission.size = content.size();
+        self.submission.content = None;
+        self.filtered = Some(Rc::new(content));
+    }
+
+    /// The recipients that were settled well so far.
+    pub(crate) fn served(&self) -> Vec<&Recipient> {
+        let served = self.state.served.borrow();
+        self.submission
+            .recipients
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| served.contains(index))
+            .map(|(_, to)| to)
+            .collect()
+    }
+
+    pub(crate) fn support(&self) -> &Support {
+        &self.support
     }
 
     /// The provider is through with it. BUSY and NOT_ME promise that nothing was done; what was said against that is not heard.

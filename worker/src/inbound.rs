@@ -11,6 +11,7 @@ use spooler_protocol::message::Envelope;
 use spooler_protocol::to_worker::Refusal;
 use tokio::sync::Notify;
 
+use crate::filter::{self, Held};
 use crate::support::Support;
 
 /// One message on its way in (what IXPLogon::StartMessage fills). Small ones travel with their envelope; a large one is on the
@@ -23,6 +24,8 @@ pub struct Inbound {
     uploaded: u64,
     unacknowledged: u32,
     call: Rc<InboundCall>,
+    /// Kept here until the inbound hooks have seen it.
+    held: Option<Held>,
 }
 
 /// What the runtime and the provider share about the message of one `start_message`.
@@ -65,7 +68,9 @@ impl InboundCall {
 
 impl Inbound {
     pub(crate) fn new(support: Support, accept: AcceptId) -> Self {
-        Self { support, accept, buffer: BytesMut::new(), uploaded: 0, unacknowledged: 0, call: Rc::default() }
+        let held = support.filters().has_inbound_hooks().then(Held::default);
+        let call = Rc::default();
+        Self { support, accept, buffer: BytesMut::new(), uploaded: 0, unacknowledged: 0, call, held }
     }
 
     /// What the runtime has in common with it.
@@ -76,7 +81,7 @@ impl Inbound {
     /// Bytes so far.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.uploaded + self.buffer.len() as u64
+        self.held.as_ref().map_or(self.uploaded + self.buffer.len() as u64, Held::size)
     }
 
     /// Whether it should not be received any more. The provider then returns as soon as it can; its source keeps the message.
@@ -103,6 +108,9 @@ impl Inbound {
     /// then.
     pub async fn write(&mut self, data: &[u8]) -> Result<(), Refusal> {
         self.call.check()?;
+        if let Some(held) = &mut self.held {
+            return held.write(data);
+        }
         self.buffer.extend_from_slice(data);
         if self.uploaded == 0 && self.buffer.len() <= BODY_INLINE_BYTES_MAX {
             return Ok(());
@@ -125,11 +133,27 @@ impl Inbound {
         Ok(())
     }
 
-    /// Hands the message over (SaveChanges). When this returns `Ok` it is on disk, synced, and the source may be deleted.
+    /// Hands the message over (SaveChanges). When this returns `Ok` it is on disk, synced, and the source may be deleted; or an inbound
+    /// hook discarded it, which is message 0.
     ///
     /// # Errors
-    /// The supervisor's refusal, or that receiving was cancelled; nothing of the message is kept then.
+    /// The refusal of the supervisor or of an inbound hook, or that receiving was cancelled; nothing of the message is kept then.
     pub async fn accept(mut self, envelope: Envelope) -> Result<MessageId, Refusal> {
+        let Some(held) = self.held.take() else { return self.hand_over(envelope).await };
+        let filters = self.support.filters().clone();
+        let Some((envelope, content)) = filters.receive(&self.support, envelope, held).await? else {
+            return Ok(MessageId(0));
+        };
+        let mut offset = 0;
+        while offset < content.size() {
+            let chunk = content.chunk(offset).map_err(|why| filter::refusal(&why))?;
+            offset += chunk.len() as u64;
+            self.write(&chunk).await?;
+        }
+        self.hand_over(envelope).await
+    }
+
+    async fn hand_over(mut self, envelope: Envelope) -> Result<MessageId, Refusal> {
         let content = if self.uploaded == 0 {
             Content::Inline(self.buffer.split().freeze())
         } else {

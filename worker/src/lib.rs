@@ -11,6 +11,8 @@ mod calls;
 pub mod contract;
 // One message in the hands of a provider.
 pub mod delivery;
+// Programs that look at messages before and after the provider does.
+pub mod filter;
 // One message on its way in.
 pub mod inbound;
 // The channel to the supervisor; the only file of this crate that knows ipc-channel.

@@ -17,6 +17,7 @@ use spooler_protocol::to_worker::{ToWorker, Welcome};
 
 use crate::calls::{Calls, announcement};
 use crate::contract::Provider;
+use crate::filter::Filters;
 use crate::orders::{Leave, Orders};
 use crate::runtime::Ended;
 use crate::support::Support;
@@ -90,6 +91,7 @@ async fn logon<P: Provider>(support: &Support, welcome: &Welcome) -> Result<P, L
         welcome.settings.parse().map_err(|error: toml::de::Error| LogonError::Unconfigured(error.to_string()))?;
     let mut reader = Settings::new(table);
     let settings = P::settings(&mut reader);
+    support.set_filters(Filters::read(&mut reader));
     let mistakes = reader.finish().mistakes;
     if !mistakes.is_empty() {
         let lines: Vec<String> = mistakes.into_iter().map(|wrong| format!("{} {}", wrong.key, wrong.message)).collect();

@@ -11,7 +11,7 @@ mod answers;
 mod directions;
 mod rows;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
 use std::rc::Rc;
@@ -34,6 +34,7 @@ pub(crate) use self::directions::Directions;
 pub use self::rows::RowError;
 use self::rows::Rows;
 use crate::delivery::DeliveryState;
+use crate::filter::Filters;
 use crate::inbound::{Inbound, InboundCall};
 use crate::link::LinkSender;
 use crate::session::{Say, Session};
@@ -63,6 +64,7 @@ struct Inner {
     /// The message of the `start_message` that runs, or of the last one.
     receiving: RefCell<Rc<InboundCall>>,
     lost: Cell<bool>,
+    filters: OnceCell<Filters>,
 }
 
 /// What an explicit yield brings back (IMAPISupport::SpoolerYield).
@@ -113,6 +115,7 @@ impl Support {
             cancelled: RefCell::default(),
             receiving: RefCell::default(),
             lost: Cell::new(false),
+            filters: OnceCell::new(),
             welcome,
         };
         Self { inner: Rc::new(inner) }
@@ -134,6 +137,15 @@ impl Support {
     #[must_use]
     pub fn message_bytes_max(&self) -> u64 {
         self.inner.welcome.message_bytes_max
+    }
+
+    /// The filters that the provider's table names; none before the logon.
+    pub(crate) fn filters(&self) -> &Filters {
+        self.inner.filters.get_or_init(Filters::default)
+    }
+
+    pub(crate) fn set_filters(&self, filters: Filters) {
+        let _ = self.inner.filters.set(filters);
     }
 
     /// Whether some provider may serve an address, so that a message for it would be accepted.

@@ -16,6 +16,8 @@ use crate::policy::priority_plan::{Io, Sched};
 
 /// Characters of a provider's name.
 const NAME_CHARS_MAX: usize = 32;
+/// Bytes of a device's name.
+const DEVICE_BYTES_MAX: usize = 255;
 
 /// `[provider.NAME]`: one transport.
 #[derive(Clone, PartialEq)]
@@ -52,6 +54,8 @@ pub struct Provider {
     pub patience: Duration,
     /// How long its worker may take to start and log on.
     pub start_timeout: Duration,
+    /// The device that it works with, as its name below `/dev` or that of a network interface: without it, it is offline.
+    pub needs_device: Option<String>,
     /// Whether it runs.
     pub enabled: bool,
     /// The keys of its kind, as TOML. May hold secrets.
@@ -78,6 +82,7 @@ impl fmt::Debug for Provider {
             .field("answer_timeout", &self.answer_timeout)
             .field("patience", &self.patience)
             .field("start_timeout", &self.start_timeout)
+            .field("needs_device", &self.needs_device)
             .field("enabled", &self.enabled)
             .finish_non_exhaustive()
     }
@@ -165,6 +170,7 @@ fn read_common(name: String, kind: String, settings: &mut Settings, base: &Retry
         answer_timeout: settings.duration("answer_timeout", "60s", milliseconds(400)..=seconds(3600)),
         patience: settings.duration("patience", "15m", milliseconds(400)..=seconds(7 * 86_400)),
         start_timeout: settings.duration("start_timeout", "10s", milliseconds(100)..=seconds(600)),
+        needs_device: read_device(settings),
         enabled: settings.boolean("enabled", true),
         settings: String::new(),
     }
@@ -189,6 +195,23 @@ fn read_io(settings: &mut Settings, interactive: bool) -> Io {
         );
         Io::BestEffort(7)
     })
+}
+
+/// `ttyUSB0`, `/dev/ttyUSB0`, `/dev/serial/by-id/…` or a network interface.
+fn read_device(settings: &mut Settings) -> Option<String> {
+    let text = settings.optional_string("needs_device")?;
+    let name = text.strip_prefix("/dev/").unwrap_or(&text);
+    let good = |part: &str| !part.is_empty() && part != "." && part != "..";
+    if name.len() > DEVICE_BYTES_MAX || name.contains(char::is_control) || !name.split('/').all(good) {
+        settings.mistake(
+            "needs_device",
+            format!(
+                "is {text:?}; give a name below /dev such as \"ttyUSB0\", or a network interface such as \"wwan0\""
+            ),
+        );
+        return None;
+    }
+    Some(name.to_owned())
 }
 
 fn read_address_types(settings: &mut Settings) -> Option<Vec<String>> {
@@ -241,6 +264,28 @@ fn warn_of_claims_without_effect(providers: &[Provider], notes: &mut Notes) {
             } else {
                 claimed.insert(pattern.to_string(), &provider.name);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(text: &str) -> (Option<String>, usize) {
+        let mut settings = Settings::new(format!("needs_device = {text:?}").parse().unwrap());
+        let device = read_device(&mut settings);
+        (device, settings.finish().mistakes.len())
+    }
+
+    #[test]
+    fn a_device_is_named_with_or_without_its_folder() {
+        for text in ["ttyUSB0", "/dev/ttyUSB0"] {
+            assert_eq!(device(text), (Some("ttyUSB0".to_owned()), 0));
+        }
+        assert_eq!(device("/dev/serial/by-id/x-1"), (Some("serial/by-id/x-1".to_owned()), 0));
+        for text in ["", "/etc/passwd", "../x", "/dev/", "a//b"] {
+            assert_eq!(device(text), (None, 1), "{text}");
         }
     }
 }

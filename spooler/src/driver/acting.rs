@@ -9,6 +9,7 @@ use spooler_protocol::to_worker::{Refusal, ToWorker};
 use super::{Driver, Worker, later};
 use crate::record::Scanned;
 use crate::supervisor::event::{Action, Event, Loudness, Ticket, UploadKey, WorkerId, WorkerNews};
+use crate::system::device_events;
 use crate::system::mailbox::{Letter, inbox};
 use crate::system::priority;
 use crate::system::store::StoreError;
@@ -70,6 +71,11 @@ impl Driver {
             Action::Look { every_ms } => self.equipment.probe.look(every_ms),
             Action::Log(Loudness::Info, text) => tracing::info!("{text}"),
             Action::Log(Loudness::Warn, text) => tracing::warn!("{text}"),
+            Action::LookForDevice(name) => {
+                let present = device_events::is_present(&name);
+                self.hear(Event::DevicePresent(name, present));
+            }
+            Action::LetMachineGo => self.equipment.inhibitor.release(),
             Action::Exit => self.done = true,
         }
     }

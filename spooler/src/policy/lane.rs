@@ -50,6 +50,8 @@ pub struct Lane {
     suspects: BTreeSet<(Key, Destination)>,
     suspects_since_ms: Option<i64>,
     suspect_out: bool,
+    /// Its turn has come; it waits for others to come back, which is heard of without a clock.
+    suspect_due: bool,
     limits: Limits,
     ready: u64,
     in_flight: u64,
@@ -110,6 +112,7 @@ impl Lane {
         let normal = self.heads.first().copied();
         let Some(suspect) = self.suspects.first().copied() else {
             self.suspects_since_ms = None;
+            self.suspect_due = false;
             return normal;
         };
         let since = *self.suspects_since_ms.get_or_insert(now_ms);
@@ -125,6 +128,7 @@ impl Lane {
         self.suspect_out = suspect;
         if suspect {
             self.suspects_since_ms = None;
+            self.suspect_due = false;
         }
         let interval_ms = self.limits.interval_ms;
         let queued = self.destinations.entry(destination).or_default();
@@ -152,8 +156,15 @@ impl Lane {
     #[must_use]
     pub fn wakes_at_ms(&self) -> Option<i64> {
         let rested = self.resting.first().map(|(at, _)| *at);
-        let suspect = self.suspects_since_ms.map(|since| since + SUSPECT_PATIENCE_MS).filter(|_| !self.suspect_out);
+        let waits = !self.suspect_out && !self.suspect_due;
+        let suspect = self.suspects_since_ms.map(|since| since + SUSPECT_PATIENCE_MS).filter(|_| waits);
         [rested, suspect].into_iter().flatten().min()
+    }
+
+    /// Takes note of the time, also while nothing may go out: what has come due is not due again and again.
+    pub fn wake(&mut self, now_ms: i64) {
+        self.wake_rested(now_ms);
+        self.suspect_due |= self.suspects_since_ms.is_some_and(|since| since + SUSPECT_PATIENCE_MS <= now_ms);
     }
 
     fn wake_rested(&mut self, now_ms: i64) {
@@ -252,6 +263,23 @@ mod tests {
         assert_eq!(send(&mut lane, 2000), None, "a suspect is alone");
         lane.arrive(Destination(1));
         assert_eq!(send(&mut lane, 2000), Some(3));
+    }
+
+    #[test]
+    fn what_has_come_due_while_nothing_goes_out_is_not_due_again() {
+        let mut lane = Lane::default();
+        lane.set_limits(Limits { concurrency: 0, interval_ms: 100 });
+        lane.insert(key(1), Destination(1), false);
+        lane.insert(key(2), Destination(2), true);
+        lane.insert(key(3), Destination(2), false);
+        assert_eq!(send(&mut lane, 0), Some(1));
+        assert_eq!(lane.wakes_at_ms(), Some(100));
+        lane.wake(100);
+        assert_eq!(lane.wakes_at_ms(), Some(2000), "the suspect's turn");
+        lane.wake(2000);
+        assert_eq!(lane.wakes_at_ms(), None);
+        lane.arrive(Destination(1));
+        assert_eq!(send(&mut lane, 2001), Some(2));
     }
 
     #[test]

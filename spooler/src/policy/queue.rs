@@ -243,6 +243,7 @@ impl Queue {
     /// Makes ready what is due. Gives the providers that have something new.
     pub fn wake(&mut self, now_ms: i64) -> BTreeSet<ProviderId> {
         let mut woken = BTreeSet::new();
+        self.lanes.values_mut().for_each(|lane| lane.wake(now_ms));
         while let Some(&(due_ms, id, route)) = self.due.first()
             && due_ms <= now_ms
         {

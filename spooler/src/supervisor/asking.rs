@@ -180,8 +180,7 @@ impl Supervisor {
         match provider.life.state() {
             _ if self.stopping.is_some() => "the spooler is shutting down".to_owned(),
             WorkerState::Ready if provider.is_offline() => {
-                let why = provider.row.text.as_deref().unwrap_or("it cannot reach what it serves");
-                format!("provider {name} is offline: {why}")
+                format!("provider {name} is offline: {}", provider.why_offline())
             }
             WorkerState::Ready => format!("waits its turn at provider {name}"),
             WorkerState::Paused => format!("provider {name} is paused"),

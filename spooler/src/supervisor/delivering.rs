@@ -40,6 +40,9 @@ impl Supervisor {
         if !provider.life.is_ready() || provider.paused || self.stopping.is_some() {
             return;
         }
+        if provider.lacks_device || !self.machine.is_awake() {
+            return;
+        }
         // An offline provider tries by itself whether it can go on; a person's flush may want to see it fail.
         if provider.is_offline() && !self.is_flushing(id) {
             return;

@@ -7,6 +7,7 @@ use spooler_protocol::control::{
 use spooler_protocol::from_worker::FromWorker;
 use spooler_protocol::ids::{AcceptId, DeliveryId, Generation, MessageId};
 use spooler_protocol::message::Envelope;
+use spooler_protocol::notification::SystemMessage;
 use spooler_protocol::outcome::Reply;
 use spooler_protocol::status::StatusTable;
 use spooler_protocol::to_worker::{Refusal, ToWorker};
@@ -162,6 +163,14 @@ pub enum Event {
     Observed(Observation),
     /// A new, good configuration.
     Reload(Box<Config>),
+    /// Something happens to the machine.
+    System(SystemMessage),
+    /// News of devices were lost: those that are needed have to be looked for.
+    DevicesUncertain,
+    /// Whether a device is there that was looked for.
+    DevicePresent(String, bool),
+    /// Whether the machine's user is away, if that is known.
+    IdleHint(Option<bool>),
     /// Stop; said again: hurry.
     Stop,
     /// A deadline may have passed.
@@ -270,6 +279,10 @@ pub enum Action {
         /// Milliseconds; `None`: no more.
         every_ms: Option<i64>,
     },
+    /// See whether a device is there; the answer is [`Event::DevicePresent`].
+    LookForDevice(String),
+    /// Do not keep the machine from sleeping or shutting down any more.
+    LetMachineGo,
     /// Write to the log.
     Log(Loudness, String),
     /// Everything is done.

@@ -115,7 +115,7 @@ fn code(provider: &Provider, in_flight: u64) -> StatusCode {
         }
         WorkerState::Waiting | WorkerState::Barred => code |= StatusCode::FAILURE,
     }
-    if provider.row.offline == Some(true) {
+    if provider.is_offline() {
         code |= StatusCode::OFFLINE;
     }
     let sends = provider.announced.as_ref().is_some_and(|announced| announced.credit > 0);
@@ -134,6 +134,7 @@ fn text(provider: &Provider, in_flight: u64, token: TokenState) -> String {
     }
     let why = provider.life.last_error.as_deref();
     match provider.life.state() {
+        WorkerState::Ready if provider.lacks_device => return format!("offline: {}", provider.why_offline()),
         WorkerState::Ready => {
             if let Some(trouble) = provider.shown_trouble() {
                 return trouble;

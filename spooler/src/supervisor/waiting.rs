@@ -25,9 +25,18 @@ enum Late {
 }
 
 impl Provider {
-    /// Whether it has said that it cannot reach what it serves.
+    /// Whether it has said that it cannot reach what it serves, or lacks the device for it.
     pub(super) fn is_offline(&self) -> bool {
-        self.row.offline == Some(true)
+        self.lacks_device || self.row.offline == Some(true)
+    }
+
+    /// Why it is offline.
+    pub(super) fn why_offline(&self) -> String {
+        match (&self.config.needs_device, &self.row.text) {
+            (Some(device), _) if self.lacks_device => format!("device {device} is not there"),
+            (_, Some(text)) => text.clone(),
+            (_, None) => "it cannot reach what it serves".to_owned(),
+        }
     }
 }
 

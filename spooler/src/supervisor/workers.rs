@@ -3,6 +3,7 @@
 use spooler_protocol::calls::LogonFlags;
 use spooler_protocol::from_worker::{FromWorker, LoggedOn, RowUpdate};
 use spooler_protocol::limits::{CREDIT_MAX, ROW_TEXT_BYTES_MAX};
+use spooler_protocol::notification::SystemMessage;
 use spooler_protocol::to_worker::{ToWorker, Welcome};
 
 use super::event::{Action, Loudness, WorkerId};
@@ -39,6 +40,7 @@ impl Supervisor {
         }
         let gone: Vec<ProviderId> = self.providers.keys().copied().filter(|id| !order.contains(id)).collect();
         let deadline_ms = now.mono_ms + ms(config.stop_timeout);
+        self.look_for_devices(actions);
         self.order = order;
         self.default_retry = retry_plan(&config.retry);
         self.config = config;
@@ -68,6 +70,7 @@ impl Supervisor {
             priority: String::new(),
             critical: None,
             overrun: overrunning::ladder(config, now),
+            lacks_device: false,
         };
         self.providers.insert(id, provider);
         id
@@ -77,6 +80,7 @@ impl Supervisor {
         let deadline_ms = now.mono_ms + ms(self.config.stop_timeout);
         let Some(provider) = self.providers.get_mut(&id) else { return };
         let old = std::mem::replace(&mut provider.config, new.clone());
+        provider.lacks_device &= new.needs_device == old.needs_device;
         provider.retry = retry_plan(&new.retry);
         provider.overrun.set_limits(overrunning::limits(new));
         provider.removed = false;
@@ -300,6 +304,9 @@ impl Supervisor {
         self.stopping = Some(Stopping { hurry, exited: false });
         let how = if hurry { "stopping in a hurry" } else { "stopping: running deliveries may finish" };
         log(actions, Loudness::Info, how.to_owned());
+        if !hurry {
+            self.tell_all(&SystemMessage::Shutdown, actions);
+        }
         for id in self.order_with_removed() {
             if let Some(provider) = self.providers.get_mut(&id) {
                 let step = provider.life.unwant(hurry, now.mono_ms, deadline_ms);

@@ -1,15 +1,25 @@
 //! Everything that touches the kernel: system calls, threads, files, sockets. Nothing here decides.
 
+// The few words of D-Bus that logind needs.
+mod bus;
 // A cgroup for each worker, where we have a branch of our own.
 pub mod cgroup;
 // Two clocks, read together.
 pub mod clock;
 // The control socket.
 pub mod control;
+// Devices that come and go.
+pub mod device_events;
 // Looks at what others use of the machine.
 pub mod idle_probe;
+// Network interfaces that can be used, or not any more.
+pub mod links;
+// What logind says of the machine.
+pub mod logind;
 // The one channel into the loop.
 pub mod mailbox;
+// A socket on which the kernel tells news.
+mod netlink;
 // The pick-up folder.
 pub mod pickup;
 // Empties the pick-up folder.

@@ -5,10 +5,11 @@ use spooler_protocol::to_worker::{ToWorker, Welcome};
 use tokio::sync::mpsc;
 
 use crate::contract::Provider;
+use crate::filter::Filters;
 use crate::link::LinkSender;
 use crate::runtime::{self, Ended};
 
-mod local;
+pub(crate) mod local;
 // Writes messages into maildirs.
 pub mod maildir;
 // Runs a program per message.
@@ -74,6 +75,7 @@ pub fn check(kind: &str, settings: Settings) -> Result<Findings, UnknownKind> {
 #[must_use]
 pub fn check_settings<P: Provider>(mut settings: Settings) -> Findings {
     let _ = P::settings(&mut settings);
+    let _ = Filters::read(&mut settings);
     PROVIDER_KEYS.iter().for_each(|key| settings.ignore(key));
     settings.finish()
 }
