@@ -18,6 +18,7 @@ use crate::units;
 pub const PROVIDER_KEYS: &[&str] = &[
     "address_types",
     "claims",
+    "critical_class",
     "critical_max",
     "critical_nice",
     "enabled",

@@ -186,7 +186,7 @@ async fn lie(link: &LinkSender, mut inbox: UnboundedReceiver<ToWorker>) -> Resul
     }
     let accept = AcceptId(1);
     let content = Content::Uploaded { size: u64::MAX };
-    link.send(&FromWorker::CriticalEnd)?;
+    link.send(&FromWorker::CriticalEnd { section: 7 })?;
     link.send(&FromWorker::UploadAbandoned { accept })?;
     link.send(&FromWorker::Accept { accept, envelope: Envelope::default(), content })?;
     link.send(&FromWorker::Want)?;

@@ -7,6 +7,8 @@
 pub mod bootstrap;
 // The trait that a provider implements.
 pub mod contract;
+// The critical sections of this worker.
+mod critical;
 // One message in the hands of a provider.
 pub mod delivery;
 // One message on its way in.

@@ -13,9 +13,10 @@ use spooler_protocol::ids::{AcceptId, DeliveryId, MessageId, RequestId};
 use spooler_protocol::message::Address;
 use spooler_protocol::outcome::{Outcome, SubmitResult};
 use spooler_protocol::to_worker::{Refusal, ToWorker, Welcome};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::critical::Sections;
 use crate::delivery::DeliveryState;
 use crate::inbound::Inbound;
 use crate::link::LinkSender;
@@ -39,7 +40,7 @@ struct Inner {
     reads: RefCell<HashMap<RequestId, oneshot::Sender<Result<Bytes, String>>>>,
     deliveries: RefCell<HashMap<DeliveryId, Rc<DeliveryState>>>,
     news: RefCell<Vec<DeliveryId>>,
-    critical: RefCell<Vec<oneshot::Sender<Result<(), String>>>>,
+    critical: RefCell<Sections>,
     inbound_ended: Cell<bool>,
     inbound_end: Notify,
     granted: Notify,
@@ -68,6 +69,8 @@ pub enum Yielded {
 #[derive(Debug)]
 pub struct CriticalSection {
     support: Support,
+    section: u64,
+    ended: watch::Receiver<u64>,
     raised: Result<(), String>,
 }
 
@@ -76,12 +79,26 @@ impl CriticalSection {
     pub fn raised(&self) -> Result<(), &str> {
         self.raised.as_ref().map_err(String::as_str).copied()
     }
+
+    /// Whether it is still in force: the supervisor ends a section whose time is up (`critical_max`).
+    #[must_use]
+    pub fn is_in_force(&self) -> bool {
+        *self.ended.borrow() < self.section
+    }
+
+    /// Waits until the supervisor ends it.
+    pub async fn ended(&mut self) {
+        // Who tells of the end lives as long as the provider.
+        let _ = self.ended.wait_for(|ended| *ended >= self.section).await;
+    }
 }
 
 impl Drop for CriticalSection {
     fn drop(&mut self) {
-        self.support.inner.session.borrow_mut().on_critical(false);
-        self.support.send(&FromWorker::CriticalEnd);
+        if self.support.inner.critical.borrow_mut().end(self.section) {
+            self.support.inner.session.borrow_mut().on_critical(false);
+            self.support.send(&FromWorker::CriticalEnd { section: self.section });
+        }
     }
 }
 
@@ -181,12 +198,15 @@ impl Support {
     /// Begins a critical section: until it is dropped the token is not taken away, and this worker has the highest priority that the
     /// supervisor can give it. For real-time control of something outside, and no longer than needed.
     pub async fn critical_section(&self, reason: &str) -> CriticalSection {
-        let (sender, receiver) = oneshot::channel();
-        self.inner.critical.borrow_mut().push(sender);
+        let section = self.next_number();
+        let granted = self.inner.critical.borrow_mut().begin(section);
+        let ended = self.inner.critical.borrow().watch();
         self.inner.session.borrow_mut().on_critical(true);
-        self.send(&FromWorker::CriticalBegin { reason: reason.to_owned() });
-        let raised = receiver.await.unwrap_or_else(|_| Err("The supervisor is gone".to_owned()));
-        CriticalSection { support: self.clone(), raised }
+        // From here on it is ended even if nobody waits for it any more.
+        let mut guard = CriticalSection { support: self.clone(), section, ended, raised: Ok(()) };
+        self.send(&FromWorker::CriticalBegin { section, reason: reason.to_owned() });
+        guard.raised = granted.await.unwrap_or_else(|_| Err("The supervisor is gone".to_owned()));
+        guard
     }
 
     /// Changes columns of the provider's status row (IMAPISupport::ModifyStatusRow).
@@ -342,11 +362,14 @@ impl Support {
             }
             ToWorker::Accepted { accept, result } => self.take_accepted(accept, result),
             ToWorker::Claims(claims) => *self.inner.claims.borrow_mut() = claims,
-            ToWorker::CriticalGranted { raised } => {
-                let mut waiting = self.inner.critical.borrow_mut();
-                if !waiting.is_empty() {
-                    let _ = waiting.remove(0).send(raised);
-                }
+            ToWorker::CriticalGranted { section, raised } => {
+                self.inner.critical.borrow_mut().granted(section, raised);
+            }
+            ToWorker::CriticalEnded { up_to, why } => {
+                let over = self.inner.critical.borrow_mut().ended(up_to, &why);
+                let mut session = self.inner.session.borrow_mut();
+                (0..over).for_each(|_| session.on_critical(false));
+                tracing::warn!("a critical section is over: {why}");
             }
             other @ (ToWorker::Welcome(_)
             | ToWorker::Recall { .. }

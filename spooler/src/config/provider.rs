@@ -37,6 +37,8 @@ pub struct Provider {
     pub interactive: bool,
     /// The nice value of its worker in a critical section.
     pub critical_nice: i32,
+    /// Whether its worker has a real-time class in a critical section, where that is permitted.
+    pub critical_realtime: bool,
     /// The longest critical section.
     pub critical_max: Duration,
     /// How long its worker may take to start and log on.
@@ -60,6 +62,7 @@ impl fmt::Debug for Provider {
             .field("nice", &self.nice)
             .field("interactive", &self.interactive)
             .field("critical_nice", &self.critical_nice)
+            .field("critical_realtime", &self.critical_realtime)
             .field("critical_max", &self.critical_max)
             .field("start_timeout", &self.start_timeout)
             .field("enabled", &self.enabled)
@@ -131,6 +134,9 @@ fn read_common(name: String, kind: String, settings: &mut Settings, base: &Retry
     if critical_nice > nice {
         settings.mistake("critical_nice", format!("is {critical_nice}; allowed is no more than nice, which is {nice}"));
     }
+    // A line that cannot wait drops what is not read in a millisecond, which no nice value can promise.
+    let class = if kind == "serial" { "rr" } else { "nice" };
+    let critical_class = settings.choice("critical_class", class, &[("nice", false), ("rr", true)]);
     let seconds = Duration::from_secs;
     Provider {
         name,
@@ -142,6 +148,7 @@ fn read_common(name: String, kind: String, settings: &mut Settings, base: &Retry
         nice,
         interactive,
         critical_nice,
+        critical_realtime: critical_class.unwrap_or(false),
         critical_max: settings.duration("critical_max", "120s", seconds(1)..=seconds(3600)),
         start_timeout: settings.duration("start_timeout", "10s", Duration::from_millis(100)..=seconds(600)),
         enabled: settings.boolean("enabled", true),

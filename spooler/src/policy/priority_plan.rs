@@ -14,6 +14,8 @@ pub enum Level {
     Critical {
         /// -20 (most urgent) to 19.
         nice: i32,
+        /// Whether it runs before everything that has no real-time class (SCHED_RR), if that is permitted.
+        realtime: bool,
     },
 }
 
@@ -22,7 +24,7 @@ impl Level {
     #[must_use]
     pub fn nice(self) -> i32 {
         match self {
-            Self::Base { nice } | Self::Critical { nice } => nice,
+            Self::Base { nice } | Self::Critical { nice, .. } => nice,
         }
     }
 }
@@ -34,6 +36,10 @@ pub struct Reached {
     pub nice: Option<i32>,
     /// Nice value of the autogroup; `None` where there is none.
     pub autogroup: Option<i32>,
+    /// Whether every thread has a real-time class.
+    pub realtime: bool,
+    /// What was refused and has something else in its place, with what to do about it.
+    pub instead: Option<String>,
     /// What was refused, with what to do about it.
     pub refused: Option<String>,
 }
@@ -47,7 +53,10 @@ impl fmt::Display for Reached {
         if let Some(autogroup) = self.autogroup {
             write!(f, ", autogroup {autogroup}")?;
         }
-        if let Some(refused) = &self.refused {
+        if self.realtime {
+            f.write_str(", real time")?;
+        }
+        for refused in [&self.instead, &self.refused].into_iter().flatten() {
             write!(f, "; {refused}")?;
         }
         Ok(())
