@@ -11,12 +11,13 @@ import sys
 import tempfile
 import time
 
+import critical
 import report
 import tools
 from systems import Ours, Postfix
 from tools import Sampler, Sink, Trouble, median, send, wait_for
 
-PARTS = ("ceiling", "throughput", "cpu", "sendmail", "fsync", "memory", "queue")
+PARTS = ("ceiling", "throughput", "cpu", "sendmail", "fsync", "memory", "queue", "critical")
 
 # Label, sessions, bytes, messages.
 LOADS = (
@@ -196,6 +197,9 @@ class Bench:
                 self.say(f"  {system.name:8} {count} queued at {filled:.0f}/s, drained at {drained:.0f}/s")
                 self.note(("queue", "filled"), system.name, filled)
                 self.note(("queue", "drained"), system.name, drained)
+
+    def critical(self):
+        critical.run(self)
 
 
 def read_options():

@@ -1,5 +1,6 @@
 """The table at the end: medians, ratios, and what must be."""
 
+import critical
 from tools import median
 
 RATES = ("4 KiB, 1 session", "4 KiB, 10 sessions", "4 KiB, 50 sessions", "100 KiB, 10 sessions")
@@ -19,6 +20,12 @@ def absolute(limit):
 
 ANYTHING = ("", None)
 
+
+def must_of_line(fifo, mode):
+    """With a section, and the class that is the default of the kind, nothing is lost."""
+    return absolute(0) if mode[2] == "rr" or (mode[1] != "never" and fifo >= 4096) else ANYTHING
+
+
 # Key of the results, what it is, its unit, digits, what must be.
 ROWS = (
     *((("ceiling", label), f"smtp-source into smtp-sink: {label}", "/s", 0, ANYTHING) for label in RATES),
@@ -36,6 +43,11 @@ ROWS = (
     (("memory", "load"), f"memory, largest: {RATES[1]} (PSS)", "MB", 1, at_most(1)),
     (("queue", "filled"), "accepted while delivery is held: 20,000 messages", "/s", 0, ANYTHING),
     (("queue", "drained"), "delivered when it is released: 20,000 messages", "/s", 0, ANYTHING),
+    *(
+        (("lost", critical.label(fifo, mode[0])), f"lost at 115,200 baud: {critical.label(fifo, mode[0])}", "bytes", 0,
+         must_of_line(fifo, mode))
+        for fifo in critical.FIFOS for mode in critical.MODES
+    ),
 )
 COLUMNS = "{:50} {:>12} {:>12} {:>8}   {:15} {}"
 

@@ -5,6 +5,7 @@
 //! | `clients` | real mail programs, by `sendmail` and by SMTP |
 //! | `corpus` | real messages come out as they went in |
 //! | `crash` | workers die with messages in their hands: nothing is lost, nobody waits, poison is set aside |
+//! | `critical` | critical sections end in time, with the worker, with the spooler, and say what is refused |
 //! | `delivery` | messages go through, by each provider, and the queue survives a restart |
 //! | `lifecycle` | stop, hurry, reload, restart, and a second supervisor on the same spool |
 //! | `peers` | other people's servers and programs at the far end |
@@ -28,6 +29,8 @@ mod control;
 mod corpus;
 #[cfg(test)]
 mod crash;
+#[cfg(test)]
+mod critical;
 #[cfg(test)]
 #[path = "../data/mod.rs"]
 mod data;

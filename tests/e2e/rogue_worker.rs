@@ -291,6 +291,8 @@ impl Rogue {
     async fn dial(&self) {
         let outer = self.support.critical_section("dialling").await;
         let inner = self.support.critical_section("shaking hands").await;
+        // A thread that was not there when the section began.
+        let _ = tokio::task::spawn_blocking(|| ()).await;
         for (section, progress) in [(inner, 1), (outer, 2)] {
             let hold = self.settings.hold.with_extension(progress.to_string());
             while hold.exists() {

@@ -150,3 +150,92 @@ impl Supervisor {
         critical.raised = Some(raised);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use spooler_protocol::from_worker::{FromWorker, LoggedOn};
+    use spooler_protocol::ids::MessageId;
+
+    use super::*;
+    use crate::supervisor::Surroundings;
+    use crate::supervisor::event::{Event, WorkerNews};
+
+    /// A supervisor with one worker that has logged on.
+    fn with_modem() -> (Supervisor, WorkerId, i64) {
+        let text = "[provider.modem]\nkind = \"serial\"\naddress_types = [\"X\"]\ncritical_max = \"10s\"\n";
+        let config = crate::config::parse(text, std::path::Path::new("x.toml")).unwrap();
+        let surroundings = Surroundings { cores: 1, pid: 1, seed: 1, last_id: MessageId(0) };
+        let (mut supervisor, actions) = Supervisor::new(config, surroundings, Now { mono_ms: 0, wall_ms: 0 });
+        let spawned = |action: &Action| if let Action::Spawn(worker) = action { Some(*worker) } else { None };
+        let worker = actions.iter().find_map(spawned).unwrap();
+        step(&mut supervisor, 1, worker, WorkerNews::Started { pid: 7 });
+        said(&mut supervisor, 2, worker, FromWorker::LoggedOn(LoggedOn::default()));
+        (supervisor, worker, 2)
+    }
+
+    fn step(supervisor: &mut Supervisor, at_ms: i64, worker: WorkerId, news: WorkerNews) -> Vec<Action> {
+        let mut actions = Vec::new();
+        supervisor.step(Now { mono_ms: at_ms, wall_ms: at_ms }, Event::Worker(worker, news), &mut actions);
+        actions
+    }
+
+    fn said(supervisor: &mut Supervisor, at_ms: i64, worker: WorkerId, said: FromWorker) -> Vec<Action> {
+        step(supervisor, at_ms, worker, WorkerNews::Said { said, cpu_us: None })
+    }
+
+    fn begin(section: u64) -> FromWorker {
+        FromWorker::CriticalBegin { section, reason: "dialling".to_owned() }
+    }
+
+    fn levels(actions: &[Action]) -> Vec<Level> {
+        let level = |action: &Action| if let Action::SetPriority(_, level) = action { Some(*level) } else { None };
+        actions.iter().filter_map(level).collect()
+    }
+
+    const RAISED: Level = Level::Critical { nice: -10, realtime: true };
+    const BASE: Level = Level::Base { nice: 10 };
+
+    #[test]
+    fn the_end_of_a_section_whose_time_was_up_does_not_end_the_next_one() {
+        let (mut supervisor, worker, now_ms) = with_modem();
+        assert_eq!(levels(&said(&mut supervisor, now_ms, worker, begin(1))), [RAISED]);
+        let late = now_ms + 10_000;
+        assert_eq!(supervisor.deadline_ms(Now { mono_ms: late, wall_ms: late }).map(|at| at <= late), Some(true));
+        let mut actions = Vec::new();
+        supervisor.step(Now { mono_ms: late, wall_ms: late }, Event::Tick, &mut actions);
+        assert_eq!(levels(&actions), [BASE]);
+        let told = |action: &Action| matches!(action, Action::Send(_, ToWorker::CriticalEnded { up_to: 1, .. }));
+        assert!(actions.iter().any(told), "{actions:?}");
+        // The worker does not know it yet.
+        assert_eq!(levels(&said(&mut supervisor, late, worker, begin(2))), [RAISED]);
+        assert_eq!(levels(&said(&mut supervisor, late, worker, FromWorker::CriticalEnd { section: 1 })), []);
+        assert_eq!(levels(&said(&mut supervisor, late, worker, FromWorker::CriticalEnd { section: 2 })), [BASE]);
+        assert_eq!(levels(&said(&mut supervisor, late, worker, FromWorker::CriticalEnd { section: 2 })), []);
+    }
+
+    #[test]
+    fn nested_sections_are_raised_once_and_each_is_answered() {
+        let (mut supervisor, worker, now_ms) = with_modem();
+        said(&mut supervisor, now_ms, worker, begin(1));
+        assert_eq!(levels(&said(&mut supervisor, now_ms, worker, begin(2))), []);
+        let reached = Reached { nice: Some(-10), autogroup: Some(-10), realtime: true, instead: None, refused: None };
+        let actions = step(&mut supervisor, now_ms, worker, WorkerNews::Priority(RAISED, reached));
+        let granted = |section| Action::Send(worker, ToWorker::CriticalGranted { section, raised: Ok(()) });
+        assert!(actions.contains(&granted(1)) && actions.contains(&granted(2)), "{actions:?}");
+        assert!(said(&mut supervisor, now_ms, worker, begin(3)).contains(&granted(3)));
+        for section in [1, 3] {
+            assert_eq!(levels(&said(&mut supervisor, now_ms, worker, FromWorker::CriticalEnd { section })), []);
+        }
+        assert_eq!(levels(&said(&mut supervisor, now_ms, worker, FromWorker::CriticalEnd { section: 2 })), [BASE]);
+    }
+
+    #[test]
+    fn a_worker_cannot_have_sections_without_end() {
+        let (mut supervisor, worker, now_ms) = with_modem();
+        for section in 0..200 {
+            said(&mut supervisor, now_ms, worker, begin(section));
+        }
+        let open = supervisor.providers.values().find_map(|provider| provider.critical.as_ref()).unwrap().open.len();
+        assert_eq!(open, SECTIONS_MAX);
+    }
+}
