@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn nice_and_class_are_found_behind_a_name_with_spaces() {
-        let stat = "12 (a b) c) S 1 12 12 0 -1 4194560 1 2 3 4 5 6 7 8 20 -5 3 0 100 21 22 23 24 25 26 27 28 29 30 31 32 33 \
+        let stat = "12 (a b) c) S 1 12 12 0 -1 4194560 1 2 3 4 5 6 7 8 20 -5 3 0 100 23 24 25 26 27 28 29 30 31 32 33 \
                     34 35 36 37 38 39 1 2 42 43";
         assert_eq!(parse(stat), Some(Running { nice: -5, realtime: true }));
         assert_eq!(parse("12 (x) S 1"), None);
