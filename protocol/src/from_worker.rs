@@ -184,11 +184,16 @@ pub enum FromWorker {
     },
     /// A critical section begins; sections nest by count (NOTIFY_CRITSEC, 0x1000).
     CriticalBegin {
+        /// Grows with each section of this worker, so that the end of an old one is never taken for that of a new one.
+        section: u64,
         /// For the status row and the audit log.
         reason: String,
     },
     /// A critical section ends (NOTIFY_NONCRIT, 0x2000).
-    CriticalEnd,
+    CriticalEnd {
+        /// Which.
+        section: u64,
+    },
     /// Columns of one of the provider's status rows (IMAPISupport::ModifyStatusRow).
     Row {
         /// Grows with each word about any row; what is older than what is known is dropped.

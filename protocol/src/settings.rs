@@ -19,6 +19,7 @@ pub const PROVIDER_KEYS: &[&str] = &[
     "address_types",
     "answer_timeout",
     "claims",
+    "critical_class",
     "critical_max",
     "critical_nice",
     "enabled",

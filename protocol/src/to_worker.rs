@@ -122,6 +122,8 @@ pub enum ToWorker {
     Claims(Claims),
     /// A critical section is in force.
     CriticalGranted {
+        /// Repeated from [`crate::from_worker::FromWorker::CriticalBegin`].
+        section: u64,
         /// Whether the priority was raised; if not, why.
         raised: Result<(), String>,
     },
@@ -146,5 +148,12 @@ pub enum ToWorker {
     Logoff {
         /// Do not wait for deliveries in flight (LOGOFF_HURRY, 0x80000000).
         hurry: bool,
+    },
+    /// Critical sections are over although the worker did not end them: their time is up, or the spooler stops in a hurry.
+    CriticalEnded {
+        /// The last section that is over, and with it all that began before.
+        up_to: u64,
+        /// Why, for people.
+        why: String,
     },
 }

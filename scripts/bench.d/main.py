@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 
+import critical
 import politeness
 import report
 import tokens
@@ -18,7 +19,7 @@ import tools
 from systems import Ours, Postfix
 from tools import Sampler, Sink, Trouble, median, send, wait_for
 
-PARTS = ("ceiling", "throughput", "cpu", "sendmail", "fsync", "memory", "queue", "politeness", "tokens")
+PARTS = ("ceiling", "throughput", "cpu", "sendmail", "fsync", "memory", "queue", "politeness", "tokens", "critical")
 
 # Label, sessions, bytes, messages.
 LOADS = (
@@ -204,6 +205,9 @@ class Bench:
 
     def politeness(self):
         politeness.measure(self)
+
+    def critical(self):
+        critical.run(self)
 
 
 def read_options():

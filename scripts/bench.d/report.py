@@ -1,5 +1,6 @@
 """The table at the end: medians, ratios, and what must be."""
 
+import critical
 import tokens
 from tools import median
 
@@ -23,6 +24,12 @@ def above(limit):
 
 
 ANYTHING = ("", None)
+
+
+def must_of_line(fifo, mode):
+    """With a section, and the class that is the default of the kind, nothing is lost."""
+    return absolute(0) if mode[2] == "rr" or (mode[1] != "never" and fifo >= 4096) else ANYTHING
+
 
 # Key of the results, what it is, its unit, digits, what must be.
 ROWS = (
@@ -49,6 +56,11 @@ ROWS = (
     (("late", "flush"), "its late frames, above those alone", "%", 2, ANYTHING),
     (("meanwhile", "flush"), "flushed beside the job", "/s", 0, ANYTHING),
     (("taken", "flush"), "CPU that it took meanwhile, of the machine", "%", 2, ANYTHING),
+    *(
+        (("lost", critical.label(fifo, mode[0])), f"lost at 115,200 baud: {critical.label(fifo, mode[0])}", "bytes", 0,
+         must_of_line(fifo, mode))
+        for fifo in critical.FIFOS for mode in critical.MODES
+    ),
 )
 COLUMNS = "{:50} {:>12} {:>12} {:>8}   {:15} {}"
 

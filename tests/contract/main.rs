@@ -30,6 +30,8 @@ mod rows;
 #[cfg(test)]
 mod scripted;
 #[cfg(test)]
+mod serial;
+#[cfg(test)]
 mod smtp;
 #[cfg(test)]
 mod smtp_in;

@@ -159,9 +159,9 @@ impl Peer {
                 let data = content.slice(at..content.len().min(at + BODY_CHUNK_BYTES_MAX));
                 self.say(&ToWorker::Body { request, data: Ok(data) });
             }
-            begin @ FromWorker::CriticalBegin { .. } => {
-                self.say(&ToWorker::CriticalGranted { raised: Ok(()) });
-                return Some(begin);
+            FromWorker::CriticalBegin { section, reason } => {
+                self.say(&ToWorker::CriticalGranted { section, raised: Ok(()) });
+                return Some(FromWorker::CriticalBegin { section, reason });
             }
             other => return Some(other),
         }

@@ -8,7 +8,7 @@ use spooler_protocol::to_worker::ToWorker;
 use crate::scripted::Scripted;
 
 fn ends_a_section(said: &FromWorker) -> bool {
-    *said == FromWorker::CriticalEnd
+    matches!(said, FromWorker::CriticalEnd { .. })
 }
 
 fn validated(worker: &mut Scripted, flags: ValidateFlags) -> Result<(), CallError> {

@@ -5,6 +5,7 @@
 //! | `clients` | real mail programs, by `sendmail` and by SMTP |
 //! | `corpus` | real messages come out as they went in |
 //! | `crash` | workers die with messages in their hands: nothing is lost, nobody waits, poison is set aside |
+//! | `critical` | critical sections end in time, with the worker, with the spooler, and say what is refused |
 //! | `delivery` | messages go through, by each provider, and the queue survives a restart |
 //! | `filters` | programs look at messages on their way in and out |
 //! | `lifecycle` | stop, hurry, reload, restart, and a second supervisor on the same spool |
@@ -32,6 +33,8 @@ mod control;
 mod corpus;
 #[cfg(test)]
 mod crash;
+#[cfg(test)]
+mod critical;
 #[cfg(test)]
 #[path = "../data/mod.rs"]
 mod data;

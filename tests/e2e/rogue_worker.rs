@@ -199,7 +199,7 @@ async fn lie(link: &LinkSender, mut inbox: UnboundedReceiver<ToWorker>) -> Resul
     }
     let accept = AcceptId(1);
     let content = Content::Uploaded { size: u64::MAX };
-    link.send(&FromWorker::CriticalEnd)?;
+    link.send(&FromWorker::CriticalEnd { section: 7 })?;
     link.send(&FromWorker::UploadAbandoned { accept })?;
     link.send(&FromWorker::Accept { accept, envelope: Envelope::default(), content })?;
     link.send(&FromWorker::Want)?;
@@ -308,6 +308,8 @@ impl Rogue {
     async fn dial(&self) {
         let outer = self.support.critical_section("dialling").await;
         let inner = self.support.critical_section("shaking hands").await;
+        // A thread that was not there when the section began.
+        let _ = tokio::task::spawn_blocking(|| ()).await;
         for (section, progress) in [(inner, 1), (outer, 2)] {
             let hold = self.settings.hold.with_extension(progress.to_string());
             while hold.exists() {

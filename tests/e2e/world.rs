@@ -24,6 +24,8 @@ pub(crate) struct World {
     folder: TempDir,
     child: Option<Child>,
     control: Control,
+    /// What the supervisor is started with in front: a program that takes rights away, for example.
+    wrap: Vec<String>,
 }
 
 impl World {
@@ -31,7 +33,7 @@ impl World {
     pub(crate) fn new(config: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("spooler-e2e").tempdir().unwrap();
         let control = Control::new(folder.path().join("control.sock"));
-        let world = Self { folder, child: None, control };
+        let world = Self { folder, child: None, control, wrap: Vec::new() };
         symlink(built("spooler-worker"), world.worker_program()).unwrap();
         fs::create_dir(world.path("mail")).unwrap();
         world.configure(config);
@@ -47,7 +49,13 @@ impl World {
 
     /// A world whose workers are those of `rogue_worker.rs`.
     pub(crate) fn rogue(config: &str) -> Self {
+        Self::rogue_under(&[], config)
+    }
+
+    /// The same with a program in front of the supervisor.
+    pub(crate) fn rogue_under(wrap: &[&str], config: &str) -> Self {
         let mut world = Self::new(config);
+        world.wrap = wrap.iter().map(|&word| word.to_owned()).collect();
         fs::remove_file(world.worker_program()).unwrap();
         symlink(built("examples/rogue-worker"), world.worker_program()).unwrap();
         world.start();
@@ -97,7 +105,9 @@ impl World {
     /// Starts the supervisor and waits for nothing.
     pub(crate) fn spawn(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_spooler"))
+        let mut words = self.wrap.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_spooler")]);
+        let child = Command::new(words.next().unwrap())
+            .args(words)
             .args(["run", "--config"])
             .arg(self.path("spooler.toml"))
             .env("SPOOLER_WORKER", self.worker_program())

@@ -75,6 +75,7 @@ impl<P: Provider> Calls<P> {
             | ToWorker::Accepted { .. }
             | ToWorker::Claims(_)
             | ToWorker::CriticalGranted { .. }
+            | ToWorker::CriticalEnded { .. }
             | ToWorker::Logoff { .. } => tracing::warn!("the supervisor said something out of turn"),
         }
     }

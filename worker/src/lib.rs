@@ -9,6 +9,8 @@ pub mod bootstrap;
 mod calls;
 // The trait that a provider implements.
 pub mod contract;
+// The critical sections of this worker.
+mod critical;
 // One message in the hands of a provider.
 pub mod delivery;
 // Programs that look at messages before and after the provider does.

@@ -26,13 +26,14 @@ use spooler_protocol::message::Address;
 use spooler_protocol::notification::Notification;
 use spooler_protocol::outcome::SubmitResult;
 use spooler_protocol::to_worker::Welcome;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use self::answers::Waiting;
 pub(crate) use self::directions::Directions;
 pub use self::rows::RowError;
 use self::rows::Rows;
+use crate::critical::Sections;
 use crate::delivery::DeliveryState;
 use crate::filter::Filters;
 use crate::inbound::{Inbound, InboundCall};
@@ -59,6 +60,7 @@ struct Inner {
     directions: Directions,
     rows: RefCell<Rows>,
     prompts: RefCell<Vec<Prompt>>,
+    critical: RefCell<Sections>,
     granted: Notify,
     cancelled: RefCell<Vec<DeliveryId>>,
     /// The message of the `start_message` that runs, or of the last one.
@@ -80,6 +82,8 @@ pub enum Yielded {
 #[derive(Debug)]
 pub struct CriticalSection {
     support: Support,
+    section: u64,
+    ended: watch::Receiver<u64>,
     raised: Result<(), String>,
 }
 
@@ -88,12 +92,26 @@ impl CriticalSection {
     pub fn raised(&self) -> Result<(), &str> {
         self.raised.as_ref().map_err(String::as_str).copied()
     }
+
+    /// Whether it is still in force: the supervisor ends a section whose time is up (`critical_max`).
+    #[must_use]
+    pub fn is_in_force(&self) -> bool {
+        *self.ended.borrow() < self.section
+    }
+
+    /// Waits until the supervisor ends it.
+    pub async fn ended(&mut self) {
+        // Who tells of the end lives as long as the provider.
+        let _ = self.ended.wait_for(|ended| *ended >= self.section).await;
+    }
 }
 
 impl Drop for CriticalSection {
     fn drop(&mut self) {
-        self.support.inner.session.borrow_mut().on_critical(false);
-        self.support.send(&FromWorker::CriticalEnd);
+        if self.support.inner.critical.borrow_mut().end(self.section) {
+            self.support.inner.session.borrow_mut().on_critical(false);
+            self.support.send(&FromWorker::CriticalEnd { section: self.section });
+        }
     }
 }
 
@@ -115,6 +133,7 @@ impl Support {
             cancelled: RefCell::default(),
             receiving: RefCell::default(),
             lost: Cell::new(false),
+            critical: RefCell::default(),
             filters: OnceCell::new(),
             welcome,
         };
@@ -240,11 +259,15 @@ impl Support {
     /// Begins a critical section: until it is dropped the token is not taken away, and this worker has the highest priority that the
     /// supervisor can give it. For real-time control of something outside, and no longer than needed.
     pub async fn critical_section(&self, reason: &str) -> CriticalSection {
+        let section = self.next_number();
+        let granted = self.inner.critical.borrow_mut().begin(section);
+        let ended = self.inner.critical.borrow().watch();
         self.inner.session.borrow_mut().on_critical(true);
-        // Ends the section also if nobody waits for the answer any more.
-        let mut section = CriticalSection { support: self.clone(), raised: Ok(()) };
-        section.raised = self.critical_granted(reason).await;
-        section
+        // From here on it is ended even if nobody waits for it any more.
+        let mut guard = CriticalSection { support: self.clone(), section, ended, raised: Ok(()) };
+        self.send(&FromWorker::CriticalBegin { section, reason: reason.to_owned() });
+        guard.raised = granted.await.unwrap_or_else(|_| Err("The supervisor is gone".to_owned()));
+        guard
     }
 
     /// Changes columns of the provider's own status row (IMAPISupport::ModifyStatusRow). May be called as often as one likes: changes

@@ -44,6 +44,8 @@ pub struct Provider {
     pub interactive: bool,
     /// The nice value of its worker in a critical section.
     pub critical_nice: i32,
+    /// Whether its worker has a real-time class in a critical section, where that is permitted.
+    pub critical_realtime: bool,
     /// The longest critical section.
     pub critical_max: Duration,
     /// CPU that its worker may use past its slices, or without a token, before it is asked to go.
@@ -77,6 +79,7 @@ impl fmt::Debug for Provider {
             .field("io", &self.io)
             .field("interactive", &self.interactive)
             .field("critical_nice", &self.critical_nice)
+            .field("critical_realtime", &self.critical_realtime)
             .field("critical_max", &self.critical_max)
             .field("overrun_max", &self.overrun_max)
             .field("answer_timeout", &self.answer_timeout)
@@ -152,6 +155,9 @@ fn read_common(name: String, kind: String, settings: &mut Settings, base: &Retry
     if critical_nice > nice {
         settings.mistake("critical_nice", format!("is {critical_nice}; allowed is no more than nice, which is {nice}"));
     }
+    // A line that cannot wait drops what is not read in a millisecond, which no nice value can promise.
+    let class = if kind == "serial" { "rr" } else { "nice" };
+    let critical_class = settings.choice("critical_class", class, &[("nice", false), ("rr", true)]);
     let (seconds, milliseconds) = (Duration::from_secs, Duration::from_millis);
     Provider {
         name,
@@ -165,6 +171,7 @@ fn read_common(name: String, kind: String, settings: &mut Settings, base: &Retry
         io: read_io(settings, interactive),
         interactive,
         critical_nice,
+        critical_realtime: critical_class.unwrap_or(false),
         critical_max: settings.duration("critical_max", "120s", seconds(1)..=seconds(3600)),
         overrun_max: settings.duration("overrun_max", "30s", milliseconds(300)..=seconds(3600)),
         answer_timeout: settings.duration("answer_timeout", "60s", milliseconds(400)..=seconds(3600)),

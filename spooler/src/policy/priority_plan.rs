@@ -78,6 +78,8 @@ pub enum Level {
     Critical {
         /// -20 (most urgent) to 19.
         nice: i32,
+        /// Whether it runs before everything that has no real-time class (SCHED_RR), if that is permitted.
+        realtime: bool,
     },
 }
 
@@ -86,7 +88,7 @@ impl Level {
     #[must_use]
     pub fn nice(self) -> i32 {
         match self {
-            Self::Base { nice, .. } | Self::Demoted { nice } | Self::Critical { nice } => nice,
+            Self::Base { nice, .. } | Self::Demoted { nice } | Self::Critical { nice, .. } => nice,
         }
     }
 
@@ -112,7 +114,7 @@ impl Level {
 }
 
 /// What was read back after a change.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reached {
     /// Nice value of the least urgent thread.
     pub nice: Option<i32>,
@@ -124,6 +126,10 @@ pub struct Reached {
     pub io: Option<Io>,
     /// What its cgroup has, such as `weight 15`; `None` where the spooler has none of its own to divide.
     pub cgroup: Option<String>,
+    /// Whether every thread has a real-time class.
+    pub realtime: bool,
+    /// What was refused and has something else in its place, with what to do about it.
+    pub instead: Option<String>,
     /// What was refused, with what to do about it.
     pub refused: Option<String>,
 }
@@ -140,13 +146,16 @@ impl fmt::Display for Reached {
         if let Some(sched) = self.sched {
             write!(f, ", {}", sched.word())?;
         }
+        if self.realtime {
+            f.write_str(", real time")?;
+        }
         if let Some(io) = self.io {
             write!(f, ", io {io}")?;
         }
         if let Some(cgroup) = &self.cgroup {
             write!(f, ", cgroup {cgroup}")?;
         }
-        if let Some(refused) = &self.refused {
+        for refused in [&self.instead, &self.refused].into_iter().flatten() {
             write!(f, "; {refused}")?;
         }
         Ok(())
@@ -171,7 +180,7 @@ mod tests {
     fn a_section_leaves_every_lower_class() {
         let base = Level::Base { nice: 10, sched: Sched::Idle, io: Io::Idle };
         assert_eq!((base.nice(), base.sched(), base.io()), (10, Sched::Idle, Io::Idle));
-        let critical = Level::Critical { nice: -10 };
+        let critical = Level::Critical { nice: -10, realtime: false };
         assert_eq!((critical.nice(), critical.sched(), critical.io()), (-10, Sched::Other, Io::BestEffort(0)));
         assert_eq!(Level::Demoted { nice: 19 }.sched(), Sched::Idle);
     }

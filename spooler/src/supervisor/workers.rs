@@ -169,8 +169,10 @@ impl Supervisor {
                     self.on_news(worker, now, actions);
                 }
             }
-            FromWorker::CriticalBegin { reason } => self.on_critical_begin(worker, capped(reason), now, actions),
-            FromWorker::CriticalEnd => self.on_critical_end(worker, now, actions),
+            FromWorker::CriticalBegin { section, reason } => {
+                self.on_critical_begin(worker, section, capped(reason), now, actions);
+            }
+            FromWorker::CriticalEnd { section } => self.on_critical_end(worker, section, now, actions),
             FromWorker::Row { update, .. } => self.on_row(id, *update),
             // The worker exits by itself; its death says the rest. Bodies and uploads do not come this way.
             FromWorker::LoggedOff
@@ -311,6 +313,9 @@ impl Supervisor {
             if let Some(provider) = self.providers.get_mut(&id) {
                 let step = provider.life.unwant(hurry, now.mono_ms, deadline_ms);
                 let worker = WorkerId { provider: id, generation: provider.life.generation() };
+                if hurry {
+                    self.break_section(worker, "the spooler stops in a hurry", now, actions);
+                }
                 self.take_step(worker, step, actions);
             }
         }

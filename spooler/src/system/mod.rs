@@ -32,6 +32,8 @@ mod sched_class;
 pub mod signals;
 // What is on disk, and how it gets there.
 pub mod store;
+// What each thread of a worker runs at.
+mod threads;
 // The channel to a worker.
 pub mod worker_link;
 // A worker's process.

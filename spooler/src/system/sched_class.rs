@@ -17,19 +17,20 @@ const CLASS_SHIFT: u32 = 13;
 const CLASS_BEST_EFFORT: i64 = 2;
 const CLASS_IDLE: i64 = 3;
 
-/// Sets class and I/O priority of all threads of a process.
+/// Sets class (`None`: leaves it) and I/O priority of all threads of a process.
 ///
 /// # Errors
 /// If the kernel refuses the class. What it refuses of the I/O priority shows in what is read back.
-pub(super) fn set(pid: u32, sched: Sched, io: Io) -> io::Result<()> {
-    let wanted = class_number(sched);
+pub(super) fn set(pid: u32, sched: Option<Sched>, io: Io) -> io::Result<()> {
     for _ in 0..LOOKS_MAX {
         let mut settled = true;
         for thread in threads(pid) {
             if read_io(thread) != Some(io) {
                 settled &= !set_io(thread, io);
             }
-            if class_of(thread) != wanted {
+            if let Some(wanted) = sched.map(class_number)
+                && class_of(thread) != wanted
+            {
                 match set_class(thread, wanted) {
                     Ok(()) => settled = false,
                     // It has ended meanwhile.
@@ -126,7 +127,7 @@ mod tests {
         let victim = Victim(Command::new("cat").stdin(Stdio::piped()).spawn().unwrap());
         let pid = victim.0.id();
         for (sched, io) in [(Sched::Batch, Io::BestEffort(7)), (Sched::Idle, Io::Idle)] {
-            set(pid, sched, io).unwrap();
+            set(pid, Some(sched), io).unwrap();
             assert_eq!(read(pid), (Some(sched), Some(io)));
         }
     }
@@ -135,7 +136,7 @@ mod tests {
     fn who_is_gone_has_nothing() {
         let mut victim = Victim(Command::new("true").spawn().unwrap());
         victim.0.wait().unwrap();
-        assert!(set(victim.0.id(), Sched::Batch, Io::Idle).is_ok());
+        assert!(set(victim.0.id(), Some(Sched::Batch), Io::Idle).is_ok());
         assert_eq!(read(victim.0.id()), (None, None));
     }
 }

@@ -302,6 +302,7 @@ fn is_short(word: &ToWorker) -> bool {
         | ToWorker::UploadCredit { .. }
         | ToWorker::Accepted { .. }
         | ToWorker::CriticalGranted { .. }
+        | ToWorker::CriticalEnded { .. }
         | ToWorker::Announce
         | ToWorker::Poll
         | ToWorker::StartMessage

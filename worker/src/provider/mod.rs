@@ -14,6 +14,8 @@ pub(crate) mod local;
 pub mod maildir;
 // Runs a program per message.
 pub mod pipe;
+// Receives frames from a serial line and sends messages to it.
+pub mod serial;
 // Sends messages by SMTP or LMTP.
 pub mod smtp;
 // Receives messages by SMTP.
@@ -25,13 +27,14 @@ pub mod smtp_in;
 pub struct UnknownKind(pub String);
 
 /// The kinds that [`run`] and [`check`] know.
-pub const KINDS: &[&str] = &["maildir", "pipe", "smtp", "smtp-in"];
+pub const KINDS: &[&str] = &["maildir", "pipe", "serial", "smtp", "smtp-in"];
 
 macro_rules! with_kind {
     ($kind:expr, $call:ident $args:tt) => {
         match $kind {
             "maildir" => Ok($call!(maildir::Maildir, $args)),
             "pipe" => Ok($call!(pipe::Pipe, $args)),
+            "serial" => Ok($call!(serial::Serial, $args)),
             "smtp" => Ok($call!(smtp::Smtp, $args)),
             "smtp-in" => Ok($call!(smtp_in::SmtpIn, $args)),
             other => Err(UnknownKind(other.to_owned())),

@@ -18,8 +18,6 @@ pub(super) struct Waiting {
     accepts: RefCell<HashMap<AcceptId, oneshot::Sender<Result<MessageId, Refusal>>>>,
     uploads: RefCell<HashMap<AcceptId, Rc<Upload>>>,
     reads: RefCell<HashMap<RequestId, oneshot::Sender<Result<Bytes, String>>>>,
-    /// In the order in which critical sections were asked for.
-    critical: RefCell<Vec<oneshot::Sender<Result<(), String>>>>,
 }
 
 #[derive(Debug, Default)]
@@ -69,14 +67,6 @@ impl Support {
         receiver.await.unwrap_or_else(|_| Err("the supervisor is gone".to_owned()))
     }
 
-    /// Asks for a critical section; whether the priority was raised.
-    pub(super) async fn critical_granted(&self, reason: &str) -> Result<(), String> {
-        let (sender, receiver) = oneshot::channel();
-        self.inner.waiting.critical.borrow_mut().push(sender);
-        self.send(&FromWorker::CriticalBegin { reason: reason.to_owned() });
-        receiver.await.unwrap_or_else(|_| Err("The supervisor is gone".to_owned()))
-    }
-
     /// Takes the supervisor's answers. What starts or ends work comes back to the runtime.
     pub(crate) fn take_answer(&self, message: ToWorker) -> Option<ToWorker> {
         match message {
@@ -96,11 +86,14 @@ impl Support {
             }
             ToWorker::Accepted { accept, result } => self.take_accepted(accept, result),
             ToWorker::Claims(claims) => *self.inner.claims.borrow_mut() = claims,
-            ToWorker::CriticalGranted { raised } => {
-                let mut waiting = self.inner.waiting.critical.borrow_mut();
-                if !waiting.is_empty() {
-                    let _ = waiting.remove(0).send(raised);
-                }
+            ToWorker::CriticalGranted { section, raised } => {
+                self.inner.critical.borrow_mut().granted(section, raised);
+            }
+            ToWorker::CriticalEnded { up_to, why } => {
+                let over = self.inner.critical.borrow_mut().ended(up_to, &why);
+                let mut session = self.inner.session.borrow_mut();
+                (0..over).for_each(|_| session.on_critical(false));
+                tracing::warn!("a critical section is over: {why}");
             }
             other @ (ToWorker::Welcome(_)
             | ToWorker::Recall { .. }
