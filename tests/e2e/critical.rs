@@ -14,9 +14,10 @@ use crate::world::World;
 use crate::{IN, smtp};
 
 const MAIL: &[u8] = b"Subject: work\r\n\r\nbody\r\n";
-/// SCHED_OTHER and SCHED_RR, as /proc shows them.
+/// SCHED_OTHER, SCHED_RR and SCHED_BATCH, as /proc shows them.
 const ORDINARY: i32 = 0;
 const REAL_TIME: i32 = 2;
+const BATCH: i32 = 3;
 
 /// What a thread runs at: fields 19 and 41 of its stat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +45,7 @@ fn autogroup(pid: Pid) -> Option<i32> {
 fn all_at(world: &World, nice: i32, policy: i32) -> Option<usize> {
     let pid = world.worker_pid("modem")?;
     let threads = threads(pid)?;
-    let all = threads.len() > 1 && threads.iter().all(|thread| *thread == Running { nice, policy });
+    let all = !threads.is_empty() && threads.iter().all(|thread| *thread == Running { nice, policy });
     (all && autogroup(pid).is_none_or(|group| group == nice)).then_some(threads.len())
 }
 
@@ -57,7 +58,7 @@ fn dialling(wrap: &[&str], settings: &str) -> World {
     let modem =
         "[provider.modem]\nkind = \"rogue\"\nclaims = [\"@modem.test\"]\nmode = \"critical\"\nhold = \"{dir}/hold\"\n";
     let world = World::rogue_under(wrap, &format!("[worker]\nstop_timeout = \"2s\"\n{IN}{modem}{settings}\n"));
-    world.wait_for("the base priority", |world| all_at(world, 10, ORDINARY));
+    world.wait_for("the base priority", |world| all_at(world, 10, BATCH));
     dial(&world);
     world
 }
@@ -100,11 +101,11 @@ fn threads_that_come_in_a_section_are_raised_and_put_back_like_the_others() {
         return;
     }
     let world = dialling(&[], "");
-    let before = 2; // The runtime and the reader of its channel.
+    let before = 1; // The runtime, which reads its channel as well.
     let raised = world.wait_for("the new thread", |world| all_at(world, -10, ORDINARY).filter(|count| *count > before));
     hold(&world, false);
     world.wait_empty();
-    let back = world.wait_for("the base priority", |world| all_at(world, 10, ORDINARY));
+    let back = world.wait_for("the base priority", |world| all_at(world, 10, BATCH));
     assert!(back <= raised);
     assert!(row(&world).unwrap()["critical"].is_null());
 }
@@ -115,7 +116,7 @@ fn a_section_is_put_back_when_its_time_is_up_and_the_next_one_is_its_own() {
         return;
     }
     let world = dialling(&[], "critical_max = \"1s\"");
-    world.wait_for("the base priority", |world| all_at(world, 10, ORDINARY));
+    world.wait_for("the base priority", |world| all_at(world, 10, BATCH));
     let log =
         world.wait_for("the log", |world| Some(world.log()).filter(|log| log.contains("is ended, its time is up")));
     assert!(log.contains("a critical section is over: its time is up (critical_max is 1s)"), "the worker knows: {log}");
@@ -127,7 +128,7 @@ fn a_section_is_put_back_when_its_time_is_up_and_the_next_one_is_its_own() {
     world.wait_for("the raised priority", |world| all_at(world, -10, ORDINARY));
     hold(&world, false);
     world.wait_empty();
-    world.wait_for("the base priority", |world| all_at(world, 10, ORDINARY));
+    world.wait_for("the base priority", |world| all_at(world, 10, BATCH));
     assert_eq!(world.worker_pid("modem"), pid);
 }
 
@@ -148,7 +149,7 @@ fn a_real_time_section_is_one_for_every_thread_and_ends_for_every_thread() {
     world.wait_for("the row", |world| row(world)?["priority"].as_str()?.contains("real time").then_some(()));
     hold(&world, false);
     world.wait_empty();
-    world.wait_for("the base priority", |world| all_at(world, 10, ORDINARY));
+    world.wait_for("the base priority", |world| all_at(world, 10, BATCH));
     assert!(!row(&world).unwrap()["priority"].as_str().unwrap().contains("real time"));
 }
 
@@ -211,5 +212,5 @@ fn resource_limits_are_as_good_as_the_capability() {
     world.wait_for("the class", |world| all_at(world, -10, REAL_TIME));
     hold(&world, false);
     world.wait_empty();
-    world.wait_for("the base priority", |world| all_at(world, 10, ORDINARY));
+    world.wait_for("the base priority", |world| all_at(world, 10, BATCH));
 }

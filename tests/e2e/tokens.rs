@@ -76,7 +76,7 @@ fn urgency(pid: Pid) -> Option<(Vec<i32>, Option<i32>)> {
 fn is_at(world: &World, provider: &str, nice: i32) -> Option<Pid> {
     let pid = world.worker_pid(provider)?;
     let (threads, group) = urgency(pid)?;
-    let all = threads.len() > 1 && threads.iter().all(|thread| *thread == nice);
+    let all = !threads.is_empty() && threads.iter().all(|thread| *thread == nice);
     (all && group.is_none_or(|group| group == nice)).then_some(pid)
 }
 
