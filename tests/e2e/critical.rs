@@ -56,7 +56,7 @@ fn row(world: &World) -> Option<Value> {
 /// A world whose modem gets a message, and holds two sections while the files `hold.1` and `hold.2` are there.
 fn dialling(wrap: &[&str], settings: &str) -> World {
     let modem =
-        "[provider.modem]\nkind = \"rogue\"\nclaims = [\"@modem.test\"]\nmode = \"critical\"\nhold = \"{dir}/hold\"\n";
+        "[provider.modem]\nkind = \"fault\"\nclaims = [\"@modem.test\"]\nmode = \"critical\"\nhold = \"{dir}/hold\"\n";
     let world = World::rogue_under(wrap, &format!("[worker]\nstop_timeout = \"2s\"\n{IN}{modem}{settings}\n"));
     world.wait_for("the base priority", |world| all_at(world, 10, BATCH));
     dial(&world);

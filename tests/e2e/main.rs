@@ -22,7 +22,7 @@
 //! | `tools` | what operators and programs do with the client tools |
 //!
 //! The rest is what they are built from: `world` (a spooler with its surroundings), `control` (a client of its socket), `smtp` (a
-//! client), `sink` and `gate` (a server that can be held in any phase), `rogue_worker` (a program of its own), `dovecot` (a
+//! client), `sink` and `gate` (a server that can be held in any phase), `fault_worker` (a program of its own, with the kind `fault`), `dovecot` (a
 //! private one), `data` (messages).
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ const IDLE_CLASS: &str = "5";
 
 /// A world with a relay and a rogue, which has a message in its hands.
 fn world(sink: &Sink, rogue: &str) -> World {
-    let rogue = format!("[provider.rogue]\nkind = \"rogue\"\nclaims = [\"@rogue.test\"]\n{rogue}\n");
+    let rogue = format!("[provider.rogue]\nkind = \"fault\"\nclaims = [\"@rogue.test\"]\n{rogue}\n");
     let world = World::rogue(&format!("[scheduler]\nslots = 1\n{IN}{rogue}{}", relay(sink.port)));
     hand_over(&world);
     world
@@ -100,7 +100,7 @@ fn one_that_does_not_read_is_found_by_its_silence() {
     let sink = Sink::start();
     // The others have said their hello before the rogue is let in.
     let config = |rogue: &str| {
-        let rogue = format!("[provider.rogue]\nkind = \"rogue\"\nclaims = [\"@rogue.test\"]\n{rogue}\n");
+        let rogue = format!("[provider.rogue]\nkind = \"fault\"\nclaims = [\"@rogue.test\"]\n{rogue}\n");
         format!("{IN}{rogue}{}", relay(sink.port))
     };
     let world = World::rogue(&config("enabled = false"));

@@ -12,7 +12,7 @@ use crate::{IN, smtp};
 const MAIL: &[u8] = b"Subject: work\r\n\r\nbody\r\n";
 
 fn rogue(name: &str, settings: &str) -> String {
-    format!("[provider.{name}]\nkind = \"rogue\"\nclaims = [\"@{name}.test\"]\n{settings}\n")
+    format!("[provider.{name}]\nkind = \"fault\"\nclaims = [\"@{name}.test\"]\n{settings}\n")
 }
 
 fn number(row: &Value, column: &str) -> u64 {

@@ -47,7 +47,7 @@ impl World {
         world
     }
 
-    /// A world whose workers are those of `rogue_worker.rs`.
+    /// A world whose workers are those of `fault_worker/main.rs`.
     pub(crate) fn rogue(config: &str) -> Self {
         Self::rogue_under(&[], config)
     }
@@ -57,7 +57,7 @@ impl World {
         let mut world = Self::new(config);
         world.wrap = wrap.iter().map(|&word| word.to_owned()).collect();
         fs::remove_file(world.worker_program()).unwrap();
-        symlink(built("examples/rogue-worker"), world.worker_program()).unwrap();
+        symlink(built("examples/fault-worker"), world.worker_program()).unwrap();
         world.start();
         world
     }

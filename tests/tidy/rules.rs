@@ -84,7 +84,7 @@ pub(crate) fn the_channel_is_one_file_a_side(file: &File) -> Vec<Finding> {
         "protocol/src/handshake.rs",
         "spooler/src/system/worker_link.rs",
         "tests/contract/peer.rs",
-        "tests/e2e/rogue_worker.rs",
+        "tests/e2e/fault_worker/stranger.rs",
         "worker/src/link.rs",
     ];
     uses_of(file, "ipc_channel", &allowed)
