@@ -6,7 +6,14 @@
 //! | `event` | what is heard and what is wanted done |
 //! | `workers` | workers come and go; configuration changes |
 //! | `accepting` | messages come in, and come back from the store at start |
-//! | `delivering` | messages go out, and what becomes of them |
+//! | `delivering` | messages go out, and what comes after |
+//! | `recording` | what became of recipients |
+//! | `mishaps` | deliveries that end without a word |
+//! | `sessions` | sessions with providers: begin, news, end |
+//! | `receiving` | providers are asked for messages |
+//! | `idling` | housekeeping while the machine is idle |
+//! | `logon` | logging on with a person present |
+//! | `validating` | providers look after their state |
 //! | `asking` | clients ask and command |
 //! | `flushing` | working queues off now |
 //! | `critical` | critical sections |
@@ -21,10 +28,17 @@ mod delivering;
 // What is heard and what is wanted done.
 pub mod event;
 mod flushing;
+mod idling;
+mod logon;
+mod mishaps;
+mod receiving;
+mod recording;
 mod reporting;
 #[cfg(test)]
 mod scenarios;
+mod sessions;
 mod table;
+mod validating;
 mod waiting;
 mod workers;
 
@@ -32,13 +46,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use spooler_protocol::control::QueueDone;
 use spooler_protocol::from_worker::RowUpdate;
-use spooler_protocol::ids::{AcceptId, DeliveryId, Generation, MessageId};
+use spooler_protocol::ids::{AcceptId, DeliveryId, Generation, MessageId, RequestId};
 use spooler_protocol::outcome::Reply;
 
 use crate::config::{self, Config};
 use crate::policy::jitter::Jitter;
 use crate::policy::lifecycle::Lifecycle;
-use crate::policy::queue::{Entry, Queue};
+use crate::policy::queue::{Again, Entry, Queue};
 use crate::policy::retry::{RetryPlan, ms};
 use crate::policy::routing::{Route, Routing};
 use crate::policy::scheduler::{Decision, Scheduler};
@@ -64,6 +78,8 @@ struct Provider {
     row: RowUpdate,
     priority: String,
     critical: Option<critical::Critical>,
+    session: sessions::Session,
+    logon: logon::Logon,
 }
 
 /// A delivery in the hands of a worker.
@@ -85,6 +101,7 @@ struct Flight {
     given_up: bool,
     /// Whether some recipient wants a report of success.
     wants_success: bool,
+    again: Again,
 }
 
 /// Who waits for a message to be accepted.
@@ -124,12 +141,17 @@ pub struct Supervisor {
     flights: BTreeMap<DeliveryId, Flight>,
     pending: HashMap<Ticket, Pending>,
     flushes: BTreeMap<u64, flushing::Flush>,
+    validations: BTreeMap<RequestId, validating::Validation>,
+    /// What senders were told of recipients, so that they are told once.
+    told: HashMap<MessageId, BTreeSet<(u32, reporting::Fact)>>,
     jitter: Jitter,
     cores: u32,
     pid: u32,
     started_ms: i64,
     /// When everything that waits was looked through for what is late.
     looked_ms: i64,
+    /// When a worker last had something to do.
+    active_ms: i64,
     /// For recipients of whom nobody knows yet who serves them.
     default_retry: RetryPlan,
     scan: Scan,
@@ -195,11 +217,14 @@ impl Supervisor {
             flights: BTreeMap::new(),
             pending: HashMap::new(),
             flushes: BTreeMap::new(),
+            validations: BTreeMap::new(),
+            told: HashMap::new(),
             jitter: Jitter::new(surroundings.seed),
             cores: surroundings.cores,
             pid: surroundings.pid,
             started_ms: now.mono_ms,
             looked_ms: now.mono_ms,
+            active_ms: now.mono_ms,
             default_retry: workers::retry_plan(&config.retry),
             scan: Scan::Due { at_ms: now.mono_ms + SCAN_PATIENCE_MS },
             last_id: surroundings.last_id,
@@ -245,8 +270,13 @@ impl Supervisor {
         };
         let lives = self.providers.values().filter_map(|provider| provider.life.deadline_ms());
         let sections = self.providers.values().filter_map(|provider| Some(provider.critical.as_ref()?.deadline_ms));
+        let receiving = self.providers.values().filter_map(Provider::asks_at_ms);
+        let validations = self.validations.values().map(|validation| validation.deadline_ms);
         lives
             .chain(sections)
+            .chain(receiving)
+            .chain(validations)
+            .chain(self.idle_at_ms(now))
             .chain(scan)
             .chain(self.queue.next_due_ms())
             .chain(self.scheduler.deadline_ms(now.mono_ms))
@@ -308,12 +338,15 @@ impl Supervisor {
             self.begin_scan(actions);
         }
         self.look_for_late(now, actions);
+        self.end_late_validations(now, actions);
+        self.offer_idle(now, actions);
     }
 
     /// What every step ends with: tokens and deliveries follow what has changed.
     fn follow_up(&mut self, now: Now, actions: &mut Vec<Action>) {
         while let Some(provider) = self.touched.pop_first() {
             self.dispatch(provider, now, actions);
+            self.receive(provider, now, actions);
         }
         if std::mem::take(&mut self.tokens_touched) {
             let slice_ms = self.scheduler.slice_ms();

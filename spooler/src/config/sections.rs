@@ -81,6 +81,13 @@ impl Default for Retry {
     }
 }
 
+/// `[routing]`: who serves whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Routing {
+    /// The transport order: every provider once. `None` for the order of the file, with those last that wish to be.
+    pub order: Option<Vec<String>>,
+}
+
 /// `[reports]`: what senders are told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reports {
@@ -143,6 +150,14 @@ pub(super) fn read_scheduler(settings: &mut Settings) -> Scheduler {
     let given = settings.has("slots");
     let slots = settings.integer("slots", cores, 1..=1024);
     Scheduler { slots: given.then_some(slots), slice: settings.duration("slice", "200ms", 10 * MS..=10 * SECOND) }
+}
+
+pub(super) fn read_routing(settings: &mut Settings) -> Routing {
+    if !settings.has("order") {
+        settings.ignore("order");
+        return Routing::default();
+    }
+    Routing { order: Some(settings.strings("order", &[])) }
 }
 
 /// Reads a table of retry times; what is missing is as in `base`.

@@ -229,19 +229,23 @@ impl Lifecycle {
         expected
     }
 
-    /// The provider could not log on; its worker ends by itself.
-    pub fn on_logon_failed(&mut self, error: &LogonError) {
+    /// The provider of this name could not log on; its worker ends by itself. False if it has logged on before, or is not to any more.
+    pub fn on_logon_failed(&mut self, error: &LogonError, name: &str) -> bool {
+        if !matches!(self.phase, Phase::Starting { .. }) || self.doom.is_some() {
+            return false;
+        }
         let (unconfigured, text) = match error {
             LogonError::Unconfigured(text) | LogonError::Other(text) => (true, text.clone()),
             LogonError::Failed(text) => (false, text.clone()),
             LogonError::Cancelled => (true, "the logon was cancelled".to_owned()),
             LogonError::Unanswered(prompts) => {
                 let missing: Vec<&str> = prompts.iter().map(|prompt| prompt.key.as_str()).collect();
-                (true, format!("missing: {}; set it in the configuration", missing.join(", ")))
+                (true, format!("needs: {}; run `spoolctl logon {name}`", missing.join(", ")))
             }
         };
         self.doom = Some(Doom::NotLoggedOn { unconfigured });
         self.last_error = Some(text);
+        true
     }
 
     /// A delivery ended well: the worker is healthy.
@@ -404,7 +408,7 @@ mod tests {
     fn wrong_settings_bar_at_once() {
         let mut bench = Bench { life: Lifecycle::new(1000, 0), next: Generation(0), jitter: Jitter::new(1) };
         bench.life.want(&mut bench.next, 0);
-        bench.life.on_logon_failed(&LogonError::Unconfigured("path is missing".to_owned()));
+        assert!(bench.life.on_logon_failed(&LogonError::Unconfigured("path is missing".to_owned()), "x"));
         bench.die(10);
         assert_eq!(bench.life.state(), WorkerState::Barred);
         assert_eq!(bench.life.last_error.as_deref(), Some("path is missing"));
@@ -442,7 +446,7 @@ mod tests {
         bench.life.want(&mut bench.next, 0);
         let mut now = 0;
         for _ in 0..30 {
-            bench.life.on_logon_failed(&LogonError::Failed("no line".to_owned()));
+            assert!(bench.life.on_logon_failed(&LogonError::Failed("no line".to_owned()), "x"));
             bench.die(now);
             assert_eq!((bench.life.state(), bench.life.deaths), (WorkerState::Waiting, 0));
             now = bench.life.deadline_ms().unwrap();
