@@ -3,6 +3,7 @@
 use spooler_protocol::control::{MessageState, RecipientState};
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::message::{Address, Envelope};
+use spooler_protocol::notification::Notification;
 use spooler_protocol::outcome::Reply;
 use spooler_protocol::to_worker::{Refusal, ToWorker};
 
@@ -273,7 +274,13 @@ impl Supervisor {
         let (mut found, nobody) = parts(&self.routing, wayfarers.collect());
         flying.into_iter().for_each(|part| found.push(part));
         self.touched.extend(found.as_slice().iter().filter_map(|part| Some(part.route?.provider)));
+        let kept_before = entry.kept_by();
         self.queue.change(message.id, |entry| entry.parts = found);
+        let kept_now = self.queue.get(message.id).map(Entry::kept_by).unwrap_or_default();
+        for id in kept_before.into_iter().filter(|id| !kept_now.contains(id)) {
+            let gone = Notification::AbortDeferred { message: message.id, cancelled: true };
+            self.say(id, ToWorker::Notify(gone), actions);
+        }
         self.fail_unserved(message.id, nobody, actions);
     }
 

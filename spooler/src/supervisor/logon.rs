@@ -102,9 +102,11 @@ impl Supervisor {
             provider.logon.answers.0.pop_first();
         }
         provider.logon.person = Some(ask_id);
-        provider.logon.prompts.clear();
         provider.paused = false;
         let step = provider.life.want(&mut self.generation, now.mono_ms);
+        if step.is_some() {
+            provider.logon.prompts.clear();
+        }
         let worker = WorkerId { provider: id, generation: provider.life.generation() };
         self.take_step(worker, step, actions);
         Ok(None)

@@ -2,7 +2,7 @@
 
 use spooler_protocol::calls::{EndMessage, SpoolerNotify, Wishes};
 use spooler_protocol::control::{MessageState, QueueAction};
-use spooler_protocol::from_worker::FromWorker;
+use spooler_protocol::from_worker::{FromWorker, LoggedOn};
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::outcome::SubmitResult;
 
@@ -119,6 +119,17 @@ fn a_restart_of_the_supervisor_frees_it() {
     bench.say("a", FromWorker::LoggedOn(smtp(Wishes::default())));
     bench.say("b", FromWorker::LoggedOn(smtp(Wishes::default())));
     let order = bench.delivery("a");
+    assert!(order.id == id && !order.deferred_before);
+}
+
+#[test]
+fn a_message_that_goes_another_way_now_is_not_waited_for() {
+    let (mut bench, id) = deferred();
+    bench.notify("a", SpoolerNotify::ConfigChange);
+    bench.calls("a");
+    bench.say("a", FromWorker::Announced(LoggedOn::default()));
+    assert_eq!(bench.calls("a"), [abort(id, true)]);
+    let order = bench.delivery("b");
     assert!(order.id == id && !order.deferred_before);
 }
 
