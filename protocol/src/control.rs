@@ -11,11 +11,17 @@
 //! | `GET /v1/status/watch` | the table again after each change, one JSON document a line |
 //! | `POST /v1/flush` a [`FlushCommand`] | [`FlushProgress`] values, one a line, until it is done |
 //! | `POST /v1/providers/NAME/do` a [`ProviderCommand`] | `{}` |
+//! | `POST /v1/providers/NAME/logon` a [`LogonCommand`] | [`LogonState`] |
+//! | `POST /v1/validate` a [`ValidateCommand`] | a list of [`Validated`] |
 //!
 //! Every refusal is an [`ApiError`] with a fitting HTTP status.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
+use crate::calls::{Prompt, ValidateFlags};
 use crate::ids::MessageId;
 use crate::message::{Envelope, Notify};
 use crate::outcome::Reply;
@@ -223,6 +229,8 @@ pub enum ProviderAction {
     Pause,
     /// Go on after a pause.
     Resume,
+    /// Look after its state (ValidateState); one that has failed is logged on again instead.
+    Validate,
 }
 
 /// An action on a provider.
@@ -231,4 +239,62 @@ pub enum ProviderAction {
 pub struct ProviderCommand {
     /// What to do.
     pub action: ProviderAction,
+    /// How, where the action is [`ProviderAction::Validate`].
+    #[serde(default)]
+    pub flags: ValidateFlags,
+}
+
+/// All providers look after their state (ValidateState of the spooler). Those that have failed are logged on again; with
+/// [`ValidateFlags::CONFIG_CHANGED`] each says again what it serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ValidateCommand {
+    /// What to do.
+    #[serde(default)]
+    pub flags: ValidateFlags,
+}
+
+/// What came of validating one provider.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Validated {
+    /// Its name.
+    pub provider: String,
+    /// Whether it went well.
+    pub ok: bool,
+    /// The rest of a sentence about the provider; or why it did not go well.
+    pub text: String,
+}
+
+/// A person is there to log a provider on.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogonCommand {
+    /// Answers to what was asked before, by the keys of the questions. They are kept in memory only.
+    #[serde(default)]
+    pub answers: BTreeMap<String, String>,
+    /// The person gives up: the provider stays barred, and what was answered is forgotten.
+    #[serde(default)]
+    pub cancel: bool,
+}
+
+impl fmt::Debug for LogonCommand {
+    /// Leaves out the answers: they are secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogonCommand").field("cancel", &self.cancel).finish_non_exhaustive()
+    }
+}
+
+/// How far a logon is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum LogonState {
+    /// The provider is logged on.
+    Ready,
+    /// It asks; repeat the logon with the answers.
+    Asks {
+        /// What it asks.
+        prompts: Vec<Prompt>,
+    },
+    /// It was given up.
+    Cancelled,
 }

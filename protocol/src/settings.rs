@@ -29,6 +29,7 @@ pub const PROVIDER_KEYS: &[&str] = &[
     "nice",
     "overrun_max",
     "patience",
+    "poll_interval",
     "retry",
     "sched",
     "start_timeout",

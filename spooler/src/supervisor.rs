@@ -6,7 +6,14 @@
 //! | `event` | what is heard and what is wanted done |
 //! | `workers` | workers come and go; configuration changes |
 //! | `accepting` | messages come in, and come back from the store at start |
-//! | `delivering` | messages go out, and what becomes of them |
+//! | `delivering` | messages go out, and what comes after |
+//! | `recording` | what became of recipients |
+//! | `mishaps` | deliveries that end without a word |
+//! | `sessions` | sessions with providers: begin, news, end |
+//! | `receiving` | providers are asked for messages |
+//! | `idling` | housekeeping while the machine is idle |
+//! | `logon` | logging on with a person present |
+//! | `validating` | providers look after their state |
 //! | `asking` | clients ask and command |
 //! | `flushing` | working queues off now |
 //! | `gating` | the idle gate: slots for background work |
@@ -24,10 +31,19 @@ mod delivering;
 pub mod event;
 mod flushing;
 mod gating;
+mod idling;
+mod logon;
+mod mishaps;
 mod overrunning;
+mod receiving;
+mod recording;
 mod reporting;
+#[cfg(test)]
+mod scenarios;
+mod sessions;
 mod system;
 mod table;
+mod validating;
 mod waiting;
 mod workers;
 
@@ -35,7 +51,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use spooler_protocol::control::QueueDone;
 use spooler_protocol::from_worker::RowUpdate;
-use spooler_protocol::ids::{AcceptId, DeliveryId, Generation, MessageId};
+use spooler_protocol::ids::{AcceptId, DeliveryId, Generation, MessageId, RequestId};
 use spooler_protocol::outcome::Reply;
 use spooler_protocol::to_worker::ToWorker;
 
@@ -44,7 +60,7 @@ use crate::policy::idle_gate::IdleGate;
 use crate::policy::jitter::Jitter;
 use crate::policy::lifecycle::Lifecycle;
 use crate::policy::overrun::Overrun;
-use crate::policy::queue::{Entry, Queue};
+use crate::policy::queue::{Again, Entry, Queue};
 use crate::policy::retry::{RetryPlan, ms};
 use crate::policy::routing::{Route, Routing};
 use crate::policy::scheduler::{Decision, Scheduler};
@@ -74,6 +90,8 @@ struct Provider {
     overrun: Overrun,
     /// The device that it needs is not there.
     lacks_device: bool,
+    session: sessions::Session,
+    logon: logon::Logon,
 }
 
 /// A delivery in the hands of a worker.
@@ -95,6 +113,7 @@ struct Flight {
     given_up: bool,
     /// Whether some recipient wants a report of success.
     wants_success: bool,
+    again: Again,
 }
 
 /// Who waits for a message to be accepted.
@@ -137,12 +156,17 @@ pub struct Supervisor {
     flights: BTreeMap<DeliveryId, Flight>,
     pending: HashMap<Ticket, Pending>,
     flushes: BTreeMap<u64, flushing::Flush>,
+    validations: BTreeMap<RequestId, validating::Validation>,
+    /// What senders were told of recipients, so that they are told once.
+    told: HashMap<MessageId, BTreeSet<(u32, reporting::Fact)>>,
     jitter: Jitter,
     cores: u32,
     pid: u32,
     started_ms: i64,
     /// When everything that waits was looked through for what is late.
     looked_ms: i64,
+    /// When a worker last had something to do.
+    active_ms: i64,
     /// For recipients of whom nobody knows yet who serves them.
     default_retry: RetryPlan,
     scan: Scan,
@@ -212,11 +236,14 @@ impl Supervisor {
             flights: BTreeMap::new(),
             pending: HashMap::new(),
             flushes: BTreeMap::new(),
+            validations: BTreeMap::new(),
+            told: HashMap::new(),
             jitter: Jitter::new(surroundings.seed),
             cores: surroundings.cores,
             pid: surroundings.pid,
             started_ms: now.mono_ms,
             looked_ms: now.mono_ms,
+            active_ms: now.mono_ms,
             default_retry: workers::retry_plan(&config.retry),
             scan: Scan::Due { at_ms: now.mono_ms + SCAN_PATIENCE_MS },
             last_id: surroundings.last_id,
@@ -268,8 +295,13 @@ impl Supervisor {
         };
         let lives = self.providers.values().filter_map(|provider| provider.life.deadline_ms());
         let sections = self.providers.values().filter_map(|provider| Some(provider.critical.as_ref()?.deadline_ms));
+        let receiving = self.providers.values().filter_map(Provider::asks_at_ms);
+        let validations = self.validations.values().map(|validation| validation.deadline_ms);
         lives
             .chain(sections)
+            .chain(receiving)
+            .chain(validations)
+            .chain(self.idle_at_ms(now))
             .chain(scan)
             .chain(self.queue.next_due_ms())
             .chain(self.scheduler.deadline_ms(now.mono_ms))
@@ -335,6 +367,8 @@ impl Supervisor {
             self.begin_scan(actions);
         }
         self.look_for_late(now, actions);
+        self.end_late_validations(now, actions);
+        self.offer_idle(now, actions);
         self.look_after_workers(now, actions);
         self.on_machine_tick(now, actions);
     }
@@ -343,6 +377,7 @@ impl Supervisor {
     fn follow_up(&mut self, now: Now, actions: &mut Vec<Action>) {
         while let Some(provider) = self.touched.pop_first() {
             self.dispatch(provider, now, actions);
+            self.receive(provider, now, actions);
         }
         self.settle(now, actions);
         // A worker that kept its token needs no new one for new work, but somebody has to look at the machine.

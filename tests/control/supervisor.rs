@@ -14,8 +14,10 @@ use spooler::system::control::{
     Access, Bridge, ControlOptions, ControlServer, ReadJob, Request, SubmitContent, bind, start,
 };
 use spooler::system::store::{Scanned, StoreError, StoreReader};
+use spooler_protocol::calls::{Prompt, ValidateFlags};
 use spooler_protocol::control::{
-    ApiError, Filter, FlushProgress, MessageDetail, MessageState, MessageSummary, QueueAction, QueueDone,
+    ApiError, Filter, FlushProgress, LogonState, MessageDetail, MessageState, MessageSummary, ProviderCommand,
+    QueueAction, QueueDone, Validated,
 };
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::message::Envelope;
@@ -169,9 +171,27 @@ impl Bridge for Desk {
             }
             Request::FlushProgress { answer, .. } => drop(answer.send(Some(books.flush_progress()))),
             Request::FlushEnd { flush } => books.books().flushes_ended.push(flush),
-            Request::Provider { name, action, answer } => {
-                books.books().provider_commands.push(format!("{name} {action:?}"));
+            Request::Provider { name, command, answer } => {
+                let ProviderCommand { action, flags } = command;
+                let how = if flags == ValidateFlags::default() { String::new() } else { format!(" {:#x}", flags.0) };
+                books.books().provider_commands.push(format!("{name} {action:?}{how}"));
                 drop(answer.send(Ok(())));
+            }
+            Request::ValidateAll { flags, answer } => {
+                books.books().provider_commands.push(format!("all Validate {:#x}", flags.0));
+                let ok = Validated { provider: "good".to_owned(), ok: true, text: "is validated".to_owned() };
+                let bad = Validated { provider: "bad".to_owned(), ok: false, text: "it is paused".to_owned() };
+                drop(answer.send(vec![ok, bad]));
+            }
+            Request::Logon { name, command, answer } => {
+                let said: Vec<String> = command.answers.iter().map(|(key, answer)| format!("{key}={answer}")).collect();
+                books.books().provider_commands.push(format!("{name} Logon {}{}", said.join(","), command.cancel));
+                let question = |key: &str, secret| Prompt { key: key.to_owned(), label: format!("Your {key}"), secret };
+                drop(answer.send(Ok(match (command.cancel, command.answers.is_empty()) {
+                    (true, _) => LogonState::Cancelled,
+                    (false, true) => LogonState::Asks { prompts: vec![question("user", false), question("pin", true)] },
+                    (false, false) => LogonState::Ready,
+                })));
             }
         }
         books.changed.notify_all();

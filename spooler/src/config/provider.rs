@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use spooler_protocol::claims::Pattern;
+use spooler_protocol::claims::{ANY_TYPE, Pattern};
 use spooler_protocol::limits::CLAIMS_MAX;
 use spooler_protocol::message::Address;
 use spooler_protocol::settings::{Effective, PROVIDER_KEYS, Settings};
@@ -56,6 +56,8 @@ pub struct Provider {
     pub start_timeout: Duration,
     /// The device that it works with, as its name below `/dev` or that of a network interface: without it, it is offline.
     pub needs_device: Option<String>,
+    /// Between two looks whether messages wait to be received, where the provider wishes to be asked.
+    pub poll_interval: Duration,
     /// Whether it runs.
     pub enabled: bool,
     /// The keys of its kind, as TOML. May hold secrets.
@@ -83,6 +85,7 @@ impl fmt::Debug for Provider {
             .field("patience", &self.patience)
             .field("start_timeout", &self.start_timeout)
             .field("needs_device", &self.needs_device)
+            .field("poll_interval", &self.poll_interval)
             .field("enabled", &self.enabled)
             .finish_non_exhaustive()
     }
@@ -171,6 +174,7 @@ fn read_common(name: String, kind: String, settings: &mut Settings, base: &Retry
         patience: settings.duration("patience", "15m", milliseconds(400)..=seconds(7 * 86_400)),
         start_timeout: settings.duration("start_timeout", "10s", milliseconds(100)..=seconds(600)),
         needs_device: read_device(settings),
+        poll_interval: settings.duration("poll_interval", "10m", seconds(1)..=seconds(7 * 86_400)),
         enabled: settings.boolean("enabled", true),
         settings: String::new(),
     }
@@ -228,9 +232,10 @@ fn read_address_types(settings: &mut Settings) -> Option<Vec<String>> {
     Some(kinds)
 }
 
-/// Whether an address can have this type: whether it is read back as one.
+/// Whether an address can have this type: whether it is read back as one. `*` is any type.
 fn is_address_type(kind: &str) -> bool {
-    format!("{kind}:x").parse().is_ok_and(|address: Address| address.kind() == kind && address.text() == "x")
+    kind == ANY_TYPE
+        || format!("{kind}:x").parse().is_ok_and(|address: Address| address.kind() == kind && address.text() == "x")
 }
 
 fn parse_claims(place: &str, claims: &[String], notes: &mut Notes) -> Vec<Pattern> {

@@ -312,3 +312,20 @@ fn a_secret_that_others_can_read_is_a_warning() {
     let name = path.display();
     assert_eq!((code, said), (0, format!("warning: {name}: {warning}\n{name}: no mistakes, 1 provider\n")));
 }
+
+#[test]
+fn a_transport_order_is_complete_and_known() {
+    let providers =
+        "[provider.a]\nkind = 'smtp'\npoll_interval = '5m'\n[provider.b]\nkind = 'smtp'\naddress_types = ['*']\n";
+    let read = |order: &str| parse(&format!("[routing]\norder = {order}\n{providers}"), Path::new("x.toml"));
+    let config = read("['b', 'a']").unwrap();
+    assert_eq!(config.routing.order, Some(vec!["b".to_owned(), "a".to_owned()]));
+    assert_eq!(config.providers[0].poll_interval, Duration::from_secs(300));
+    let printed = print_effective(&config);
+    assert!(printed.contains("order = [\"b\", \"a\"]") && printed.contains("poll_interval = \"5m\""), "{printed}");
+    let mistakes = read("['a', 'a', 'c']").unwrap_err().to_string();
+    for mistake in ["names \"a\" twice", "names \"c\", but there is no [provider.c]", "leaves out \"b\""] {
+        assert!(mistakes.contains(mistake) && mistakes.contains("x.toml:2"), "{mistakes}");
+    }
+    assert_eq!(parse(providers, Path::new("x.toml")).unwrap().routing.order, None);
+}

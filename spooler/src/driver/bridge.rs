@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use spooler_protocol::control::{ApiError, FlushProgress, MessageSummary, QueueDone};
+use spooler_protocol::control::{ApiError, FlushProgress, LogonState, MessageSummary, QueueDone, Validated};
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::status::StatusTable;
 use spooler_protocol::to_worker::Refusal;
@@ -65,6 +65,8 @@ pub(super) enum Question {
     Flush(oneshot::Sender<Result<u64, ApiError>>),
     FlushProgress(oneshot::Sender<Option<FlushProgress>>),
     Provider(oneshot::Sender<Result<(), ApiError>>),
+    Validated(oneshot::Sender<Vec<Validated>>),
+    Logon(oneshot::Sender<Result<LogonState, ApiError>>),
     Nobody,
 }
 
@@ -79,6 +81,8 @@ impl Question {
             (Self::Flush(to), Answer::Flush(result)) => drop(to.send(result)),
             (Self::FlushProgress(to), Answer::FlushProgress(progress)) => drop(to.send(progress)),
             (Self::Provider(to), Answer::Provider(result)) => drop(to.send(result)),
+            (Self::Validated(to), Answer::Validated(results)) => drop(to.send(results)),
+            (Self::Logon(to), Answer::Logon(result)) => drop(to.send(result)),
             // A question without its answer: dropping it tells whoever waits.
             _ => {}
         }
@@ -109,6 +113,8 @@ pub(super) fn split(request: Request) -> (Ask, Question) {
         Request::FlushBegin { command, answer } => (Ask::FlushBegin(command), Question::Flush(answer)),
         Request::FlushProgress { flush, answer } => (Ask::FlushProgress(flush), Question::FlushProgress(answer)),
         Request::FlushEnd { flush } => (Ask::FlushEnd(flush), Question::Nobody),
-        Request::Provider { name, action, answer } => (Ask::Provider(name, action), Question::Provider(answer)),
+        Request::Provider { name, command, answer } => (Ask::Provider(name, command), Question::Provider(answer)),
+        Request::ValidateAll { flags, answer } => (Ask::ValidateAll(flags), Question::Validated(answer)),
+        Request::Logon { name, command, answer } => (Ask::Logon(name, command), Question::Logon(answer)),
     }
 }

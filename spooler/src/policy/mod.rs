@@ -33,5 +33,5 @@ pub struct Now {
 }
 
 /// A configured provider, for as long as its name stays in the configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProviderId(pub u32);

@@ -302,6 +302,12 @@ impl Scheduler {
         }
     }
 
+    /// Whether somebody waits for a token.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.workers.values().any(|worker| worker.hold == Hold::Wanting)
+    }
+
     /// Decides who runs and who has to make room.
     pub fn decide(&mut self, now_ms: i64) -> Vec<Decision> {
         self.charge_kept_slots(now_ms);

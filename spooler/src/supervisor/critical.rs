@@ -93,6 +93,8 @@ impl Supervisor {
         actions.push(Action::SetPriority(worker, provider.base_level()));
         self.scheduler.set_critical(worker.provider, false);
         self.tokens_touched = true;
+        // What was not asked meanwhile can be asked now.
+        self.touched.insert(worker.provider);
     }
 
     /// A priority was set, as far as it could be.

@@ -8,7 +8,7 @@ use spooler_protocol::status::WorkerState;
 
 use super::Supervisor;
 use crate::policy::ProviderId;
-use crate::policy::queue::{Standing, Waiting};
+use crate::policy::queue::{Part, Standing, Waiting};
 use crate::policy::routing::Route;
 
 /// A flush that runs.
@@ -34,7 +34,8 @@ impl Supervisor {
         let in_scope = |route: &Route| provider.is_none_or(|wanted| wanted == route.provider);
         let mut waiting = HashSet::new();
         for (id, entry) in self.queue.iter().filter(|(_, entry)| entry.standing == Standing::Active) {
-            let parts = entry.parts.as_slice().iter().filter(|part| !matches!(part.waiting, Waiting::Deferred { .. }));
+            let now = |part: &&Part| matches!(part.waiting, Waiting::Ready | Waiting::InFlight(_));
+            let parts = entry.parts.as_slice().iter().filter(now);
             waiting.extend(parts.filter_map(|part| part.route).filter(in_scope).map(|route| (id, route.provider)));
         }
         let number = self.next_number();

@@ -109,6 +109,7 @@ impl Supervisor {
 fn code(provider: &Provider, in_flight: u64) -> StatusCode {
     let mut code = StatusCode::default();
     match provider.life.state() {
+        WorkerState::Ready if provider.session.critical_error.is_some() => code |= StatusCode::FAILURE,
         WorkerState::Ready => code |= StatusCode::AVAILABLE,
         WorkerState::Starting | WorkerState::Draining | WorkerState::Stopping | WorkerState::Paused => {
             code |= StatusCode::OFFLINE;
@@ -131,6 +132,9 @@ fn code(provider: &Provider, in_flight: u64) -> StatusCode {
 fn text(provider: &Provider, in_flight: u64, token: TokenState) -> String {
     if let Some(critical) = &provider.critical {
         return format!("critical section: {}", critical.reason);
+    }
+    if let Some(why) = &provider.session.critical_error {
+        return format!("cannot go on: {why}");
     }
     let why = provider.life.last_error.as_deref();
     match provider.life.state() {

@@ -1,6 +1,7 @@
 //! `spoolctl` does what it was told, one file per family of commands.
 
 mod flush;
+mod logon;
 mod manual;
 mod provider;
 mod queue;
@@ -27,6 +28,8 @@ pub(super) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Status { watch: false, json } => status::once(&control, json),
         Command::Flush { provider } => flush::run(&control, provider),
         Command::Provider(provider) => provider::run(&control, provider),
+        Command::Logon { name } => logon::run(&control, &name),
+        Command::Validate { how } => provider::validate_all(&control, &how),
         Command::Cancel { id } => queue::act_on(&control, QueueAction::Cancel, id),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { folder } => manual::pages(&folder),

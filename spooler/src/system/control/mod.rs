@@ -19,8 +19,10 @@ mod watch;
 pub use access::{Access, Denied, Operation, Peer, Scope, identify, identify_at_once, may};
 pub use server::{ControlOptions, ControlServer, start};
 pub use socket::{BindError, bind};
+use spooler_protocol::calls::ValidateFlags;
 use spooler_protocol::control::{
-    ApiError, FlushCommand, FlushProgress, MessageSummary, ProviderAction, QueueAction, QueueDone,
+    ApiError, FlushCommand, FlushProgress, LogonCommand, LogonState, MessageSummary, ProviderCommand, QueueAction,
+    QueueDone, Validated,
 };
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::message::Envelope;
@@ -92,9 +94,25 @@ pub enum Request {
         /// Its name.
         name: String,
         /// What.
-        action: ProviderAction,
+        command: ProviderCommand,
         /// Whether it was done.
         answer: oneshot::Sender<Result<(), ApiError>>,
+    },
+    /// All providers look after their state.
+    ValidateAll {
+        /// How.
+        flags: ValidateFlags,
+        /// What became of each.
+        answer: oneshot::Sender<Vec<Validated>>,
+    },
+    /// A person is there to log a provider on. Answered when the logon has ended.
+    Logon {
+        /// Its name.
+        name: String,
+        /// What the person answered so far.
+        command: LogonCommand,
+        /// How far it is.
+        answer: oneshot::Sender<Result<LogonState, ApiError>>,
     },
 }
 

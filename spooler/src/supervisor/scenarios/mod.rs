@@ -1,0 +1,25 @@
+//! The supervisor's duties in the provider contract, each shown by a short story: workers that say what the story wants, a clock that
+//! moves only when told to, and what the supervisor then says to whom. No processes, no disk, no time.
+//!
+//! | file | stories about |
+//! |---|---|
+//! | `bench` | the stage: fake workers, a disk in memory, a clock |
+//! | `sessions` | how a session begins, changes, fails and ends |
+//! | `logons` | logging on with a person present |
+//! | `inbound` | polling, receiving, idling |
+//! | `outbound` | every answer to a delivery, and what comes after |
+//! | `deferred` | messages that their provider keeps |
+//! | `order` | who is tried first, and which message goes first |
+//! | `reports` | who is told, once |
+//! | `validation` | providers look after their state |
+
+// The stage.
+pub(super) mod bench;
+mod deferred;
+mod inbound;
+mod logons;
+mod order;
+mod outbound;
+mod reports;
+mod sessions;
+mod validation;
