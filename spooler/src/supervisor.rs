@@ -22,6 +22,8 @@ mod delivering;
 pub mod event;
 mod flushing;
 mod reporting;
+#[cfg(test)]
+mod scenarios;
 mod table;
 mod waiting;
 mod workers;

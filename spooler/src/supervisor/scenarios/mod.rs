@@ -1,0 +1,11 @@
+//! The supervisor's duties in the provider contract, each shown by a short story: workers that say what the story wants, a clock that
+//! moves only when told to, and what the supervisor then says to whom. No processes, no disk, no time.
+//!
+//! | file | stories about |
+//! |---|---|
+//! | `bench` | the stage: fake workers, a disk in memory, a clock |
+//! | `sessions` | how a session begins, changes and ends |
+
+// The stage.
+pub(super) mod bench;
+mod sessions;
