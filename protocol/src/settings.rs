@@ -24,6 +24,7 @@ pub const PROVIDER_KEYS: &[&str] = &[
     "interactive",
     "kind",
     "nice",
+    "resource",
     "retry",
     "start_timeout",
     "weight",

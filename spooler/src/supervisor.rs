@@ -8,10 +8,13 @@
 //! | `accepting` | messages come in, and come back from the store at start |
 //! | `delivering` | messages go out, and what becomes of them |
 //! | `asking` | clients ask and command |
-//! | `flushing` | working queues off now |
+//! | `flushing` | working queues off now, as people want it |
+//! | `working_off` | the same at each provider; who may use which resource |
+//! | `receiving_all` | receiving everything that waits |
 //! | `critical` | critical sections |
 //! | `reporting` | senders are told |
 //! | `table` | the status table |
+//! | `watching` | what has changed in it |
 //! | `waiting` | messages whose provider cannot serve them now |
 
 mod accepting;
@@ -21,17 +24,19 @@ mod delivering;
 // What is heard and what is wanted done.
 pub mod event;
 mod flushing;
+mod receiving_all;
 mod reporting;
 #[cfg(test)]
 mod scenarios;
 mod table;
 mod waiting;
+mod watching;
 mod workers;
+mod working_off;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use spooler_protocol::control::QueueDone;
-use spooler_protocol::from_worker::RowUpdate;
 use spooler_protocol::ids::{AcceptId, DeliveryId, Generation, MessageId};
 use spooler_protocol::outcome::Reply;
 
@@ -42,6 +47,7 @@ use crate::policy::queue::{Entry, Queue};
 use crate::policy::retry::{RetryPlan, ms};
 use crate::policy::routing::{Route, Routing};
 use crate::policy::scheduler::{Decision, Scheduler};
+use crate::policy::status_table::Rows;
 use crate::policy::{Now, ProviderId};
 use crate::record::{Change, NewMessage};
 use event::{Action, AskId, Event, Loudness, Ticket, UploadKey, WorkerId, WorkerNews};
@@ -61,7 +67,7 @@ struct Provider {
     paused: bool,
     /// No longer in the configuration; forgotten when its worker has gone.
     removed: bool,
-    row: RowUpdate,
+    rows: Rows,
     priority: String,
     critical: Option<critical::Critical>,
 }
@@ -123,11 +129,16 @@ pub struct Supervisor {
     scheduler: Scheduler,
     flights: BTreeMap<DeliveryId, Flight>,
     pending: HashMap<Ticket, Pending>,
-    flushes: BTreeMap<u64, flushing::Flush>,
+    flushing: flushing::Flushing,
+    watch: Option<watching::Watch>,
+    /// The number of the last line for those who watch.
+    watch_seq: u64,
     jitter: Jitter,
     cores: u32,
     pid: u32,
     started_ms: i64,
+    /// What the one clock says when the other says nothing; for rows.
+    epoch_ms: i64,
     /// When everything that waits was looked through for what is late.
     looked_ms: i64,
     /// For recipients of whom nobody knows yet who serves them.
@@ -194,11 +205,14 @@ impl Supervisor {
             scheduler: Scheduler::new(slots, slice_ms),
             flights: BTreeMap::new(),
             pending: HashMap::new(),
-            flushes: BTreeMap::new(),
+            flushing: flushing::Flushing::default(),
+            watch: None,
+            watch_seq: 0,
             jitter: Jitter::new(surroundings.seed),
             cores: surroundings.cores,
             pid: surroundings.pid,
             started_ms: now.mono_ms,
+            epoch_ms: now.wall_ms - now.mono_ms,
             looked_ms: now.mono_ms,
             default_retry: workers::retry_plan(&config.retry),
             scan: Scan::Due { at_ms: now.mono_ms + SCAN_PATIENCE_MS },
@@ -220,6 +234,7 @@ impl Supervisor {
 
     /// Hears one event; adds what is to be done to `actions`, in order.
     pub fn step(&mut self, now: Now, event: Event, actions: &mut Vec<Action>) {
+        self.note_what_may_change(&event);
         match event {
             Event::Worker(worker, news) => self.on_worker(worker, news, now, actions),
             Event::Committed(ticket, result) => self.on_committed(ticket, result, actions),
@@ -245,8 +260,12 @@ impl Supervisor {
         };
         let lives = self.providers.values().filter_map(|provider| provider.life.deadline_ms());
         let sections = self.providers.values().filter_map(|provider| Some(provider.critical.as_ref()?.deadline_ms));
+        let sections = sections.filter(|at_ms| *at_ms < i64::MAX);
+        let rows = self.providers.values().filter_map(|provider| provider.rows.deadline_ms());
         lives
             .chain(sections)
+            .chain(rows)
+            .chain(self.next_flush_ms(now))
             .chain(scan)
             .chain(self.queue.next_due_ms())
             .chain(self.scheduler.deadline_ms(now.mono_ms))
@@ -303,7 +322,9 @@ impl Supervisor {
             let generation = provider.life.generation();
             self.take_step(worker(generation), step, actions);
             self.end_overlong_section(worker(generation), now, actions);
+            self.tick_rows(id, now, actions);
         }
+        self.tick_flushes(now, actions);
         if matches!(self.scan, Scan::Due { at_ms } if at_ms <= now.mono_ms) {
             self.begin_scan(actions);
         }
@@ -312,8 +333,14 @@ impl Supervisor {
 
     /// What every step ends with: tokens and deliveries follow what has changed.
     fn follow_up(&mut self, now: Now, actions: &mut Vec<Action>) {
-        while let Some(provider) = self.touched.pop_first() {
-            self.dispatch(provider, now, actions);
+        loop {
+            while let Some(provider) = self.touched.pop_first() {
+                self.note_change(provider);
+                self.dispatch(provider, now, actions);
+            }
+            if !self.advance_flushes(now, actions) && self.touched.is_empty() {
+                break;
+            }
         }
         if std::mem::take(&mut self.tokens_touched) {
             let slice_ms = self.scheduler.slice_ms();
@@ -326,6 +353,7 @@ impl Supervisor {
                         (provider, spooler_protocol::to_worker::ToWorker::Recall { token })
                     }
                 };
+                self.note_change(provider);
                 self.say(provider, message, actions);
             }
         }

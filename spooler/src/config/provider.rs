@@ -13,8 +13,10 @@ use toml::{Table, Value};
 use super::notes::Notes;
 use super::sections::{Retry, read_retry};
 
-/// Characters of a provider's name.
+/// Characters of a provider's name, and of a resource's.
 const NAME_CHARS_MAX: usize = 32;
+/// What names may be.
+const NAME_RULE: &str = "allowed are up to 32 of a-z, 0-9, _ and -, the first a letter or digit";
 
 /// `[provider.NAME]`: one transport.
 #[derive(Clone, PartialEq)]
@@ -41,6 +43,8 @@ pub struct Provider {
     pub critical_max: Duration,
     /// How long its worker may take to start and log on.
     pub start_timeout: Duration,
+    /// The scarce thing that it needs, such as a modem: of all providers that name the same, only one works at a time.
+    pub resource: Option<String>,
     /// Whether it runs.
     pub enabled: bool,
     /// The keys of its kind, as TOML. May hold secrets.
@@ -62,6 +66,7 @@ impl fmt::Debug for Provider {
             .field("critical_nice", &self.critical_nice)
             .field("critical_max", &self.critical_max)
             .field("start_timeout", &self.start_timeout)
+            .field("resource", &self.resource)
             .field("enabled", &self.enabled)
             .finish_non_exhaustive()
     }
@@ -82,10 +87,8 @@ pub(super) fn read_all(value: Option<Value>, base: &Retry, notes: &mut Notes) ->
     let (mut providers, mut effective) = (Vec::new(), Vec::new());
     for (name, value) in tables {
         let place = format!("provider.{name}");
-        if !is_provider_name(&name) {
-            let allowed =
-                format!("allowed are up to {NAME_CHARS_MAX} of a-z, 0-9, _ and -, the first a letter or digit");
-            notes.mistake(&place, &format!("has a name that is not allowed; {allowed}"));
+        if !is_name(&name) {
+            notes.mistake(&place, &format!("has a name that is not allowed; {NAME_RULE}"));
         }
         match value {
             Value::Table(table) => {
@@ -100,7 +103,7 @@ pub(super) fn read_all(value: Option<Value>, base: &Retry, notes: &mut Notes) ->
     (providers, effective)
 }
 
-fn is_provider_name(name: &str) -> bool {
+fn is_name(name: &str) -> bool {
     name.len() <= NAME_CHARS_MAX
         && name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
         && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
@@ -144,9 +147,18 @@ fn read_common(name: String, kind: String, settings: &mut Settings, base: &Retry
         critical_nice,
         critical_max: settings.duration("critical_max", "120s", seconds(1)..=seconds(3600)),
         start_timeout: settings.duration("start_timeout", "10s", Duration::from_millis(100)..=seconds(600)),
+        resource: read_resource(settings),
         enabled: settings.boolean("enabled", true),
         settings: String::new(),
     }
+}
+
+fn read_resource(settings: &mut Settings) -> Option<String> {
+    let resource = settings.optional_string("resource")?;
+    if !is_name(&resource) {
+        settings.mistake("resource", format!("is {resource:?}; {NAME_RULE}"));
+    }
+    Some(resource)
 }
 
 fn read_address_types(settings: &mut Settings) -> Option<Vec<String>> {

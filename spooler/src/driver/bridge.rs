@@ -10,7 +10,7 @@ use spooler_protocol::to_worker::Refusal;
 use tokio::sync::{oneshot, watch};
 
 use crate::supervisor::event::{Answer, Ask, Incoming, UploadKey};
-use crate::system::control::{Bridge, ReadJob, Request, SubmitContent};
+use crate::system::control::{Bridge, ReadJob, Request, SubmitContent, Subscription};
 use crate::system::mailbox::{Letter, Mailbox};
 use crate::system::store::readers::Readers;
 use crate::system::store::uploads::Uploads;
@@ -89,9 +89,18 @@ fn api_error(refusal: Refusal) -> ApiError {
     ApiError { error: refusal.text, temporary: refusal.temporary }
 }
 
-/// What the supervisor is asked, and who waits for the answer.
-pub(super) fn split(request: Request) -> (Ask, Question) {
-    match request {
+/// What a request means for the loop.
+pub(super) enum Split {
+    /// A question to the supervisor, and who waits for the answer.
+    Ask(Ask, Question),
+    /// Somebody begins to watch.
+    Watch(oneshot::Sender<Subscription>),
+}
+
+/// Who is to deal with a request.
+pub(super) fn split(request: Request) -> Split {
+    let (ask, question) = match request {
+        Request::Watch { answer } => return Split::Watch(answer),
         Request::Submit { envelope, origin, owner_uid, content, answer } => {
             let content = match content {
                 SubmitContent::Inline(bytes) => Incoming::Inline(bytes),
@@ -110,5 +119,6 @@ pub(super) fn split(request: Request) -> (Ask, Question) {
         Request::FlushProgress { flush, answer } => (Ask::FlushProgress(flush), Question::FlushProgress(answer)),
         Request::FlushEnd { flush } => (Ask::FlushEnd(flush), Question::Nobody),
         Request::Provider { name, action, answer } => (Ask::Provider(name, action), Question::Provider(answer)),
-    }
+    };
+    Split::Ask(ask, question)
 }

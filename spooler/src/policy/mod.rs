@@ -2,10 +2,14 @@
 
 // One thing, or several: most messages have one recipient.
 pub mod few;
+// How one provider's queues are worked off, step by step.
+pub mod flush;
 // Spreading things out by chance that can be replayed.
 pub mod jitter;
 // One provider's waiting work, by destination.
 pub mod lane;
+// Who may use a scarce resource.
+pub mod lease;
 // When a worker is started, asked to go, made to go, and started again.
 pub mod lifecycle;
 // What a worker's priority is to be.
@@ -18,6 +22,8 @@ pub mod retry;
 pub mod routing;
 // Who holds a token next.
 pub mod scheduler;
+// What a worker says about its status rows, put together.
+pub mod status_table;
 
 /// Two clocks at one moment; given to every decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

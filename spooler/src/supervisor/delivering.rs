@@ -44,6 +44,10 @@ impl Supervisor {
         if provider.is_offline() && !self.is_flushing(id) {
             return;
         }
+        if !self.holds_what_it_needs(id, now) {
+            return;
+        }
+        let Some(provider) = self.providers.get(&id) else { return };
         let credit = u64::from(provider.announced.as_ref().map_or(0, |announced| announced.credit));
         let worker = WorkerId { provider: id, generation: provider.life.generation() };
         while self.queue.lane_of(id).is_some_and(|lane| lane.in_flight() < credit) {
@@ -213,7 +217,8 @@ impl Supervisor {
             Some((Waiting::Deferred { due_ms: now.mono_ms + wait_ms }, true))
         };
         let settled = verdict.settled_indexes();
-        self.note_flushed(id, route.provider, verdict.sent.len(), verdict.failed.len() + verdict.deferred.len());
+        let not_sent = verdict.failed.len() + verdict.deferred.len();
+        self.flushing.note_sent(id, route.provider, verdict.sent.len(), not_sent);
         if let (Some((Waiting::Deferred { due_ms }, _)), Some(plan)) = (next, plan) {
             self.report_delay(delivery, &verdict, due_ms, &plan, now, actions);
         }

@@ -5,6 +5,7 @@
 
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::outcome::Reply;
+use spooler_protocol::status::StatusCode;
 
 use super::event::{Action, ReportedRecipient};
 use super::{Provider, Supervisor};
@@ -27,7 +28,7 @@ enum Late {
 impl Provider {
     /// Whether it has said that it cannot reach what it serves.
     pub(super) fn is_offline(&self) -> bool {
-        self.row.offline == Some(true)
+        self.rows.own().code.contains(StatusCode::OFFLINE)
     }
 }
 

@@ -2,17 +2,19 @@
 
 use spooler_protocol::calls::LogonFlags;
 use spooler_protocol::from_worker::{FromWorker, LoggedOn, RowUpdate};
-use spooler_protocol::limits::{CREDIT_MAX, ROW_TEXT_BYTES_MAX};
+use spooler_protocol::limits::CREDIT_MAX;
 use spooler_protocol::to_worker::{ToWorker, Welcome};
 
 use super::event::{Action, Loudness, WorkerId};
 use super::{Provider, Scan, Stopping, Supervisor, log};
 use crate::config::{self, Config};
+use crate::policy::flush::Ways;
 use crate::policy::lane::Limits;
 use crate::policy::lifecycle::{Lifecycle, Step};
 use crate::policy::priority_plan::Level;
 use crate::policy::retry::{RetryPlan, ms};
 use crate::policy::routing::{Routing, Served};
+use crate::policy::status_table::{Rows, capped};
 use crate::policy::{Now, ProviderId};
 
 /// Two deliveries to one destination are never further apart, whatever a worker asks for: a week.
@@ -61,7 +63,7 @@ impl Supervisor {
             announced: None,
             paused: false,
             removed: false,
-            row: RowUpdate::default(),
+            rows: Rows::default(),
             priority: String::new(),
             critical: None,
         };
@@ -77,7 +79,10 @@ impl Supervisor {
         provider.removed = false;
         let life = &mut provider.life;
         life.set_start_timeout(ms(new.start_timeout));
-        let other_worker = old.kind != new.kind || old.settings != new.settings || old.interactive != new.interactive;
+        let other_worker = old.kind != new.kind
+            || old.settings != new.settings
+            || old.interactive != new.interactive
+            || old.resource != new.resource;
         let step = match (old.enabled && !provider.paused, new.enabled && !provider.paused) {
             (false, true) => life.want(&mut self.generation, now.mono_ms),
             (true, false) => life.unwant(false, now.mono_ms, deadline_ms),
@@ -99,7 +104,10 @@ impl Supervisor {
                 let worker = WorkerId { generation, ..worker };
                 actions.push(Action::Spawn(worker));
             }
-            Some(Step::Logoff { hurry }) => actions.push(Action::Send(worker, ToWorker::Logoff { hurry })),
+            Some(Step::Logoff { hurry }) => {
+                self.say_farewell(worker.provider, actions);
+                actions.push(Action::Send(worker, ToWorker::Logoff { hurry }));
+            }
             Some(Step::Term) => actions.push(Action::Term(worker)),
             Some(Step::Kill) => actions.push(Action::Kill(worker)),
         }
@@ -158,7 +166,9 @@ impl Supervisor {
             }
             FromWorker::CriticalBegin { reason } => self.on_critical_begin(worker, capped(reason), now, actions),
             FromWorker::CriticalEnd => self.on_critical_end(worker, now, actions),
-            FromWorker::Row { update, .. } => self.on_row(id, *update),
+            FromWorker::Row { sequence, row, update } => self.on_row(worker, sequence, &row, *update, now, actions),
+            FromWorker::FlushAnswered(answer) => self.on_flush_answered(worker, answer, now, actions),
+            FromWorker::StartEnded(result) => self.on_start_ended(worker, result, now, actions),
             // The worker exits by itself; its death says the rest. Bodies and uploads do not come this way.
             FromWorker::LoggedOff
             | FromWorker::ReadBody { .. }
@@ -169,9 +179,7 @@ impl Supervisor {
             | FromWorker::StatusRecips { .. }
             | FromWorker::Notify(_)
             | FromWorker::Polled { .. }
-            | FromWorker::StartEnded(_)
             | FromWorker::Idled
-            | FromWorker::FlushAnswered(_)
             | FromWorker::Validated { .. } => {}
         }
     }
@@ -184,7 +192,6 @@ impl Supervisor {
         logged_on.credit = logged_on.credit.min(CREDIT_MAX);
         logged_on.identity = capped(logged_on.identity);
         logged_on.address_types.truncate(100);
-        provider.row = RowUpdate::default();
         let limits = Limits {
             concurrency: logged_on.destinations.concurrency,
             interval_ms: i64::try_from(logged_on.destinations.interval_ms).unwrap_or(i64::MAX).min(INTERVAL_MS_MAX),
@@ -197,18 +204,49 @@ impl Supervisor {
         self.update_routing(actions);
     }
 
-    fn on_row(&mut self, id: ProviderId, update: RowUpdate) {
+    /// A word about a row. Bits are commands, so what has changed is acted upon.
+    fn on_row(
+        &mut self,
+        worker: WorkerId,
+        sequence: u64,
+        name: &str,
+        update: RowUpdate,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        self.change_rows(worker.provider, now, actions, |rows| {
+            rows.on_word(worker.generation, sequence, name, update, now.mono_ms)
+        });
+    }
+
+    /// Takes what a worker said about its rows too fast.
+    pub(super) fn settle_rows(&mut self, id: ProviderId, now: Now, actions: &mut Vec<Action>) {
+        self.change_rows(id, now, actions, Rows::settle);
+    }
+
+    /// The same where its time has come.
+    pub(super) fn tick_rows(&mut self, id: ProviderId, now: Now, actions: &mut Vec<Action>) {
+        self.change_rows(id, now, actions, |rows| rows.on_tick(now.mono_ms));
+    }
+
+    fn change_rows(
+        &mut self,
+        id: ProviderId,
+        now: Now,
+        actions: &mut Vec<Action>,
+        change: impl FnOnce(&mut Rows) -> bool,
+    ) {
         let Some(provider) = self.providers.get_mut(&id) else { return };
-        if let Some(text) = update.text {
-            provider.row.text = Some(capped(text)).filter(|text| !text.is_empty());
+        let (was_offline, before) = (provider.is_offline(), Ways::of(provider.rows.own().code));
+        if !change(&mut provider.rows) {
+            return;
         }
-        if let Some(progress) = update.progress {
-            provider.row.progress = Some(progress.min(100));
-        }
-        let was_offline = provider.is_offline();
-        provider.row.offline = update.offline.or(provider.row.offline);
+        let after = Ways::of(provider.rows.own().code);
         if was_offline && !provider.is_offline() {
             self.on_online(id);
+        }
+        if before != after {
+            self.on_flush_bits(id, after.without(before), now, actions);
         }
     }
 
@@ -219,6 +257,8 @@ impl Supervisor {
         let step = provider.life.on_died(why, &mut self.generation, now.mono_ms, &mut self.jitter);
         let unasked = provider.life.deaths > deaths;
         provider.pid = None;
+        // What it said of itself is void.
+        provider.rows.begin(worker.generation);
         provider.priority.clear();
         let state = provider.life.state();
         let name = provider.config.name.clone();
@@ -229,6 +269,8 @@ impl Supervisor {
             log(actions, Loudness::Info, format!("provider {name}: worker gone: {why}"));
         }
         self.forget_section(worker.provider, now, actions);
+        self.forget_flush(worker.provider);
+        self.release_resource(worker.provider);
         self.scheduler.remove(worker.provider);
         self.tokens_touched = true;
         self.return_flights(worker, unasked, actions);
@@ -304,6 +346,7 @@ impl Supervisor {
         actions.extend(welcome.map(|welcome| Action::Send(worker, ToWorker::Welcome(welcome))));
         let Some(provider) = self.providers.get_mut(&worker.provider) else { return };
         provider.pid = Some(pid);
+        provider.rows.begin(worker.generation);
         let (weight, interactive, nice) = (provider.config.weight, provider.config.interactive, provider.config.nice);
         self.scheduler.add(worker.provider, weight, interactive);
         actions.push(Action::SetPriority(worker, Level::Base { nice }));
@@ -312,12 +355,4 @@ impl Supervisor {
 
 pub(super) fn retry_plan(retry: &config::Retry) -> RetryPlan {
     RetryPlan::new(retry.first, retry.factor, retry.max, retry.give_up, retry.delay_warning)
-}
-
-/// A text from a worker, cut to what a row shows.
-fn capped(mut text: String) -> String {
-    let end = text.floor_char_boundary(ROW_TEXT_BYTES_MAX);
-    text.truncate(end);
-    text.retain(|c| !c.is_control());
-    text
 }
