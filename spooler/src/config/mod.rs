@@ -53,7 +53,7 @@ use places::Places;
 /// | `[retry]` | `first = "1m"`, `factor = 2.0`, `max = "1h"`, `give_up = "5d"`, `delay_warning = "4h"` (`"0"` for never) |
 /// | `[reports]` | `max_returned_size = "100K"` |
 /// | `[worker]` | `program`: `spooler-worker` beside this program, `stop_timeout = "30s"` |
-/// | `[provider.NAME]` | `kind`: must be given, `claims = []`, `address_types`: what its worker announces, `enabled = true`, `interactive`: whether the kind is `smtp-in`, `nice = 10` (0 if interactive), `weight = 100`, `critical_nice = -10`, `critical_max = "120s"`, `start_timeout = "10s"`, and the keys of its kind |
+/// | `[provider.NAME]` | `kind`: must be given, `claims = []`, `address_types`: what its worker announces, `enabled = true`, `interactive`: whether the kind is `smtp-in`, `nice = 10` (0 if interactive), `weight = 100`, `critical_nice = -10`, `critical_max = "120s"`, `start_timeout = "10s"`, `resource`: none, and the keys of its kind |
 /// | `[provider.NAME.retry]` | as `[retry]` |
 ///
 /// The environment variable `SPOOLER_WORKER` names the worker program whatever the file says.

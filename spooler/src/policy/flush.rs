@@ -13,61 +13,15 @@
 //!
 //! Who asked is remembered, because not everybody can make a flush go on: see [`Asker`]. What a step means is the supervisor's business.
 
+mod ways;
+pub use ways::Ways;
+
 use spooler_protocol::calls::{CallError, FlushFlags};
-use spooler_protocol::status::StatusCode;
 
 /// A provider may take so long to get ready for a flush: it may have to dial.
 const ANSWER_MS: i64 = 120_000;
 /// A provider may take so long from the end of outbound to its inbound bit, and to clear its bits at the end.
 const BIT_MS: i64 = 10_000;
-
-/// Which queues.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ways {
-    /// What goes out.
-    pub outbound: bool,
-    /// What comes in.
-    pub inbound: bool,
-}
-
-impl Ways {
-    /// Both.
-    pub const BOTH: Self = Self { outbound: true, inbound: true };
-    /// What goes out.
-    pub const OUTBOUND: Self = Self { outbound: true, inbound: false };
-    /// What comes in.
-    pub const INBOUND: Self = Self { outbound: false, inbound: true };
-
-    /// The ways whose flush bits are set.
-    #[must_use]
-    pub fn of(code: StatusCode) -> Self {
-        Self { outbound: code.contains(StatusCode::OUTBOUND_FLUSH), inbound: code.contains(StatusCode::INBOUND_FLUSH) }
-    }
-
-    /// The flush bits of these ways.
-    #[must_use]
-    pub fn bits(self) -> StatusCode {
-        StatusCode::OUTBOUND_FLUSH.when(self.outbound) | StatusCode::INBOUND_FLUSH.when(self.inbound)
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_none(self) -> bool {
-        self == Self::default()
-    }
-
-    /// These and others.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        Self { outbound: self.outbound || other.outbound, inbound: self.inbound || other.inbound }
-    }
-
-    /// These without others.
-    #[must_use]
-    pub fn without(self, other: Self) -> Self {
-        Self { outbound: self.outbound && !other.outbound, inbound: self.inbound && !other.inbound }
-    }
-}
 
 /// Who wants a flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,7 +208,7 @@ impl Flush {
             self.phase = Phase::Asked { until_ms: view.now_ms + ANSWER_MS };
             self.bits_count = true;
             let watched = self.askers.iter().any(|(asker, _)| matches!(asker, Asker::Person(_)));
-            return vec![Step::Call(flags(self.left, watched))];
+            return vec![Step::Call(self.left.flags(watched))];
         }
         self.bits_count = asked_itself;
         self.next(view)
@@ -513,16 +467,4 @@ impl Flush {
 fn ends(ways: Ways) -> Vec<Step> {
     let outbound = ways.outbound.then_some(Step::EndOutbound);
     outbound.into_iter().chain(ways.inbound.then_some(Step::EndInbound)).collect()
-}
-
-fn flags(ways: Ways, watched: bool) -> FlushFlags {
-    let mut flags = FlushFlags::default();
-    if ways.outbound {
-        flags |= FlushFlags::OUTBOUND;
-    }
-    if ways.inbound {
-        flags |= FlushFlags::INBOUND;
-    }
-    // A person wants it now; otherwise nobody looks.
-    flags | if watched { FlushFlags::FORCE } else { FlushFlags::NO_UI | FlushFlags::ASYNC_OK }
 }

@@ -207,8 +207,9 @@ impl Supervisor {
         actions: &mut Vec<Action>,
     ) {
         let name = self.name(id).to_owned();
+        let named = format!("provider {name} ");
         let remark =
-            why.map(|why| if why.contains(&name) { why.to_owned() } else { format!("provider {name}: {why}") });
+            why.map(|why| if why.starts_with(&named) { why.to_owned() } else { format!("provider {name}: {why}") });
         for asker in askers {
             match asker {
                 Asker::Person(number) => self.flushing.close(*number, id, remark.clone()),
