@@ -176,14 +176,4 @@ mod tests {
         table.apply(RowChange::Gone(RowKey::Added("fax".to_owned(), "line1".to_owned())));
         assert_eq!(table.added, [added("line2", "dialling")]);
     }
-
-    #[test]
-    fn lines_look_as_documented() {
-        let gone = StatusNews::Changes(vec![RowChange::Gone(RowKey::Message(DeliveryId(4711)))]);
-        let line = serde_json::to_string(&StatusUpdate { seq: 18, news: gone.clone() }).unwrap();
-        assert_eq!(line, r#"{"seq":18,"changes":[{"gone":{"message":4711}}]}"#);
-        assert_eq!(serde_json::from_str::<StatusUpdate>(&line).unwrap().news, gone);
-        let line = serde_json::to_string(&StatusUpdate { seq: 17, news: StatusNews::Snapshot(Box::new(empty())) });
-        assert!(line.unwrap().starts_with(r#"{"seq":17,"snapshot":{"supervisor":{"#));
-    }
 }

@@ -3,7 +3,8 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 
-use spooler_protocol::watching::{RowChange, StatusNews, StatusUpdate};
+use spooler_protocol::ids::DeliveryId;
+use spooler_protocol::watching::{RowChange, RowKey, StatusNews, StatusUpdate};
 
 use super::supervisor::Running;
 
@@ -19,6 +20,14 @@ fn queued(update: &StatusUpdate) -> u64 {
             other => panic!("{other:?}"),
         },
     }
+}
+
+#[test]
+fn lines_look_as_documented() {
+    let gone = StatusNews::Changes(vec![RowChange::Gone(RowKey::Message(DeliveryId(4711)))]);
+    let line = serde_json::to_string(&StatusUpdate { seq: 18, news: gone.clone() }).unwrap();
+    assert_eq!(line, r#"{"seq":18,"changes":[{"gone":{"message":4711}}]}"#);
+    assert_eq!(serde_json::from_str::<StatusUpdate>(&line).unwrap().news, gone);
 }
 
 #[test]
