@@ -5,6 +5,7 @@ use spooler_protocol::to_worker::ToWorker;
 
 use super::event::{Action, Loudness, WorkerId};
 use super::{Supervisor, log};
+use crate::policy::flush::Flush;
 use crate::policy::{Now, ProviderId};
 
 impl Supervisor {
@@ -22,6 +23,10 @@ impl Supervisor {
         actions: &mut Vec<Action>,
     ) {
         let id = worker.provider;
+        if !self.flushing.running.get(&id).is_some_and(Flush::is_inbound) {
+            // Nobody asked for it.
+            return;
+        }
         let more = result == StartResult::Saved;
         match result {
             StartResult::Saved => {
