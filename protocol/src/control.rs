@@ -8,8 +8,8 @@
 //! | `GET /v1/messages/ID/content` | the message as it is |
 //! | `POST /v1/messages/do` a [`QueueCommand`] | [`QueueDone`] |
 //! | `GET /v1/status` | [`crate::status::StatusTable`] |
-//! | `GET /v1/status/watch` | the table again after each change, one JSON document a line |
-//! | `POST /v1/flush` a [`FlushCommand`] | [`FlushProgress`] values, one a line, until it is done |
+//! | `GET /v1/status/watch` | [`crate::watching::StatusUpdate`] values, one a line: a snapshot, then every change in order |
+//! | `POST /v1/flush` a [`FlushCommand`] | [`FlushProgress`] values, one a line, until it is done; only one if nobody waits |
 //! | `POST /v1/providers/NAME/do` a [`ProviderCommand`] | `{}` |
 //! | `POST /v1/providers/NAME/logon` a [`LogonCommand`] | [`LogonState`] |
 //! | `POST /v1/validate` a [`ValidateCommand`] | a list of [`Validated`] |
@@ -193,13 +193,21 @@ pub struct QueueDone {
     pub refused: Vec<String>,
 }
 
-/// Work a queue off now.
+/// Work queues off now (IMAPIStatus::FlushQueues).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct FlushCommand {
     /// Of one provider; of all without it.
-    #[serde(default)]
     pub provider: Option<String>,
+    /// What goes out. Without either direction both are meant (FLUSH_UPLOAD).
+    pub outbound: bool,
+    /// What comes in (FLUSH_DOWNLOAD).
+    pub inbound: bool,
+    /// Nobody waits for the end: it goes on when the client has left (FLUSH_ASYNC_OK). A flush that somebody waits for ends when
+    /// nobody does any more.
+    pub no_wait: bool,
+    /// End flushes that run, whoever began them, instead of beginning one.
+    pub stop: bool,
 }
 
 /// How far a flush is.
@@ -213,7 +221,10 @@ pub struct FlushProgress {
     pub sent: u64,
     /// Recipients failed or deferred.
     pub not_sent: u64,
-    /// Whether every one of them was attempted, or cannot be.
+    /// Messages received meanwhile by the providers in it.
+    #[serde(default)]
+    pub received: u64,
+    /// Whether every one of them was attempted, or cannot be, and everything that waited was received.
     pub done: bool,
     /// What it waits for, if nothing moves.
     pub why: String,

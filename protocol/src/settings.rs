@@ -30,6 +30,7 @@ pub const PROVIDER_KEYS: &[&str] = &[
     "overrun_max",
     "patience",
     "poll_interval",
+    "resource",
     "retry",
     "sched",
     "start_timeout",

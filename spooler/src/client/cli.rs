@@ -27,6 +27,10 @@ const EXAMPLES: &str = "Examples:
 Also answers to the names sendmail, mailq and newaliases, and to `spoolctl sendmail ARGUMENTS`.
 Exit codes are those of sysexits.h: 64 usage, 65 data, 69 no spooler, 75 try again later, 77 not allowed.";
 
+const FLUSH_HELP: &str = "\
+Without a direction both are meant: first what goes out, then what comes in. Ctrl-C ends a flush that is waited for; what is \
+queued is then delivered in the background as ever.";
+
 /// Look after the spooler: its queue, its providers, its messages.
 #[derive(Debug, Parser)]
 #[command(name = "spoolctl", version, after_help = EXAMPLES)]
@@ -57,11 +61,9 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Work the queue off now, and show how far it is until it is done
-    Flush {
-        /// Only the queue of this provider
-        provider: Option<String>,
-    },
+    /// Work queues off now, whatever the schedule says, and show how far it is until it is done
+    #[command(after_help = FLUSH_HELP)]
+    Flush(Flush),
     /// See providers and do something with them
     #[command(subcommand)]
     Provider(Provider),
@@ -97,6 +99,25 @@ pub(super) enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+}
+
+/// Which queues, and whether to wait.
+#[derive(Debug, Args)]
+pub(super) struct Flush {
+    /// Only this provider's queues
+    pub(super) provider: Option<String>,
+    /// Only what goes out
+    #[arg(long)]
+    pub(super) outbound: bool,
+    /// Only what comes in
+    #[arg(long)]
+    pub(super) inbound: bool,
+    /// Begin it and leave; it goes on until it is done
+    #[arg(long)]
+    pub(super) no_wait: bool,
+    /// End flushes that run, whoever began them
+    #[arg(long, conflicts_with = "no_wait")]
+    pub(super) stop: bool,
 }
 
 #[derive(Debug, Args)]

@@ -54,7 +54,7 @@ use places::Places;
 /// | `[routing]` | `order`: the order of the file, with providers last that wish to be |
 /// | `[reports]` | `max_returned_size = "100K"` |
 /// | `[worker]` | `program`: `spooler-worker` beside this program, `stop_timeout = "30s"` |
-/// | `[provider.NAME]` | `kind`: must be given, `claims = []`, `address_types`: what its worker announces, `enabled = true`, `interactive`: whether the kind is `smtp-in`, `nice = 10` (0 if interactive), `sched = "batch"` (`"other"` if interactive), `io = "best-effort:7"` (`best-effort:4` if interactive), `weight = 100`, `critical_nice = -10`, `critical_max = "120s"`, `overrun_max = "30s"`, `answer_timeout = "60s"`, `patience = "15m"`, `start_timeout = "10s"`, `poll_interval = "10m"`, `needs_device`: none, and the keys of its kind |
+/// | `[provider.NAME]` | `kind`: must be given, `claims = []`, `address_types`: what its worker announces, `enabled = true`, `interactive`: whether the kind is `smtp-in`, `nice = 10` (0 if interactive), `sched = "batch"` (`"other"` if interactive), `io = "best-effort:7"` (`best-effort:4` if interactive), `weight = 100`, `critical_nice = -10`, `critical_max = "120s"`, `overrun_max = "30s"`, `answer_timeout = "60s"`, `patience = "15m"`, `start_timeout = "10s"`, `poll_interval = "10m"`, `needs_device`: none, `resource`: none, and the keys of its kind |
 /// | `[provider.NAME.retry]` | as `[retry]` |
 ///
 /// The environment variable `SPOOLER_WORKER` names the worker program whatever the file says.

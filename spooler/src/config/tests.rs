@@ -174,6 +174,7 @@ fn every_mistake_of_a_provider_has_its_line() {
         ("critical_nice = 15", "critical_nice is 15; allowed is no more than nice, which is 10"),
         ("critical_max = '2h'", "critical_max is \"2h\"; allowed is 1s to 1h"),
         ("start_timeout = '1ms'", "start_timeout is \"1ms\"; allowed is 100ms to 10m"),
+        ("resource = 'Modem 0'", "resource is \"Modem 0\"; allowed are up to 32 of a-z, 0-9, _ and -"),
         ("enabled = 1", "enabled must be true or false, not integer"),
         ("interactive = 'no'", "interactive must be true or false, not string"),
         ("address_types = ['smtp']", "address_types has \"smtp\"; allowed are types such as \"SMTP\" or \"FAX\""),

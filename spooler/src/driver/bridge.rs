@@ -10,7 +10,7 @@ use spooler_protocol::to_worker::Refusal;
 use tokio::sync::{oneshot, watch};
 
 use crate::supervisor::event::{Answer, Ask, Incoming, UploadKey};
-use crate::system::control::{Bridge, ReadJob, Request, SubmitContent};
+use crate::system::control::{Bridge, ReadJob, Request, SubmitContent, Subscription};
 use crate::system::mailbox::{Letter, Mailbox};
 use crate::system::store::readers::Readers;
 use crate::system::store::uploads::Uploads;
@@ -93,9 +93,18 @@ fn api_error(refusal: Refusal) -> ApiError {
     ApiError { error: refusal.text, temporary: refusal.temporary }
 }
 
-/// What the supervisor is asked, and who waits for the answer.
-pub(super) fn split(request: Request) -> (Ask, Question) {
-    match request {
+/// What a request means for the loop.
+pub(super) enum Split {
+    /// A question to the supervisor, and who waits for the answer.
+    Ask(Ask, Question),
+    /// Somebody begins to watch.
+    Watch(oneshot::Sender<Subscription>),
+}
+
+/// Who is to deal with a request.
+pub(super) fn split(request: Request) -> Split {
+    let (ask, question) = match request {
+        Request::Watch { answer } => return Split::Watch(answer),
         Request::Submit { envelope, origin, owner_uid, content, answer } => {
             let content = match content {
                 SubmitContent::Inline(bytes) => Incoming::Inline(bytes),
@@ -116,5 +125,6 @@ pub(super) fn split(request: Request) -> (Ask, Question) {
         Request::Provider { name, command, answer } => (Ask::Provider(name, command), Question::Provider(answer)),
         Request::ValidateAll { flags, answer } => (Ask::ValidateAll(flags), Question::Validated(answer)),
         Request::Logon { name, command, answer } => (Ask::Logon(name, command), Question::Logon(answer)),
-    }
+    };
+    Split::Ask(ask, question)
 }

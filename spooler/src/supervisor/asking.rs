@@ -29,10 +29,10 @@ impl Supervisor {
             }
             Ask::Status => Answer::Status(Box::new(self.status_table(now))),
             Ask::Overlay(summaries, provider) => Answer::Overlay(self.overlay(summaries, provider.as_deref(), now)),
-            Ask::FlushBegin(command) => Answer::Flush(self.begin_flush(&command)),
+            Ask::FlushBegin(command) => Answer::Flush(self.begin_flush(&command, now, actions)),
             Ask::FlushProgress(number) => Answer::FlushProgress(self.flush_progress(number)),
             Ask::FlushEnd(number) => {
-                self.end_flush(number);
+                self.end_flush(number, now, actions);
                 return;
             }
             Ask::Provider(name, ProviderCommand { action: ProviderAction::Validate, flags }) => {
@@ -212,7 +212,7 @@ impl Supervisor {
     }
 
     pub(super) fn why_ready(&self, provider: Option<ProviderId>) -> String {
-        let Some(provider) = provider.and_then(|id| self.providers.get(&id)) else {
+        let Some((id, provider)) = provider.and_then(|id| Some((id, self.providers.get(&id)?))) else {
             return "waits for a provider to say whether it serves the recipient".to_owned();
         };
         let name = &provider.config.name;
@@ -224,7 +224,10 @@ impl Supervisor {
             WorkerState::Ready if provider.is_offline() => {
                 format!("provider {name} is offline: {}", provider.why_offline())
             }
-            WorkerState::Ready => format!("waits its turn at provider {name}"),
+            WorkerState::Ready => match self.waits_for_resource(id) {
+                Some(waits) => format!("provider {name} {waits}"),
+                None => format!("waits its turn at provider {name}"),
+            },
             WorkerState::Paused => format!("provider {name} is paused"),
             WorkerState::Starting | WorkerState::Draining | WorkerState::Stopping => {
                 format!("provider {name} is starting")

@@ -36,6 +36,10 @@ impl Supervisor {
         if provider.is_offline() && !self.is_flushing(id) {
             return;
         }
+        if !self.holds_what_it_needs(id, now) {
+            return;
+        }
+        let Some(provider) = self.providers.get(&id) else { return };
         let credit = u64::from(provider.announced.as_ref().map_or(0, |announced| announced.credit));
         let sees_others =
             provider.announced.as_ref().is_some_and(|announced| announced.wishes.contains(Wishes::RESOLVE));
@@ -174,7 +178,8 @@ impl Supervisor {
         }
         self.note_busy(worker, (id, route), sequel.busy && next.is_some());
         let settled = verdict.settled_indexes();
-        self.note_flushed(id, route.provider, verdict.sent.len(), verdict.failed.len() + verdict.deferred.len());
+        let not_sent = verdict.failed.len() + verdict.deferred.len();
+        self.flushing.note_sent(id, route.provider, verdict.sent.len(), not_sent);
         if let (Some((Waiting::Deferred { due_ms }, _)), Some(plan)) = (next, plan) {
             self.report_delay(delivery, &verdict, due_ms, &plan, now, actions);
         }
@@ -206,6 +211,7 @@ impl Supervisor {
     pub(super) fn end_flight(&mut self, delivery: DeliveryId, worker: WorkerId, actions: &mut Vec<Action>) {
         self.flights.remove(&delivery);
         self.touched.insert(worker.provider);
+        self.release_what_is_left(worker.provider);
         actions.push(Action::Forget(delivery));
     }
 }

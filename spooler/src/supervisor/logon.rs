@@ -13,8 +13,8 @@ use spooler_protocol::limits::{ANSWER_BYTES_MAX, PROMPTS_MAX};
 use spooler_protocol::status::WorkerState;
 
 use super::event::{Action, Answer, AskId, Loudness, WorkerId};
-use super::workers::capped;
 use super::{Supervisor, log};
+use crate::policy::status_table::capped;
 use crate::policy::{Now, ProviderId};
 
 /// Answers of a person, by the key of the question.

@@ -9,14 +9,18 @@
 //!
 //! Nothing is asked before inbound has begun, in a critical section, or after a critical error. One provider that never answers, or
 //! always has more, holds nobody up: each has its own call, and its worker runs on tokens like all others.
+//!
+//! While a flush works off what is inbound, it says when to start and when to stop; nothing is polled then. A provider that needs a
+//! resource is asked only then: what is due begins a flush in the background.
 
 use spooler_protocol::calls::{StartResult, Wishes};
 use spooler_protocol::to_worker::ToWorker;
 
 use super::event::{Action, Loudness, WorkerId};
-use super::workers::capped;
 use super::{Provider, Supervisor, log};
+use crate::policy::flush::{Flush, Ways};
 use crate::policy::retry::ms;
+use crate::policy::status_table::capped;
 use crate::policy::{Now, ProviderId};
 
 /// After a call that brought nothing, however often there is said to be new mail.
@@ -45,6 +49,11 @@ impl Receiving {
     /// Inbound begins: the first poll is due.
     pub(super) fn begin(&mut self, now_ms: i64) {
         self.poll_at_ms = now_ms;
+    }
+
+    /// Whether a message is being received.
+    pub(super) fn is_starting(&self) -> bool {
+        self.call == Some(Call::Start)
     }
 
     /// The provider says that a message waits.
@@ -112,8 +121,7 @@ impl Provider {
         self.announced.as_ref().is_some_and(|announced| announced.wishes.contains(Wishes::POLL))
     }
 
-    /// When it is to be asked next.
-    pub(super) fn asks_at_ms(&self) -> Option<i64> {
+    fn asks_at_ms(&self) -> Option<i64> {
         self.receives().then(|| self.session.receiving.due_ms(self.polls())).flatten()
     }
 }
@@ -121,10 +129,22 @@ impl Provider {
 impl Supervisor {
     /// Asks a provider for a message, if it is time.
     pub(super) fn receive(&mut self, id: ProviderId, now: Now, actions: &mut Vec<Action>) {
+        if !self.machine.is_awake() {
+            return;
+        }
+        let in_flush = self.may_receive_more(id, now);
         let Some(provider) = self.providers.get_mut(&id).filter(|provider| provider.receives()) else { return };
-        let polls = provider.polls();
+        let (polls, interval_ms) = (provider.polls(), ms(provider.config.poll_interval));
+        let has_resource = provider.config.resource.is_some();
         let receiving = &mut provider.session.receiving;
-        let Some(call) = receiving.next(polls, now.mono_ms) else { return };
+        let due =
+            if in_flush { receiving.call.is_none().then_some(Call::Start) } else { receiving.next(polls, now.mono_ms) };
+        let Some(call) = due else { return };
+        if has_resource && !in_flush {
+            receiving.poll_at_ms = now.mono_ms + interval_ms;
+            self.attend(id, Ways::INBOUND, now);
+            return;
+        }
         receiving.call = Some(call);
         let word = match call {
             Call::Poll => ToWorker::Poll,
@@ -158,11 +178,43 @@ impl Supervisor {
         if !provider.session.receiving.on_ended(&result, polls, now.mono_ms, interval_ms) {
             return;
         }
+        let saved = result == StartResult::Saved;
         if let StartResult::Failed(why) = result {
             let why = format!("receiving failed: {}", capped(why));
             log(actions, Loudness::Warn, format!("provider {}: {why}", provider.config.name));
             provider.life.last_error = Some(why);
         }
         self.touched.insert(worker.provider);
+        self.on_received(worker.provider, saved, now, actions);
+    }
+
+    /// Within a flush another message is received as long as there are some; outside of one a provider may have been busy with the
+    /// last thing that it needed its resource for.
+    fn on_received(&mut self, id: ProviderId, saved: bool, now: Now, actions: &mut Vec<Action>) {
+        if !self.flushing.running.get(&id).is_some_and(Flush::is_inbound) {
+            self.release_what_is_left(id);
+            return;
+        }
+        if saved {
+            self.flushing.note_received(id);
+        }
+        if !saved || !self.may_receive_more(id, now) {
+            self.on_all_received(id, saved, now, actions);
+        }
+    }
+
+    /// When a provider is to be asked next. Flushes go on by themselves.
+    pub(super) fn next_receipt_ms(&self) -> Option<i64> {
+        let flushing = &self.flushing;
+        let at_ms = |(id, provider): (&ProviderId, &Provider)| {
+            let at_ms = provider.asks_at_ms()?;
+            match &provider.config.resource {
+                None if flushing.running.get(id).is_some_and(Flush::is_inbound) => None,
+                None => Some(at_ms),
+                Some(_) if flushing.running.contains_key(id) => None,
+                Some(_) => Some(at_ms.max(flushing.rests.get(id).map_or(at_ms, |rest| rest.spooler_ms))),
+            }
+        };
+        self.providers.iter().filter(|_| self.machine.is_awake()).filter_map(at_ms).min()
     }
 }

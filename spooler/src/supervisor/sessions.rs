@@ -21,10 +21,10 @@ use spooler_protocol::to_worker::ToWorker;
 use super::event::{Action, Loudness, WorkerId};
 use super::idling::Idle;
 use super::receiving::Receiving;
-use super::workers::capped;
 use super::{Provider, Supervisor, log};
 use crate::policy::lane::Limits;
 use crate::policy::routing::Route;
+use crate::policy::status_table::capped;
 use crate::policy::{Now, ProviderId};
 
 /// Two deliveries to one destination are never further apart, whatever a worker asks for: a week.
@@ -72,7 +72,6 @@ impl Supervisor {
         if !provider.life.on_logged_on(now.mono_ms) {
             return;
         }
-        provider.row = spooler_protocol::from_worker::RowUpdate::default();
         provider.session = Session { outbound: true, inbound: true, ..Session::default() };
         provider.session.receiving.begin(now.mono_ms);
         let text = format!("provider {}: ready ({})", provider.config.name, capped(logged_on.identity.clone()));

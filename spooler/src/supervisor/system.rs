@@ -17,6 +17,7 @@ use spooler_protocol::to_worker::ToWorker;
 
 use super::event::{Action, Loudness};
 use super::{Supervisor, log};
+use crate::policy::flush::Ways;
 use crate::policy::routing::Route;
 use crate::policy::{Now, ProviderId};
 
@@ -133,8 +134,7 @@ impl Supervisor {
 
     /// What runs may end if it is quick; everything that is known is on its way to the disk.
     fn on_power_failure(&mut self, now: Now, actions: &mut Vec<Action>) {
-        let flushes: Vec<u64> = self.flushes.keys().copied().collect();
-        flushes.into_iter().for_each(|number| self.end_flush(number));
+        self.stop_flushes(None, Ways::BOTH, now, actions);
         if self.stopping.is_none() {
             let quick = std::time::Duration::from_millis(POWER_MS);
             self.config.stop_timeout = self.config.stop_timeout.min(quick);

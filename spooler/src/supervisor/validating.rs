@@ -111,7 +111,7 @@ impl Supervisor {
     ) {
         let result = match result {
             Ok(()) => Ok("is validated".to_owned()),
-            Err(CallError::Failed(why)) => Err(super::workers::capped(why)),
+            Err(CallError::Failed(why)) => Err(crate::policy::status_table::capped(why)),
             Err(error) => Err(error.to_string()),
         };
         let validated = self.validated(worker.provider, result);

@@ -5,6 +5,7 @@
 
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::outcome::Reply;
+use spooler_protocol::status::StatusCode;
 
 use super::event::{Action, ReportedRecipient};
 use super::{Provider, Supervisor};
@@ -32,12 +33,12 @@ fn waits_on_provider(part: &Part) -> bool {
 impl Provider {
     /// Whether it has said that it cannot reach what it serves, or lacks the device for it.
     pub(super) fn is_offline(&self) -> bool {
-        self.lacks_device || self.row.offline == Some(true)
+        self.lacks_device || self.rows.own().code.contains(StatusCode::OFFLINE)
     }
 
     /// Why it is offline.
     pub(super) fn why_offline(&self) -> String {
-        match (&self.config.needs_device, &self.row.text) {
+        match (&self.config.needs_device, &self.rows.own().text) {
             (Some(device), _) if self.lacks_device => format!("device {device} is not there"),
             (_, Some(text)) => text.clone(),
             (_, None) => "it cannot reach what it serves".to_owned(),

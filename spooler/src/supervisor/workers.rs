@@ -2,17 +2,18 @@
 
 use spooler_protocol::calls::LogonFlags;
 use spooler_protocol::from_worker::{FromWorker, RowUpdate};
-use spooler_protocol::limits::ROW_TEXT_BYTES_MAX;
 use spooler_protocol::notification::SystemMessage;
 use spooler_protocol::to_worker::{ToWorker, Welcome};
 
 use super::event::{Action, Loudness, WorkerId};
 use super::{Provider, Scan, Stopping, Supervisor, log, overrunning};
 use crate::config::{self, Config};
+use crate::policy::flush::Ways;
 use crate::policy::lifecycle::{Lifecycle, Step};
 use crate::policy::priority_plan::Level;
 use crate::policy::retry::{RetryPlan, ms};
 use crate::policy::routing::{Routing, Served};
+use crate::policy::status_table::{Rows, capped};
 use crate::policy::{Now, ProviderId};
 
 impl Supervisor {
@@ -62,7 +63,7 @@ impl Supervisor {
             announced: None,
             paused: false,
             removed: false,
-            row: RowUpdate::default(),
+            rows: Rows::default(),
             priority: String::new(),
             critical: None,
             overrun: overrunning::ladder(config, now),
@@ -84,7 +85,10 @@ impl Supervisor {
         provider.removed = false;
         let life = &mut provider.life;
         life.set_start_timeout(ms(new.start_timeout));
-        let other_worker = old.kind != new.kind || old.settings != new.settings || old.interactive != new.interactive;
+        let other_worker = old.kind != new.kind
+            || old.settings != new.settings
+            || old.interactive != new.interactive
+            || old.resource != new.resource;
         let step = match (old.enabled && !provider.paused, new.enabled && !provider.paused) {
             (false, true) => life.want(&mut self.generation, now.mono_ms),
             (true, false) => life.unwant(false, now.mono_ms, deadline_ms),
@@ -111,6 +115,7 @@ impl Supervisor {
                 actions.push(Action::Spawn(worker));
             }
             Some(Step::Logoff { hurry }) => {
+                self.say_farewell(worker.provider, actions);
                 self.scheduler.set_passing(worker.provider, true);
                 self.tokens_touched = true;
                 self.end_session(worker, actions);
@@ -167,7 +172,8 @@ impl Supervisor {
             }
             FromWorker::CriticalBegin { reason } => self.on_critical_begin(worker, capped(reason), now, actions),
             FromWorker::CriticalEnd => self.on_critical_end(worker, now, actions),
-            FromWorker::Row { update, .. } => self.on_row(id, *update),
+            FromWorker::Row { sequence, row, update } => self.on_row(worker, sequence, &row, *update, now, actions),
+            FromWorker::FlushAnswered(answer) => self.on_flush_answered(worker, answer, now, actions),
             // The worker exits by itself; its death says the rest. Bodies and uploads do not come this way.
             FromWorker::LoggedOff
             | FromWorker::ReadBody { .. }
@@ -183,22 +189,52 @@ impl Supervisor {
             FromWorker::StartEnded(result) => self.on_start_ended(worker, result, now, actions),
             FromWorker::Idled => self.on_idled(worker),
             FromWorker::Validated { request, result } => self.on_validated(worker, request, result, actions),
-            FromWorker::FlushAnswered(_) => {}
         }
     }
 
-    fn on_row(&mut self, id: ProviderId, update: RowUpdate) {
+    /// A word about a row. Bits are commands, so what has changed is acted upon.
+    fn on_row(
+        &mut self,
+        worker: WorkerId,
+        sequence: u64,
+        name: &str,
+        update: RowUpdate,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        self.change_rows(worker.provider, now, actions, |rows| {
+            rows.on_word(worker.generation, sequence, name, update, now.mono_ms)
+        });
+    }
+
+    /// Takes what a worker said about its rows too fast.
+    pub(super) fn settle_rows(&mut self, id: ProviderId, now: Now, actions: &mut Vec<Action>) {
+        self.change_rows(id, now, actions, Rows::settle);
+    }
+
+    /// The same where its time has come.
+    pub(super) fn tick_rows(&mut self, id: ProviderId, now: Now, actions: &mut Vec<Action>) {
+        self.change_rows(id, now, actions, |rows| rows.on_tick(now.mono_ms));
+    }
+
+    fn change_rows(
+        &mut self,
+        id: ProviderId,
+        now: Now,
+        actions: &mut Vec<Action>,
+        change: impl FnOnce(&mut Rows) -> bool,
+    ) {
         let Some(provider) = self.providers.get_mut(&id) else { return };
-        if let Some(text) = update.text {
-            provider.row.text = Some(capped(text)).filter(|text| !text.is_empty());
+        let (was_offline, before) = (provider.is_offline(), Ways::of(provider.rows.own().code));
+        if !change(&mut provider.rows) {
+            return;
         }
-        if let Some(progress) = update.progress {
-            provider.row.progress = Some(progress.min(100));
-        }
-        let was_offline = provider.is_offline();
-        provider.row.offline = update.offline.or(provider.row.offline);
+        let after = Ways::of(provider.rows.own().code);
         if was_offline && !provider.is_offline() {
             self.on_online(id);
+        }
+        if before != after {
+            self.on_flush_bits(id, after.without(before), now, actions);
         }
     }
 
@@ -209,6 +245,8 @@ impl Supervisor {
         let step = provider.life.on_died(why, &mut self.generation, now.mono_ms, &mut self.jitter);
         let unasked = provider.life.deaths > deaths;
         provider.pid = None;
+        // What it said of itself is void.
+        provider.rows.begin(worker.generation);
         provider.priority.clear();
         let state = provider.life.state();
         let name = provider.config.name.clone();
@@ -220,9 +258,11 @@ impl Supervisor {
         }
         self.forget_section(worker.provider, now, actions);
         self.forget_session(worker.provider, actions);
+        self.forget_flush(worker.provider);
         self.scheduler.remove(worker.provider);
         self.tokens_touched = true;
         self.return_flights(worker, unasked, actions);
+        self.release_resource(worker.provider);
         self.take_step(worker, step, actions);
         self.answer_logon(worker.provider, actions);
         self.forget_removed(worker.provider);
@@ -314,6 +354,7 @@ impl Supervisor {
         actions.extend(welcome.map(|welcome| Action::Send(worker, ToWorker::Welcome(welcome))));
         let Some(provider) = self.providers.get_mut(&worker.provider) else { return };
         provider.pid = Some(pid);
+        provider.rows.begin(worker.generation);
         let (weight, interactive, level) = (provider.config.weight, provider.config.interactive, provider.base_level());
         provider.overrun = overrunning::ladder(&provider.config, now);
         self.scheduler.add(worker.provider, weight, interactive);
@@ -329,12 +370,4 @@ pub(super) fn configured_level(config: &config::Provider) -> Level {
 
 pub(super) fn retry_plan(retry: &config::Retry) -> RetryPlan {
     RetryPlan::new(retry.first, retry.factor, retry.max, retry.give_up, retry.delay_warning)
-}
-
-/// A text from a worker, cut to what a row shows.
-pub(super) fn capped(mut text: String) -> String {
-    let end = text.floor_char_boundary(ROW_TEXT_BYTES_MAX);
-    text.truncate(end);
-    text.retain(|c| !c.is_control());
-    text
 }

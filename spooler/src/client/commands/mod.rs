@@ -7,6 +7,7 @@ mod provider;
 mod queue;
 mod status;
 mod submit;
+mod watch;
 
 use std::io::{self, Write};
 
@@ -24,9 +25,9 @@ pub(super) fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Submit(submit) => submit::run(&control, submit),
         Command::Queue(queue) => queue::run(&control, queue),
-        Command::Status { watch: true, json } => status::watch(&control, json),
+        Command::Status { watch: true, json } => watch::run(&control, json),
         Command::Status { watch: false, json } => status::once(&control, json),
-        Command::Flush { provider } => flush::run(&control, provider),
+        Command::Flush(flush) => flush::run(&control, flush),
         Command::Provider(provider) => provider::run(&control, provider),
         Command::Logon { name } => logon::run(&control, &name),
         Command::Validate { how } => provider::validate_all(&control, &how),

@@ -10,16 +10,20 @@
 //! | `outbound` | every answer to a delivery, and what comes after |
 //! | `deferred` | messages that their provider keeps |
 //! | `order` | who is tried first, and which message goes first |
+//! | `flushes` | who begins and ends a flush, in which order, and who holds a resource |
+//! | `rows` | status rows, and those who watch them |
 //! | `reports` | who is told, once |
 //! | `validation` | providers look after their state |
 
 // The stage.
 pub(super) mod bench;
 mod deferred;
+mod flushes;
 mod inbound;
 mod logons;
 mod order;
 mod outbound;
 mod reports;
+mod rows;
 mod sessions;
 mod validation;

@@ -194,7 +194,7 @@ fn without_its_device_a_provider_is_offline_and_nothing_goes_out() {
 fn power_failure_ends_flushes_and_stops_quickly() {
     let mut world = World::new();
     world.submit(0);
-    let flush = spooler_protocol::control::FlushCommand { provider: None };
+    let flush = spooler_protocol::control::FlushCommand::default();
     world.hear(1, Event::Asked(AskId(2), Ask::FlushBegin(flush)));
     assert!(world.supervisor.is_flushing(world.workers[0].provider));
     let told = world.told(2, &SystemMessage::PowerFailure);

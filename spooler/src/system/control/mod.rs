@@ -6,6 +6,7 @@
 mod access;
 mod body;
 mod desk;
+mod feed;
 mod listing;
 mod patience;
 mod provider;
@@ -17,6 +18,7 @@ mod submit;
 mod watch;
 
 pub use access::{Access, Denied, Operation, Peer, Scope, identify, identify_at_once, may};
+pub use feed::{Feed, LINES_KEPT, Line, Subscription};
 pub use server::{ControlOptions, ControlServer, start};
 pub use socket::{BindError, bind};
 use spooler_protocol::calls::ValidateFlags;
@@ -52,6 +54,11 @@ pub enum Request {
         /// The table.
         answer: oneshot::Sender<StatusTable>,
     },
+    /// The table now, and every change from here on.
+    Watch {
+        /// Both.
+        answer: oneshot::Sender<Subscription>,
+    },
     /// In which state, and why, the schedule has these messages: it overlays what the store said.
     Overlay {
         /// What the store said.
@@ -84,7 +91,7 @@ pub enum Request {
         /// How far; `None` if there is no such flush.
         answer: oneshot::Sender<Option<FlushProgress>>,
     },
-    /// Nobody watches a flush any more; it goes on in the background like any delivery.
+    /// The client that began a flush has left. If it was to wait for it, the flush ends; what is queued is delivered in the background.
     FlushEnd {
         /// Which.
         flush: u64,
