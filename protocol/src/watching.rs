@@ -144,6 +144,7 @@ mod tests {
             text: String::new(),
             started_ms: 0,
             slots: 1,
+            gate: String::new(),
             tokens_out: 0,
             queued: 0,
             ready: 0,
