@@ -30,6 +30,8 @@ pub const PROVIDER_KEYS: &[&str] = &[
     "nice",
     "overrun_max",
     "patience",
+    "poll_interval",
+    "resource",
     "retry",
     "sched",
     "start_timeout",

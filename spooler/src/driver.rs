@@ -11,6 +11,7 @@ mod bodies;
 pub mod bridge;
 mod hops;
 mod reports;
+mod watching;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -96,6 +97,9 @@ pub struct Driver {
     /// Uploads of messages that go round in circles.
     looping: HashSet<UploadKey>,
     next_upload: u64,
+    watchers: watching::Watchers,
+    /// How often the configuration was asked to be read again, and which of these readings was taken last.
+    reloads: (u64, u64),
     done: bool,
 }
 
@@ -117,6 +121,8 @@ impl Driver {
             upload_keys: HashMap::new(),
             looping: HashSet::new(),
             next_upload: 1,
+            watchers: watching::Watchers::default(),
+            reloads: (0, 0),
             done: false,
         }
     }
@@ -129,6 +135,7 @@ impl Driver {
             if self.equipment.status.receiver_count() > 0 {
                 self.equipment.status.send_modify(|version| *version += 1);
             }
+            self.publish();
         }
         self.equipment.writer.stop();
     }
@@ -138,7 +145,8 @@ impl Driver {
         let now = self.equipment.clock.now();
         let deadline_ms = self.supervisor.deadline_ms(now);
         let wait_ms = deadline_ms.map(|at| u64::try_from(at - now.mono_ms).unwrap_or_default());
-        let wait = if self.again.is_empty() { wait_ms.map(Duration::from_millis) } else { Some(Duration::ZERO) };
+        let wait = wait_ms.map(Duration::from_millis).into_iter().chain(self.until_publishing()).min();
+        let wait = if self.again.is_empty() { wait } else { Some(Duration::ZERO) };
         let first = match wait {
             Some(wait) => self.equipment.letters.recv_timeout(wait),
             None => self.equipment.letters.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -181,7 +189,13 @@ impl Driver {
             Letter::PriorityAgain(worker) => self.set_priority(worker),
             Letter::Asked(request) => self.asked(request),
             Letter::Reload => self.reload(),
-            Letter::Reloaded(config) => self.adopt(*config),
+            Letter::Reloaded(number, config) => {
+                // A reading that took longer than a later one is out of date.
+                if number > self.reloads.1 {
+                    self.reloads.1 = number;
+                    self.adopt(*config);
+                }
+            }
         }
     }
 
@@ -308,32 +322,33 @@ impl Driver {
     }
 
     fn asked(&mut self, request: Request) {
+        let (ask, question) = match bridge::split(request) {
+            bridge::Split::Watch(answer) => return self.subscribe(answer),
+            bridge::Split::Ask(ask, question) => (ask, question),
+        };
         let ask_id = AskId(self.next_ask);
         self.next_ask += 1;
-        let (ask, question) = bridge::split(request);
         if let Ask::Submit { content: Incoming::Inline(bytes), .. } = &ask
             && let Err(refusal) = hops::check(bytes)
         {
             return question.answer(Answer::Submitted(Err(refusal)));
         }
         if matches!(question, bridge::Question::Status(_)) {
-            let live: Vec<WorkerId> = self.supervisor.live_workers().collect();
-            for worker in live {
-                let cpu_us = self.cpu_us(worker);
-                self.hear(Event::Worker(worker, WorkerNews::Cpu(cpu_us)));
-            }
+            self.read_cpu_clocks();
         }
         self.questions.insert(ask_id, question);
         self.hear(Event::Asked(ask_id, ask));
     }
 
     /// Reads the configuration on a thread of its own, because it asks the worker program about its settings.
-    fn reload(&self) {
+    fn reload(&mut self) {
+        self.reloads.0 += 1;
+        let number = self.reloads.0;
         let (path, mailbox) = (self.config.source.clone(), self.equipment.mailbox.clone());
         let read = move || match crate::config::load(&path) {
             Ok(config) => {
                 tracing::info!("configuration {} read again", path.display());
-                mailbox.put(Letter::Reloaded(Box::new(config)));
+                mailbox.put(Letter::Reloaded(number, Box::new(config)));
             }
             Err(error) => tracing::error!("the new configuration is refused and the old one stays: {error}"),
         };

@@ -6,14 +6,24 @@
 //! | `event` | what is heard and what is wanted done |
 //! | `workers` | workers come and go; configuration changes |
 //! | `accepting` | messages come in, and come back from the store at start |
-//! | `delivering` | messages go out, and what becomes of them |
+//! | `delivering` | messages go out, and what comes after |
+//! | `recording` | what became of recipients |
+//! | `mishaps` | deliveries that end without a word |
+//! | `sessions` | sessions with providers: begin, news, end |
+//! | `receiving` | providers are asked for messages |
+//! | `idling` | housekeeping while the machine is idle |
+//! | `logon` | logging on with a person present |
+//! | `validating` | providers look after their state |
+//! | `following` | what every step ends with |
 //! | `asking` | clients ask and command |
-//! | `flushing` | working queues off now |
+//! | `flushing` | working queues off now, as people want it |
+//! | `working_off` | the same at each provider; who may use which resource |
 //! | `gating` | the idle gate: slots for background work |
 //! | `critical` | critical sections |
 //! | `reporting` | senders are told |
 //! | `system` | what happens to the machine |
 //! | `table` | the status table |
+//! | `watching` | what has changed in it |
 //! | `waiting` | messages whose provider cannot serve them now |
 
 mod accepting;
@@ -23,19 +33,30 @@ mod delivering;
 // What is heard and what is wanted done.
 pub mod event;
 mod flushing;
+mod following;
 mod gating;
+mod idling;
+mod logon;
+mod mishaps;
 mod overrunning;
+mod receiving;
+mod recording;
 mod reporting;
+#[cfg(test)]
+mod scenarios;
+mod sessions;
 mod system;
 mod table;
+mod validating;
 mod waiting;
+mod watching;
 mod workers;
+mod working_off;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use spooler_protocol::control::QueueDone;
-use spooler_protocol::from_worker::RowUpdate;
-use spooler_protocol::ids::{AcceptId, DeliveryId, Generation, MessageId};
+use spooler_protocol::ids::{AcceptId, DeliveryId, Generation, MessageId, RequestId};
 use spooler_protocol::outcome::Reply;
 use spooler_protocol::to_worker::ToWorker;
 
@@ -44,10 +65,11 @@ use crate::policy::idle_gate::IdleGate;
 use crate::policy::jitter::Jitter;
 use crate::policy::lifecycle::Lifecycle;
 use crate::policy::overrun::Overrun;
-use crate::policy::queue::{Entry, Queue};
+use crate::policy::queue::{Again, Entry, Queue};
 use crate::policy::retry::{RetryPlan, ms};
 use crate::policy::routing::{Route, Routing};
-use crate::policy::scheduler::{Decision, Scheduler};
+use crate::policy::scheduler::Scheduler;
+use crate::policy::status_table::Rows;
 use crate::policy::{Now, ProviderId};
 use crate::record::{Change, NewMessage};
 use event::{Action, AskId, Event, Loudness, Ticket, UploadKey, WorkerId, WorkerNews};
@@ -67,13 +89,15 @@ struct Provider {
     paused: bool,
     /// No longer in the configuration; forgotten when its worker has gone.
     removed: bool,
-    row: RowUpdate,
+    rows: Rows,
     priority: String,
     critical: Option<critical::Critical>,
     /// How its worker keeps to what it is given.
     overrun: Overrun,
     /// The device that it needs is not there.
     lacks_device: bool,
+    session: sessions::Session,
+    logon: logon::Logon,
 }
 
 /// A delivery in the hands of a worker.
@@ -95,6 +119,7 @@ struct Flight {
     given_up: bool,
     /// Whether some recipient wants a report of success.
     wants_success: bool,
+    again: Again,
 }
 
 /// Who waits for a message to be accepted.
@@ -136,13 +161,23 @@ pub struct Supervisor {
     look_every_ms: Option<i64>,
     flights: BTreeMap<DeliveryId, Flight>,
     pending: HashMap<Ticket, Pending>,
-    flushes: BTreeMap<u64, flushing::Flush>,
+    flushing: flushing::Flushing,
+    watch: Option<watching::Watch>,
+    /// The number of the last line for those who watch.
+    watch_seq: u64,
+    validations: BTreeMap<RequestId, validating::Validation>,
+    /// What senders were told of recipients, so that they are told once.
+    told: HashMap<MessageId, BTreeSet<(u32, reporting::Fact)>>,
     jitter: Jitter,
     cores: u32,
     pid: u32,
     started_ms: i64,
+    /// What the one clock says when the other says nothing; for rows.
+    epoch_ms: i64,
     /// When everything that waits was looked through for what is late.
     looked_ms: i64,
+    /// When a worker last had something to do.
+    active_ms: i64,
     /// For recipients of whom nobody knows yet who serves them.
     default_retry: RetryPlan,
     scan: Scan,
@@ -211,12 +246,18 @@ impl Supervisor {
             look_every_ms: None,
             flights: BTreeMap::new(),
             pending: HashMap::new(),
-            flushes: BTreeMap::new(),
+            flushing: flushing::Flushing::default(),
+            watch: None,
+            watch_seq: 0,
+            validations: BTreeMap::new(),
+            told: HashMap::new(),
             jitter: Jitter::new(surroundings.seed),
             cores: surroundings.cores,
             pid: surroundings.pid,
             started_ms: now.mono_ms,
+            epoch_ms: now.wall_ms - now.mono_ms,
             looked_ms: now.mono_ms,
+            active_ms: now.mono_ms,
             default_retry: workers::retry_plan(&config.retry),
             scan: Scan::Due { at_ms: now.mono_ms + SCAN_PATIENCE_MS },
             last_id: surroundings.last_id,
@@ -238,6 +279,7 @@ impl Supervisor {
 
     /// Hears one event; adds what is to be done to `actions`, in order.
     pub fn step(&mut self, now: Now, event: Event, actions: &mut Vec<Action>) {
+        self.note_what_may_change(&event);
         match event {
             Event::Worker(worker, news) => self.on_worker(worker, news, now, actions),
             Event::Committed(ticket, result) => self.on_committed(ticket, result, actions),
@@ -268,8 +310,16 @@ impl Supervisor {
         };
         let lives = self.providers.values().filter_map(|provider| provider.life.deadline_ms());
         let sections = self.providers.values().filter_map(|provider| Some(provider.critical.as_ref()?.deadline_ms));
+        let sections = sections.filter(|at_ms| *at_ms < i64::MAX);
+        let rows = self.providers.values().filter_map(|provider| provider.rows.deadline_ms());
+        let validations = self.validations.values().map(|validation| validation.deadline_ms);
         lives
             .chain(sections)
+            .chain(rows)
+            .chain(self.next_receipt_ms())
+            .chain(validations)
+            .chain(self.idle_at_ms(now))
+            .chain(self.next_flush_ms(now))
             .chain(scan)
             .chain(self.queue.next_due_ms())
             .chain(self.scheduler.deadline_ms(now.mono_ms))
@@ -330,55 +380,17 @@ impl Supervisor {
             let generation = provider.life.generation();
             self.take_step(worker(generation), step, actions);
             self.end_overlong_section(worker(generation), now, actions);
+            self.tick_rows(id, now, actions);
         }
+        self.tick_flushes(now, actions);
         if matches!(self.scan, Scan::Due { at_ms } if at_ms <= now.mono_ms) {
             self.begin_scan(actions);
         }
         self.look_for_late(now, actions);
+        self.end_late_validations(now, actions);
+        self.offer_idle(now, actions);
         self.look_after_workers(now, actions);
         self.on_machine_tick(now, actions);
-    }
-
-    /// What every step ends with: tokens and deliveries follow what has changed.
-    fn follow_up(&mut self, now: Now, actions: &mut Vec<Action>) {
-        while let Some(provider) = self.touched.pop_first() {
-            self.dispatch(provider, now, actions);
-        }
-        self.settle(now, actions);
-        // A worker that kept its token needs no new one for new work, but somebody has to look at the machine.
-        let unseen = self.look_every_ms.is_none() && self.gate.looks() && !self.flights.is_empty();
-        if !self.machine.is_asleep() && (std::mem::take(&mut self.tokens_touched) || unseen) {
-            self.ask_gate(now, actions);
-            for decision in self.scheduler.decide(now.mono_ms) {
-                self.send_decision(decision, actions);
-                if let Some(recall) = self.note_decision(decision, now) {
-                    self.send_decision(recall, actions);
-                }
-            }
-        }
-        let owed = |pending: &Pending| match pending {
-            Pending::Accept(..) | Pending::Upload(..) | Pending::Report(_) | Pending::Command(..) => true,
-            // It is with the writer, who ends when it has written everything.
-            Pending::Nothing => false,
-        };
-        let all_gone = self.stopping.is_some()
-            && self.providers.values().all(|provider| !provider.life.is_alive())
-            && !self.pending.values().any(owed);
-        if let Some(stopping) = &mut self.stopping
-            && all_gone
-            && !stopping.exited
-        {
-            stopping.exited = true;
-            actions.push(Action::Exit);
-        }
-    }
-
-    fn send_decision(&self, decision: Decision, actions: &mut Vec<Action>) {
-        let slice_ms = self.slice_ms();
-        match decision {
-            Decision::Grant(provider, token) => self.say(provider, ToWorker::Grant { token, slice_ms }, actions),
-            Decision::Recall(provider, token) => self.say(provider, ToWorker::Recall { token }, actions),
-        }
     }
 
     /// Says something to the present worker of a provider.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use spooler_protocol::claims::Pattern;
+use spooler_protocol::claims::{ANY_TYPE, Pattern};
 use spooler_protocol::limits::CLAIMS_MAX;
 use spooler_protocol::message::Address;
 use spooler_protocol::settings::{Effective, PROVIDER_KEYS, Settings};
@@ -14,10 +14,12 @@ use super::notes::Notes;
 use super::sections::{Retry, read_retry};
 use crate::policy::priority_plan::{Io, Sched};
 
-/// Characters of a provider's name.
+/// Characters of a provider's name, and of a resource's.
 const NAME_CHARS_MAX: usize = 32;
 /// Bytes of a device's name.
 const DEVICE_BYTES_MAX: usize = 255;
+/// What names may be.
+const NAME_RULE: &str = "allowed are up to 32 of a-z, 0-9, _ and -, the first a letter or digit";
 
 /// `[provider.NAME]`: one transport.
 #[derive(Clone, PartialEq)]
@@ -58,6 +60,10 @@ pub struct Provider {
     pub start_timeout: Duration,
     /// The device that it works with, as its name below `/dev` or that of a network interface: without it, it is offline.
     pub needs_device: Option<String>,
+    /// Between two looks whether messages wait to be received, where the provider wishes to be asked.
+    pub poll_interval: Duration,
+    /// The scarce thing that it needs, such as a modem: of all providers that name the same, only one works at a time.
+    pub resource: Option<String>,
     /// Whether it runs.
     pub enabled: bool,
     /// The keys of its kind, as TOML. May hold secrets.
@@ -86,6 +92,8 @@ impl fmt::Debug for Provider {
             .field("patience", &self.patience)
             .field("start_timeout", &self.start_timeout)
             .field("needs_device", &self.needs_device)
+            .field("poll_interval", &self.poll_interval)
+            .field("resource", &self.resource)
             .field("enabled", &self.enabled)
             .finish_non_exhaustive()
     }
@@ -106,10 +114,8 @@ pub(super) fn read_all(value: Option<Value>, base: &Retry, notes: &mut Notes) ->
     let (mut providers, mut effective) = (Vec::new(), Vec::new());
     for (name, value) in tables {
         let place = format!("provider.{name}");
-        if !is_provider_name(&name) {
-            let allowed =
-                format!("allowed are up to {NAME_CHARS_MAX} of a-z, 0-9, _ and -, the first a letter or digit");
-            notes.mistake(&place, &format!("has a name that is not allowed; {allowed}"));
+        if !is_name(&name) {
+            notes.mistake(&place, &format!("has a name that is not allowed; {NAME_RULE}"));
         }
         match value {
             Value::Table(table) => {
@@ -124,7 +130,7 @@ pub(super) fn read_all(value: Option<Value>, base: &Retry, notes: &mut Notes) ->
     (providers, effective)
 }
 
-fn is_provider_name(name: &str) -> bool {
+fn is_name(name: &str) -> bool {
     name.len() <= NAME_CHARS_MAX
         && name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
         && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
@@ -178,6 +184,8 @@ fn read_common(name: String, kind: String, settings: &mut Settings, base: &Retry
         patience: settings.duration("patience", "15m", milliseconds(400)..=seconds(7 * 86_400)),
         start_timeout: settings.duration("start_timeout", "10s", milliseconds(100)..=seconds(600)),
         needs_device: read_device(settings),
+        poll_interval: settings.duration("poll_interval", "10m", seconds(1)..=seconds(7 * 86_400)),
+        resource: read_resource(settings),
         enabled: settings.boolean("enabled", true),
         settings: String::new(),
     }
@@ -221,6 +229,14 @@ fn read_device(settings: &mut Settings) -> Option<String> {
     Some(name.to_owned())
 }
 
+fn read_resource(settings: &mut Settings) -> Option<String> {
+    let resource = settings.optional_string("resource")?;
+    if !is_name(&resource) {
+        settings.mistake("resource", format!("is {resource:?}; {NAME_RULE}"));
+    }
+    Some(resource)
+}
+
 fn read_address_types(settings: &mut Settings) -> Option<Vec<String>> {
     if !settings.has("address_types") {
         settings.ignore("address_types");
@@ -235,9 +251,10 @@ fn read_address_types(settings: &mut Settings) -> Option<Vec<String>> {
     Some(kinds)
 }
 
-/// Whether an address can have this type: whether it is read back as one.
+/// Whether an address can have this type: whether it is read back as one. `*` is any type.
 fn is_address_type(kind: &str) -> bool {
-    format!("{kind}:x").parse().is_ok_and(|address: Address| address.kind() == kind && address.text() == "x")
+    kind == ANY_TYPE
+        || format!("{kind}:x").parse().is_ok_and(|address: Address| address.kind() == kind && address.text() == "x")
 }
 
 fn parse_claims(place: &str, claims: &[String], notes: &mut Notes) -> Vec<Pattern> {

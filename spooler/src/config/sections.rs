@@ -84,6 +84,13 @@ impl Default for Retry {
     }
 }
 
+/// `[routing]`: who serves whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Routing {
+    /// The transport order: every provider once. `None` for the order of the file, with those last that wish to be.
+    pub order: Option<Vec<String>>,
+}
+
 /// `[reports]`: what senders are told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reports {
@@ -175,6 +182,14 @@ fn read_gate(settings: &mut Settings) -> Mode {
             Mode::Auto
         }
     }
+}
+
+pub(super) fn read_routing(settings: &mut Settings) -> Routing {
+    if !settings.has("order") {
+        settings.ignore("order");
+        return Routing::default();
+    }
+    Routing { order: Some(settings.strings("order", &[])) }
 }
 
 /// Reads a table of retry times; what is missing is as in `base`.

@@ -174,6 +174,7 @@ fn every_mistake_of_a_provider_has_its_line() {
         ("critical_nice = 15", "critical_nice is 15; allowed is no more than nice, which is 10"),
         ("critical_max = '2h'", "critical_max is \"2h\"; allowed is 1s to 1h"),
         ("start_timeout = '1ms'", "start_timeout is \"1ms\"; allowed is 100ms to 10m"),
+        ("resource = 'Modem 0'", "resource is \"Modem 0\"; allowed are up to 32 of a-z, 0-9, _ and -"),
         ("enabled = 1", "enabled must be true or false, not integer"),
         ("interactive = 'no'", "interactive must be true or false, not string"),
         ("address_types = ['smtp']", "address_types has \"smtp\"; allowed are types such as \"SMTP\" or \"FAX\""),
@@ -311,4 +312,21 @@ fn a_secret_that_others_can_read_is_a_warning() {
     let warning = "holds secrets and has mode 644, so others can read them; `chmod 600` it";
     let name = path.display();
     assert_eq!((code, said), (0, format!("warning: {name}: {warning}\n{name}: no mistakes, 1 provider\n")));
+}
+
+#[test]
+fn a_transport_order_is_complete_and_known() {
+    let providers =
+        "[provider.a]\nkind = 'smtp'\npoll_interval = '5m'\n[provider.b]\nkind = 'smtp'\naddress_types = ['*']\n";
+    let read = |order: &str| parse(&format!("[routing]\norder = {order}\n{providers}"), Path::new("x.toml"));
+    let config = read("['b', 'a']").unwrap();
+    assert_eq!(config.routing.order, Some(vec!["b".to_owned(), "a".to_owned()]));
+    assert_eq!(config.providers[0].poll_interval, Duration::from_secs(300));
+    let printed = print_effective(&config);
+    assert!(printed.contains("order = [\"b\", \"a\"]") && printed.contains("poll_interval = \"5m\""), "{printed}");
+    let mistakes = read("['a', 'a', 'c']").unwrap_err().to_string();
+    for mistake in ["names \"a\" twice", "names \"c\", but there is no [provider.c]", "leaves out \"b\""] {
+        assert!(mistakes.contains(mistake) && mistakes.contains("x.toml:2"), "{mistakes}");
+    }
+    assert_eq!(parse(providers, Path::new("x.toml")).unwrap().routing.order, None);
 }

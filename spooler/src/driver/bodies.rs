@@ -145,13 +145,15 @@ fn load(reader: &mut dyn StoreReader, order: &SubmitOrder) -> Result<Submission,
 
 fn submission(order: &SubmitOrder, envelope: &Envelope, size: u64, content: Option<Bytes>) -> Submission {
     let recipient = |index: &u32| envelope.recipients.get(usize::try_from(*index).ok()?).cloned();
+    let others = envelope.recipients.iter().zip(0_u32..).filter(|(_, index)| !order.recipients.contains(index));
+    let others = others.map(|(recipient, _)| recipient);
     Submission {
         delivery: order.delivery,
         message: order.id,
         sender: envelope.sender.clone(),
         recipients: order.recipients.iter().filter_map(recipient).collect(),
-        others: Vec::new(),
-        deferred_before: false,
+        others: if order.sees_others { others.cloned().collect() } else { Vec::new() },
+        deferred_before: order.deferred_before,
         body: envelope.body,
         smtputf8: envelope.smtputf8,
         ret: envelope.ret,

@@ -188,6 +188,12 @@ impl IdleGate {
         self.plan.mode == Mode::Auto && self.open == 0
     }
 
+    /// Whether all that there is may be used, as far as somebody has looked.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.plan.mode != Mode::Auto || self.open >= self.most
+    }
+
     /// Whether only a trickle goes on.
     #[must_use]
     pub fn is_trickling(&self) -> bool {

@@ -258,19 +258,23 @@ impl Lifecycle {
         expected
     }
 
-    /// The provider could not log on; its worker ends by itself.
-    pub fn on_logon_failed(&mut self, error: &LogonError) {
+    /// The provider of this name could not log on; its worker ends by itself. False if it has logged on before, or is not to any more.
+    pub fn on_logon_failed(&mut self, error: &LogonError, name: &str) -> bool {
+        if !matches!(self.phase, Phase::Starting { .. }) || self.doom.is_some() {
+            return false;
+        }
         let (unconfigured, text) = match error {
             LogonError::Unconfigured(text) | LogonError::Other(text) => (true, text.clone()),
             LogonError::Failed(text) => (false, text.clone()),
             LogonError::Cancelled => (true, "the logon was cancelled".to_owned()),
             LogonError::Unanswered(prompts) => {
                 let missing: Vec<&str> = prompts.iter().map(|prompt| prompt.key.as_str()).collect();
-                (true, format!("missing: {}; set it in the configuration", missing.join(", ")))
+                (true, format!("needs: {}; run `spoolctl logon {name}`", missing.join(", ")))
             }
         };
         self.doom = Some(Doom::NotLoggedOn { unconfigured });
         self.last_error = Some(text);
+        true
     }
 
     /// A delivery ended well: the worker is healthy.

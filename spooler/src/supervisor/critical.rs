@@ -27,7 +27,7 @@ pub(super) struct Critical {
     /// The worker's reason for the first one, for the row and the log.
     pub(super) reason: String,
     since_ms: i64,
-    /// When its time is up.
+    /// When its time is up; never while it waits for its resource.
     pub(super) deadline_ms: i64,
     /// Their numbers, and whether the worker knows that they are in force.
     open: BTreeMap<u64, bool>,
@@ -61,16 +61,37 @@ impl Supervisor {
             actions.extend(granted.map(|granted| Action::Send(worker, granted)));
             return;
         }
-        let level =
-            Level::Critical { nice: provider.config.critical_nice, realtime: provider.config.critical_realtime };
-        let name = &provider.config.name;
-        log(actions, Loudness::Info, format!("provider {name}: critical section begins: {reason}"));
-        let deadline_ms = now.mono_ms + ms(provider.config.critical_max);
+        let (since_ms, deadline_ms) = (now.mono_ms, i64::MAX);
         let open = BTreeMap::from([(section, false)]);
-        provider.critical = Some(Critical { reason, since_ms: now.mono_ms, deadline_ms, open, raised: None });
-        self.scheduler.set_critical(worker.provider, true);
-        self.tokens_touched = true;
-        actions.push(Action::SetPriority(worker, level));
+        provider.critical = Some(Critical { reason, since_ms, deadline_ms, open, raised: None });
+        self.flushing.sections.insert(worker.provider);
+        self.begin_sections(now, actions);
+    }
+
+    /// Begins the sections that have waited for a resource and have it now; those of providers without a resource at once. True if there
+    /// were some.
+    pub(super) fn begin_sections(&mut self, now: Now, actions: &mut Vec<Action>) -> bool {
+        let mut begun = false;
+        for id in self.flushing.sections.clone() {
+            let Some(provider) = self.providers.get_mut(&id) else { continue };
+            let resource = provider.config.resource.as_ref();
+            if resource.is_some_and(|resource| !self.flushing.leases.ask(resource, id, now.mono_ms)) {
+                continue;
+            }
+            self.flushing.sections.remove(&id);
+            let Some(critical) = &mut provider.critical else { continue };
+            critical.since_ms = now.mono_ms;
+            critical.deadline_ms = now.mono_ms + ms(provider.config.critical_max);
+            let (name, reason) = (&provider.config.name, &critical.reason);
+            log(actions, Loudness::Info, format!("provider {name}: critical section begins: {reason}"));
+            let worker = WorkerId { provider: id, generation: provider.life.generation() };
+            let (nice, realtime) = (provider.config.critical_nice, provider.config.critical_realtime);
+            self.scheduler.set_critical(id, true);
+            self.tokens_touched = true;
+            actions.push(Action::SetPriority(worker, Level::Critical { nice, realtime }));
+            begun = true;
+        }
+        begun
     }
 
     /// The worker ends a section. One that was ended here before is nothing.
@@ -109,6 +130,7 @@ impl Supervisor {
             log(actions, Loudness::Info, text);
             self.scheduler.set_critical(id, false);
             self.tokens_touched = true;
+            self.flushing.sections.remove(&id);
         }
     }
 
@@ -121,6 +143,10 @@ impl Supervisor {
         actions.push(Action::SetPriority(worker, provider.base_level()));
         self.scheduler.set_critical(worker.provider, false);
         self.tokens_touched = true;
+        self.flushing.sections.remove(&worker.provider);
+        self.release_resource(worker.provider);
+        // What was not asked meanwhile can be asked now.
+        self.touched.insert(worker.provider);
     }
 
     /// A priority was set, as far as it could be.

@@ -1,8 +1,10 @@
 //! What the supervisor hears and what it wants done. All plain data.
 
 use bytes::Bytes;
+use spooler_protocol::calls::ValidateFlags;
 use spooler_protocol::control::{
-    ApiError, FlushCommand, FlushProgress, MessageSummary, ProviderAction, QueueAction, QueueDone,
+    ApiError, FlushCommand, FlushProgress, LogonCommand, LogonState, MessageSummary, ProviderCommand, QueueAction,
+    QueueDone, Validated,
 };
 use spooler_protocol::from_worker::FromWorker;
 use spooler_protocol::ids::{AcceptId, DeliveryId, Generation, MessageId};
@@ -118,7 +120,11 @@ pub enum Ask {
     /// Nobody watches it any more.
     FlushEnd(u64),
     /// An action on a provider.
-    Provider(String, ProviderAction),
+    Provider(String, ProviderCommand),
+    /// All providers look after their state.
+    ValidateAll(ValidateFlags),
+    /// A person is there to log a provider on.
+    Logon(String, LogonCommand),
 }
 
 /// The answer to an [`Ask`].
@@ -138,6 +144,10 @@ pub enum Answer {
     FlushProgress(Option<FlushProgress>),
     /// Whether it was done.
     Provider(Result<(), ApiError>),
+    /// What became of each provider.
+    Validated(Vec<Validated>),
+    /// How far the logon is.
+    Logon(Result<LogonState, ApiError>),
 }
 
 /// What the supervisor hears.
@@ -187,8 +197,10 @@ pub enum ReportKind {
         /// When they will be given up, milliseconds since 1970.
         give_up_ms: i64,
     },
-    /// Recipients were served.
+    /// Recipients were served, and their sender may have asked to be told.
     Sent,
+    /// Recipients were served, and their provider wants the sender to be told, unless the sender never wants to.
+    SentAsAsked,
 }
 
 /// A recipient in a report.
@@ -228,6 +240,10 @@ pub struct SubmitOrder {
     pub recipients: Vec<u32>,
     /// Which attempt, from 1.
     pub attempt: u32,
+    /// Whether the provider wishes to see the recipients that others serve.
+    pub sees_others: bool,
+    /// Whether this worker deferred the message and asked for it.
+    pub deferred_before: bool,
 }
 
 /// How loud a line in the log is.

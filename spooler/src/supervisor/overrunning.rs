@@ -99,6 +99,7 @@ impl Supervisor {
     pub(super) fn on_want(&mut self, worker: WorkerId, cpu_us: Option<u64>, now: Now, actions: &mut Vec<Action>) {
         self.book_cpu(worker, now, actions, |scheduler| scheduler.charge(worker.provider, cpu_us));
         self.scheduler.on_want(worker.provider);
+        self.active_ms = now.mono_ms;
         if let Some(provider) = self.providers.get_mut(&worker.provider) {
             provider.overrun.on_awaited(now.mono_ms);
         }
@@ -116,6 +117,7 @@ impl Supervisor {
     ) {
         let id = worker.provider;
         let held = self.scheduler.holds(id, token);
+        self.active_ms = now.mono_ms;
         self.book_cpu(worker, now, actions, |scheduler| scheduler.on_yield(id, token, more, cpu_us));
         self.tokens_touched = true;
         if let Some(provider) = self.providers.get_mut(&id).filter(|_| held) {

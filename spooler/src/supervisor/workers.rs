@@ -1,23 +1,20 @@
 //! Workers come and go; the configuration changes.
 
 use spooler_protocol::calls::LogonFlags;
-use spooler_protocol::from_worker::{FromWorker, LoggedOn, RowUpdate};
-use spooler_protocol::limits::{CREDIT_MAX, ROW_TEXT_BYTES_MAX};
+use spooler_protocol::from_worker::{FromWorker, RowUpdate};
 use spooler_protocol::notification::SystemMessage;
 use spooler_protocol::to_worker::{ToWorker, Welcome};
 
 use super::event::{Action, Loudness, WorkerId};
 use super::{Provider, Scan, Stopping, Supervisor, log, overrunning};
 use crate::config::{self, Config};
-use crate::policy::lane::Limits;
+use crate::policy::flush::Ways;
 use crate::policy::lifecycle::{Lifecycle, Step};
 use crate::policy::priority_plan::Level;
 use crate::policy::retry::{RetryPlan, ms};
 use crate::policy::routing::{Routing, Served};
+use crate::policy::status_table::{Rows, capped};
 use crate::policy::{Now, ProviderId};
-
-/// Two deliveries to one destination are never further apart, whatever a worker asks for: a week.
-const INTERVAL_MS_MAX: i64 = 7 * 86_400_000;
 
 impl Supervisor {
     /// Takes a new configuration; touches only what changed.
@@ -66,11 +63,13 @@ impl Supervisor {
             announced: None,
             paused: false,
             removed: false,
-            row: RowUpdate::default(),
+            rows: Rows::default(),
             priority: String::new(),
             critical: None,
             overrun: overrunning::ladder(config, now),
             lacks_device: false,
+            session: super::sessions::Session::default(),
+            logon: super::logon::Logon::default(),
         };
         self.providers.insert(id, provider);
         id
@@ -86,7 +85,10 @@ impl Supervisor {
         provider.removed = false;
         let life = &mut provider.life;
         life.set_start_timeout(ms(new.start_timeout));
-        let other_worker = old.kind != new.kind || old.settings != new.settings || old.interactive != new.interactive;
+        let other_worker = old.kind != new.kind
+            || old.settings != new.settings
+            || old.interactive != new.interactive
+            || old.resource != new.resource;
         let step = match (old.enabled && !provider.paused, new.enabled && !provider.paused) {
             (false, true) => life.want(&mut self.generation, now.mono_ms),
             (true, false) => life.unwant(false, now.mono_ms, deadline_ms),
@@ -113,8 +115,10 @@ impl Supervisor {
                 actions.push(Action::Spawn(worker));
             }
             Some(Step::Logoff { hurry }) => {
+                self.say_farewell(worker.provider, actions);
                 self.scheduler.set_passing(worker.provider, true);
                 self.tokens_touched = true;
+                self.end_session(worker, actions);
                 actions.push(Action::Send(worker, ToWorker::Logoff { hurry }));
             }
             Some(Step::Term) => actions.push(Action::Term(worker)),
@@ -124,6 +128,8 @@ impl Supervisor {
 
     fn welcome(&self, worker: WorkerId) -> Option<Welcome> {
         let provider = self.providers.get(&worker.provider)?;
+        let quiet = LogonFlags::NO_INBOUND | LogonFlags::NO_OUTBOUND;
+        let flags = if provider.logon.has_person() { quiet } else { quiet | LogonFlags::NO_DIALOG };
         Some(Welcome {
             provider: provider.config.name.clone(),
             kind: provider.config.kind.clone(),
@@ -132,8 +138,8 @@ impl Supervisor {
             hostname: self.config.hostname.clone(),
             message_bytes_max: self.config.spool.max_message_size,
             claims: self.routing.claims(),
-            flags: LogonFlags::NO_DIALOG,
-            answers: Vec::new(),
+            flags,
+            answers: provider.logon.answers(),
         })
     }
 
@@ -147,18 +153,13 @@ impl Supervisor {
     ) {
         let id = worker.provider;
         match said {
-            FromWorker::LoggedOn(logged_on) => self.on_logged_on(worker, logged_on, now, actions),
-            FromWorker::LogonFailed(error) => {
-                let Some(provider) = self.providers.get_mut(&id) else { return };
-                provider.life.on_logon_failed(&error);
-                let text = provider.life.last_error.clone().unwrap_or_default();
-                log(actions, Loudness::Warn, format!("provider {}: logon failed: {text}", self.name(id)));
-            }
+            FromWorker::LoggedOn(logged_on) => self.begin_session(worker, logged_on, now, actions),
+            FromWorker::LogonFailed(error) => self.on_logon_failed(id, error, actions),
             FromWorker::Want => self.on_want(worker, cpu_us, now, actions),
             FromWorker::Yield { token, more } => self.on_yield(worker, (token, more), cpu_us, now, actions),
             FromWorker::Settled { delivery, outcomes } => self.on_settled(worker, delivery, outcomes, now, actions),
-            FromWorker::Finished { delivery, result, end: _, outcomes } => {
-                self.on_finished(worker, delivery, result, outcomes, now, actions);
+            FromWorker::Finished { delivery, result, end, outcomes } => {
+                self.on_finished(worker, delivery, (result, end), outcomes, now, actions);
             }
             FromWorker::Progress { delivery, progress } => {
                 let phase = capped(progress.phase);
@@ -173,59 +174,69 @@ impl Supervisor {
                 self.on_critical_begin(worker, section, capped(reason), now, actions);
             }
             FromWorker::CriticalEnd { section } => self.on_critical_end(worker, section, now, actions),
-            FromWorker::Row { update, .. } => self.on_row(id, *update),
+            FromWorker::Row { sequence, row, update } => self.on_row(worker, sequence, &row, *update, now, actions),
+            FromWorker::FlushAnswered(answer) => self.on_flush_answered(worker, answer, now, actions),
             // The worker exits by itself; its death says the rest. Bodies and uploads do not come this way.
             FromWorker::LoggedOff
             | FromWorker::ReadBody { .. }
             | FromWorker::Upload { .. }
             | FromWorker::UploadAbandoned { .. }
             | FromWorker::Accept { .. } => {}
-            FromWorker::Announced(_)
-            | FromWorker::StatusRecips { .. }
-            | FromWorker::Notify(_)
-            | FromWorker::Polled { .. }
-            | FromWorker::StartEnded(_)
-            | FromWorker::Idled
-            | FromWorker::FlushAnswered(_)
-            | FromWorker::Validated { .. } => {}
+            FromWorker::Announced(said) => self.on_announced(worker, said, actions),
+            FromWorker::StatusRecips { delivery, reports } => {
+                self.on_status_recips(worker, delivery, reports, actions);
+            }
+            FromWorker::Notify(news) => self.on_notified(worker, news, actions),
+            FromWorker::Polled { waiting } => self.on_polled(worker, waiting, now),
+            FromWorker::StartEnded(result) => self.on_start_ended(worker, result, now, actions),
+            FromWorker::Idled => self.on_idled(worker),
+            FromWorker::Validated { request, result } => self.on_validated(worker, request, result, actions),
         }
     }
 
-    fn on_logged_on(&mut self, worker: WorkerId, mut logged_on: LoggedOn, now: Now, actions: &mut Vec<Action>) {
-        let Some(provider) = self.providers.get_mut(&worker.provider) else { return };
-        if !provider.life.on_logged_on(now.mono_ms) {
+    /// A word about a row. Bits are commands, so what has changed is acted upon.
+    fn on_row(
+        &mut self,
+        worker: WorkerId,
+        sequence: u64,
+        name: &str,
+        update: RowUpdate,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        self.change_rows(worker.provider, now, actions, |rows| {
+            rows.on_word(worker.generation, sequence, name, update, now.mono_ms)
+        });
+    }
+
+    /// Takes what a worker said about its rows too fast.
+    pub(super) fn settle_rows(&mut self, id: ProviderId, now: Now, actions: &mut Vec<Action>) {
+        self.change_rows(id, now, actions, Rows::settle);
+    }
+
+    /// The same where its time has come.
+    pub(super) fn tick_rows(&mut self, id: ProviderId, now: Now, actions: &mut Vec<Action>) {
+        self.change_rows(id, now, actions, |rows| rows.on_tick(now.mono_ms));
+    }
+
+    fn change_rows(
+        &mut self,
+        id: ProviderId,
+        now: Now,
+        actions: &mut Vec<Action>,
+        change: impl FnOnce(&mut Rows) -> bool,
+    ) {
+        let Some(provider) = self.providers.get_mut(&id) else { return };
+        let (was_offline, before) = (provider.is_offline(), Ways::of(provider.rows.own().code));
+        if !change(&mut provider.rows) {
             return;
         }
-        logged_on.credit = logged_on.credit.min(CREDIT_MAX);
-        logged_on.identity = capped(logged_on.identity);
-        logged_on.address_types.truncate(100);
-        provider.row = RowUpdate::default();
-        let limits = Limits {
-            concurrency: logged_on.destinations.concurrency,
-            interval_ms: i64::try_from(logged_on.destinations.interval_ms).unwrap_or(i64::MAX).min(INTERVAL_MS_MAX),
-        };
-        let text = format!("provider {}: ready ({})", provider.config.name, logged_on.identity);
-        provider.announced = Some(logged_on);
-        self.queue.lane(worker.provider).set_limits(limits);
-        self.scheduler.set_passing(worker.provider, false);
-        self.tokens_touched = true;
-        self.touched.insert(worker.provider);
-        log(actions, Loudness::Info, text);
-        self.update_routing(actions);
-    }
-
-    fn on_row(&mut self, id: ProviderId, update: RowUpdate) {
-        let Some(provider) = self.providers.get_mut(&id) else { return };
-        if let Some(text) = update.text {
-            provider.row.text = Some(capped(text)).filter(|text| !text.is_empty());
-        }
-        if let Some(progress) = update.progress {
-            provider.row.progress = Some(progress.min(100));
-        }
-        let was_offline = provider.is_offline();
-        provider.row.offline = update.offline.or(provider.row.offline);
+        let after = Ways::of(provider.rows.own().code);
         if was_offline && !provider.is_offline() {
             self.on_online(id);
+        }
+        if before != after {
+            self.on_flush_bits(id, after.without(before), now, actions);
         }
     }
 
@@ -236,6 +247,8 @@ impl Supervisor {
         let step = provider.life.on_died(why, &mut self.generation, now.mono_ms, &mut self.jitter);
         let unasked = provider.life.deaths > deaths;
         provider.pid = None;
+        // What it said of itself is void.
+        provider.rows.begin(worker.generation);
         provider.priority.clear();
         let state = provider.life.state();
         let name = provider.config.name.clone();
@@ -246,10 +259,14 @@ impl Supervisor {
             log(actions, Loudness::Info, format!("provider {name}: worker gone: {why}"));
         }
         self.forget_section(worker.provider, now, actions);
+        self.forget_session(worker.provider, actions);
+        self.forget_flush(worker.provider);
         self.scheduler.remove(worker.provider);
         self.tokens_touched = true;
         self.return_flights(worker, unasked, actions);
+        self.release_resource(worker.provider);
         self.take_step(worker, step, actions);
+        self.answer_logon(worker.provider, actions);
         self.forget_removed(worker.provider);
         // What it serves may never be known now.
         self.update_routing(actions);
@@ -261,14 +278,29 @@ impl Supervisor {
         }
     }
 
+    /// The order in which providers are tried: as configured, else as they stand in the file, with those last that wish to be.
+    fn transport_order(&self) -> Vec<ProviderId> {
+        if let Some(names) = &self.config.routing.order {
+            let named = |name: &String| self.order.iter().copied().find(|id| self.name(*id) == name);
+            return names.iter().filter_map(named).collect();
+        }
+        let prefers_last = |id: &ProviderId| {
+            let announced = self.providers.get(id).and_then(|provider| provider.announced.as_ref());
+            announced.is_some_and(|announced| announced.prefer_last)
+        };
+        let mut order = self.order.clone();
+        order.sort_by_key(prefers_last);
+        order
+    }
+
     /// Everything that is served, anew. If it changed, listeners are told and queued messages find their way again.
     pub(super) fn update_routing(&mut self, actions: &mut Vec<Action>) {
-        let served = self.order.iter().filter_map(|id| {
-            let provider = self.providers.get(id).filter(|provider| provider.config.enabled)?;
+        let served = self.transport_order().into_iter().filter_map(|id| {
+            let provider = self.providers.get(&id).filter(|provider| provider.config.enabled)?;
             let announced = provider.announced.as_ref();
             let types = provider.config.address_types.clone().or_else(|| Some(announced?.address_types.clone()));
             Some(Served {
-                provider: *id,
+                provider: id,
                 patterns: provider.config.claims.clone(),
                 address_types: types,
                 awaited: announced.is_none() && provider.life.may_log_on(),
@@ -327,6 +359,7 @@ impl Supervisor {
         actions.extend(welcome.map(|welcome| Action::Send(worker, ToWorker::Welcome(welcome))));
         let Some(provider) = self.providers.get_mut(&worker.provider) else { return };
         provider.pid = Some(pid);
+        provider.rows.begin(worker.generation);
         let (weight, interactive, level) = (provider.config.weight, provider.config.interactive, provider.base_level());
         provider.overrun = overrunning::ladder(&provider.config, now);
         self.scheduler.add(worker.provider, weight, interactive);
@@ -342,12 +375,4 @@ pub(super) fn configured_level(config: &config::Provider) -> Level {
 
 pub(super) fn retry_plan(retry: &config::Retry) -> RetryPlan {
     RetryPlan::new(retry.first, retry.factor, retry.max, retry.give_up, retry.delay_warning)
-}
-
-/// A text from a worker, cut to what a row shows.
-fn capped(mut text: String) -> String {
-    let end = text.floor_char_boundary(ROW_TEXT_BYTES_MAX);
-    text.truncate(end);
-    text.retain(|c| !c.is_control());
-    text
 }

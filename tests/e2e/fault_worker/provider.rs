@@ -107,7 +107,7 @@ impl Fault {
     fn leak(&self) {
         let mut leaked = self.leaked.borrow_mut();
         leaked.push(vec![1; LEAK_BYTES]);
-        let text = Some(format!("keeps {} MiB", leaked.len() * LEAK_BYTES >> 20));
+        let text = Some(format!("keeps {} MiB", (leaked.len() * LEAK_BYTES) >> 20));
         self.support.modify_status_row(RowUpdate { text, ..RowUpdate::default() });
     }
 

@@ -63,7 +63,7 @@ fn a_worker_that_never_starts_is_barred_with_the_reason() {
 fn wrong_settings_bar_at_once() {
     let mut bench = Bench { life: Lifecycle::new(1000, 0), next: Generation(0), jitter: Jitter::new(1) };
     bench.life.want(&mut bench.next, 0);
-    bench.life.on_logon_failed(&LogonError::Unconfigured("path is missing".to_owned()));
+    assert!(bench.life.on_logon_failed(&LogonError::Unconfigured("path is missing".to_owned()), "x"));
     bench.die(10);
     assert_eq!(bench.life.state(), WorkerState::Barred);
     assert_eq!(bench.life.last_error.as_deref(), Some("path is missing"));
@@ -101,7 +101,7 @@ fn a_provider_that_cannot_work_now_is_tried_again_and_again() {
     bench.life.want(&mut bench.next, 0);
     let mut now = 0;
     for _ in 0..30 {
-        bench.life.on_logon_failed(&LogonError::Failed("no line".to_owned()));
+        assert!(bench.life.on_logon_failed(&LogonError::Failed("no line".to_owned()), "x"));
         bench.die(now);
         assert_eq!((bench.life.state(), bench.life.deaths), (WorkerState::Waiting, 0));
         now = bench.life.deadline_ms().unwrap();
