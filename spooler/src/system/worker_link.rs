@@ -9,9 +9,9 @@
 //! - The kernel lets a sender wait when what its socket has sent and nobody has read is more than the socket's send buffer
 //!   (`net.core.wmem_default`, 212,992 bytes; each frame counts with what it occupies in the kernel). The sending end was made here and
 //!   has never left this process, so nobody else can change its buffer, or fill it.
-//! - What was sent is added up, each frame by more than it can occupy ([`cost`]). What the worker has read is known from the tokens
+//! - What was sent is added up, each frame by more than it can occupy (`cost`). What the worker has read is known from the tokens
 //!   that it gives back: they cannot be guessed, so who gives one back has read it, and with it all that was sent before.
-//! - The loop sends only while what may be unread stays within [`DIRECT_BYTES_MAX`], a quarter of the buffer at most; a kernel with a
+//! - The loop sends only while what may be unread stays within `DIRECT_BYTES_MAX`, a quarter of the buffer at most; a kernel with a
 //!   smaller buffer gets no word directly.
 //!
 //! A worker that is stopped or does not read thus gets some thirty short words directly, and the next ones wait in its outbox.
