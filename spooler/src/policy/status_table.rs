@@ -131,7 +131,7 @@ impl Rows {
             let known = self.put_off.contains_key(&name);
             // Its own row, those that it may add, and not one more.
             if known || self.put_off.len() <= ROWS_MAX {
-                overlay(self.put_off.entry(name).or_default(), update);
+                self.put_off.entry(name).or_default().merge(update);
             }
             return false;
         }
@@ -170,28 +170,6 @@ impl Rows {
             self.added.entry(name).or_default().merge(update);
         }
     }
-}
-
-/// Puts a newer update over an older one.
-fn overlay(under: &mut RowUpdate, over: RowUpdate) {
-    let RowUpdate {
-        text,
-        progress,
-        progress_text,
-        offline,
-        inbound_active,
-        inbound_flush,
-        outbound_flush,
-        validate_ok,
-    } = over;
-    under.text = text.or(under.text.take());
-    under.progress = progress.or(under.progress);
-    under.progress_text = progress_text.or(under.progress_text.take());
-    under.offline = offline.or(under.offline);
-    under.inbound_active = inbound_active.or(under.inbound_active);
-    under.inbound_flush = inbound_flush.or(under.inbound_flush);
-    under.outbound_flush = outbound_flush.or(under.outbound_flush);
-    under.validate_ok = validate_ok.or(under.validate_ok);
 }
 
 /// A text from a worker, cut to what a row shows.

@@ -85,7 +85,7 @@ impl Rows {
         set(&mut row.flushing, FlushFlags::INBOUND, update.inbound_flush);
         set(&mut row.flushing, FlushFlags::OUTBOUND, update.outbound_flush);
         let urgent = update.inbound_flush.is_some() || update.outbound_flush.is_some() || update.offline.is_some();
-        merge(row.pending.get_or_insert_default(), update);
+        row.pending.get_or_insert_default().merge(update);
         if !urgent || !self.spend_urgent(now_us) {
             return Ok(None);
         }
@@ -140,33 +140,6 @@ fn set(flags: &mut FlushFlags, bit: FlushFlags, on: Option<bool>) {
         Some(true) => flags.0 |= bit.0,
         Some(false) => flags.0 &= !bit.0,
     }
-}
-
-/// Later columns win; columns that say nothing leave the earlier ones.
-fn merge(earlier: &mut RowUpdate, later: RowUpdate) {
-    fn column<T>(earlier: &mut Option<T>, later: Option<T>) {
-        if later.is_some() {
-            *earlier = later;
-        }
-    }
-    let RowUpdate {
-        text,
-        progress,
-        progress_text,
-        offline,
-        inbound_active,
-        inbound_flush,
-        outbound_flush,
-        validate_ok,
-    } = later;
-    column(&mut earlier.text, text);
-    column(&mut earlier.progress, progress);
-    column(&mut earlier.progress_text, progress_text);
-    column(&mut earlier.offline, offline);
-    column(&mut earlier.inbound_active, inbound_active);
-    column(&mut earlier.inbound_flush, inbound_flush);
-    column(&mut earlier.outbound_flush, outbound_flush);
-    column(&mut earlier.validate_ok, validate_ok);
 }
 
 #[cfg(test)]
