@@ -252,6 +252,12 @@ impl Supervisor {
             .min()
     }
 
+    /// The schedule in RAM, to be read.
+    #[must_use]
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
     /// Checks what must hold between steps; for tests and the simulator.
     ///
     /// # Panics

@@ -24,6 +24,14 @@ enum Late {
     GiveUp(MessageId, Option<Route>, Vec<(u32, Reply)>),
 }
 
+impl Late {
+    fn message(&self) -> MessageId {
+        match self {
+            Self::Warn(id, ..) | Self::GiveUp(id, ..) => *id,
+        }
+    }
+}
+
 impl Provider {
     /// Whether it has said that it cannot reach what it serves.
     pub(super) fn is_offline(&self) -> bool {
@@ -53,7 +61,9 @@ impl Supervisor {
         }
         self.looked_ms = now.mono_ms;
         let waiting = self.queue.iter().filter(|(_, entry)| entry.standing == Standing::Active);
-        let late: Vec<Late> = waiting.flat_map(|(id, entry)| self.late_parts(id, entry, now)).collect();
+        let mut late: Vec<Late> = waiting.flat_map(|(id, entry)| self.late_parts(id, entry, now)).collect();
+        // The oldest first: what is done must not depend on chance that cannot be replayed.
+        late.sort_by_key(Late::message);
         for late in late {
             match late {
                 Late::Warn(id, recipients, plan) => self.report_late(id, recipients, &plan, now, actions),

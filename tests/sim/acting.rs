@@ -1,0 +1,266 @@
+//! Does in the simulated world what the supervisor wants done, as `driver/acting.rs` does in the real one.
+
+use spooler::policy::priority_plan::{Level, Reached};
+use spooler::record::{NewMessage, Scanned, StoredContent};
+use spooler::report;
+use spooler::supervisor::event::{Action, Event, ReportKind, ReportOrder, SubmitOrder, WorkerId, WorkerNews};
+use spooler::system::store::StoreReader;
+use spooler_protocol::ids::MessageId;
+use spooler_protocol::message::{Address, Envelope, Recipient};
+use spooler_protocol::to_worker::{Submission, ToWorker};
+
+use crate::agenda::Happening;
+use crate::checker::Verdict;
+use crate::worker::Worker;
+use crate::world::World;
+
+impl World {
+    pub(crate) fn act(&mut self, action: Action) -> Verdict {
+        match action {
+            Action::Spawn(id) => self.spawn(id),
+            Action::Term(id) => {
+                let ignores = self.stage.mishap(100);
+                let wait_ms = self.stage.rng.between(0, 50);
+                if !ignores {
+                    self.stage.after(wait_ms, Happening::Dies(id, "signal 15"));
+                }
+                Ok(())
+            }
+            Action::Kill(id) => {
+                let wait_ms = self.stage.hop_ms();
+                self.stage.after(wait_ms, Happening::Dies(id, "signal 9"));
+                Ok(())
+            }
+            Action::Send(id, word) => {
+                if let Some(worker) = self.workers.get_mut(&id) {
+                    worker.post(word, &mut self.stage);
+                }
+                Ok(())
+            }
+            Action::Submit(order) => self.submit(&order),
+            Action::SetPriority(id, level) => self.set_priority(id, level),
+            Action::Commit(ticket, unit) => {
+                self.disk.submit(ticket, unit);
+                if !self.disk_turns {
+                    self.disk_soon();
+                }
+                Ok(())
+            }
+            Action::FinishUpload(ticket, _, id) => {
+                self.disk.store.put_file(id, vec![b'x'; 200_000].into());
+                let wait_ms = self.stage.hop_ms();
+                let finished = Event::UploadFinished(ticket, Ok(200_000));
+                self.stage.after(wait_ms, Happening::Hear(Box::new(finished)));
+                Ok(())
+            }
+            Action::Scan(up_to) => {
+                let wait_ms = self.stage.hop_ms();
+                self.stage.after(wait_ms, Happening::Scan(up_to));
+                Ok(())
+            }
+            Action::Lookup(id) => {
+                let wait_ms = self.stage.hop_ms();
+                self.stage.after(wait_ms, Happening::Lookup(id));
+                Ok(())
+            }
+            Action::Report(order) => {
+                let wait_ms = self.stage.hop_ms();
+                self.stage.after(wait_ms, Happening::Report(Box::new(order)));
+                Ok(())
+            }
+            Action::Answer(ask, answer) => {
+                self.answered(ask, &answer);
+                Ok(())
+            }
+            Action::Exit => {
+                self.exited = true;
+                Ok(())
+            }
+            Action::Forget(_) | Action::AbandonUpload(_) | Action::DiscardContent(_) | Action::Log(..) => Ok(()),
+        }
+    }
+
+    fn spawn(&mut self, id: WorkerId) -> Verdict {
+        let Some(supervisor) = &self.supervisor else { return Ok(()) };
+        let name = supervisor.provider_name(id.provider).to_owned();
+        let plan = self.stage.plan.providers.iter().find(|provider| provider.name == name).cloned();
+        self.names.insert(id.provider, name);
+        let Some(plan) = plan else { return Ok(()) };
+        if self.stage.mishap(self.stage.plan.troubles.no_hello) {
+            match self.stage.rng.below(3) {
+                0 => return self.hear(Event::Worker(id, WorkerNews::StartFailed("no such program".to_owned()))),
+                1 => self.stage.after(2, Happening::Dies(id, "signal 6")),
+                _ => {}
+            }
+        } else {
+            let wait_ms = self.stage.rng.between(1, 5);
+            self.stage.after(wait_ms, Happening::Hello(id));
+        }
+        self.workers.insert(id, Worker::new(id, plan));
+        Ok(())
+    }
+
+    pub(crate) fn hello(&mut self, id: WorkerId) -> Verdict {
+        if !self.workers.get(&id).is_some_and(|worker| !worker.dead) {
+            return Ok(());
+        }
+        let name = self.names.get(&id.provider);
+        let provider = self.stage.plan.providers.iter().find(|provider| Some(&provider.name) == name);
+        let interactive = provider.is_some_and(|provider| provider.interactive);
+        self.checker.tokens.note_interactive(id.provider, interactive);
+        self.hear(Event::Worker(id, WorkerNews::Started { pid: 100 }))
+    }
+
+    /// A process dies; the kernel tells the supervisor a moment later.
+    pub(crate) fn dies(&mut self, id: WorkerId, why: &'static str) {
+        let Some(worker) = self.workers.get_mut(&id).filter(|worker| !worker.dead) else { return };
+        worker.dead = true;
+        let wait_ms = self.stage.hop_ms();
+        self.stage.after(wait_ms, Happening::Buried(id, why));
+    }
+
+    /// From memory if it is fresh, else by way of a reader's thread, which may fail to read it.
+    fn submit(&mut self, order: &SubmitOrder) -> Verdict {
+        let found = match self.disk.store.get(order.id) {
+            Ok(Some(Scanned::Message(message))) => Some(message),
+            _ => None,
+        };
+        let Some(message) = found.filter(|_| !self.stage.mishap(2)) else {
+            let event = Event::Unreadable(order.delivery, "it is damaged".to_owned());
+            let wait_ms = self.stage.hop_ms();
+            self.stage.after(wait_ms, Happening::Hear(Box::new(event)));
+            return Ok(());
+        };
+        let word = ToWorker::Submit(Box::new(submission(order, &message.envelope, message.size)));
+        if self.stage.rng.chance(700) {
+            if let Some(worker) = self.workers.get_mut(&order.worker) {
+                worker.post(word, &mut self.stage);
+            }
+        } else {
+            let wait_ms = self.stage.hop_ms();
+            self.stage.after(wait_ms, Happening::Handed(order.worker, Box::new(word)));
+        }
+        Ok(())
+    }
+
+    /// The kernel sets a priority, at once or a little later.
+    fn set_priority(&mut self, id: WorkerId, level: Level) -> Verdict {
+        let Some(worker) = self.workers.get(&id) else { return Ok(()) };
+        let refused = worker.cannot_raise() && matches!(level, Level::Critical { .. });
+        let refused = refused.then(|| "not permitted".to_owned());
+        let news = WorkerNews::Priority(level, Reached { nice: Some(level.nice()), autogroup: None, refused });
+        if self.stage.rng.chance(800) {
+            return self.hear(Event::Worker(id, news));
+        }
+        self.stage.after(150, Happening::Hear(Box::new(Event::Worker(id, news))));
+        Ok(())
+    }
+
+    /// The disk does its next commit soon.
+    pub(crate) fn disk_soon(&mut self) {
+        self.disk_turns = true;
+        let longest_ms = self.stage.plan.commit_ms_max;
+        let wait_ms = self.stage.rng.between(0, longest_ms) + self.disk.slow_ms;
+        self.stage.after(wait_ms, Happening::DiskTurn);
+    }
+
+    pub(crate) fn disk_turn(&mut self) {
+        self.disk_turns = false;
+        for (ticket, unit, result) in self.disk.turn(&mut self.stage) {
+            self.checker.committed(&unit, result.is_ok());
+            self.disk.reports.push_back((ticket, result));
+            let wait_ms = self.stage.hop_ms();
+            self.stage.after(wait_ms, Happening::DiskReport);
+        }
+        if self.disk.has_work() {
+            self.disk_soon();
+        }
+    }
+
+    pub(crate) fn disk_report(&mut self) -> Verdict {
+        let Some((ticket, result)) = self.disk.reports.pop_front() else { return Ok(()) };
+        self.hear(Event::Committed(ticket, result))
+    }
+
+    /// What is on disk at this moment comes in batches, in order.
+    pub(crate) fn scan(&mut self, up_to: MessageId) {
+        let mut found = Vec::new();
+        let _ = self.disk.store.scan(&mut |scanned| {
+            if matches!(&scanned, Scanned::Message(message) if message.id <= up_to) {
+                found.push(scanned);
+            }
+            std::ops::ControlFlow::Continue(())
+        });
+        let mut wait_ms = self.stage.hop_ms();
+        let mut rest = found.into_iter().peekable();
+        while rest.peek().is_some() {
+            let count = usize::try_from(self.stage.rng.between(1, 8)).unwrap_or(1);
+            let batch: Vec<Scanned> = rest.by_ref().take(count).collect();
+            self.stage.after(wait_ms, Happening::Hear(Box::new(Event::Scanned(batch))));
+            wait_ms += 1 + self.stage.hop_ms();
+        }
+        self.stage.after(wait_ms, Happening::Hear(Box::new(Event::ScanEnded(Ok(())))));
+    }
+
+    pub(crate) fn look_up(&mut self, id: MessageId) {
+        let found = self.disk.store.get(id).ok().flatten();
+        let event = Event::Scanned(found.into_iter().collect());
+        let wait_ms = self.stage.hop_ms();
+        self.stage.after(wait_ms, Happening::Hear(Box::new(event)));
+    }
+
+    /// Builds a report, if anybody wants it.
+    pub(crate) fn build_report(&mut self, order: &ReportOrder) {
+        let built = match self.disk.store.get(order.id) {
+            Ok(Some(Scanned::Message(message))) => report_of(order, &message.envelope, self.stage.now().wall_ms),
+            _ => None,
+        };
+        let wait_ms = self.stage.hop_ms();
+        let event = Event::ReportBuilt(order.ticket, built.map(Box::new));
+        self.stage.after(wait_ms, Happening::Hear(Box::new(event)));
+    }
+}
+
+fn report_of(order: &ReportOrder, envelope: &Envelope, now_ms: i64) -> Option<NewMessage> {
+    let kind = match order.kind {
+        ReportKind::Failed => report::ReportKind::Failed,
+        ReportKind::Delayed { .. } => report::ReportKind::Delayed { give_up_ms: 0 },
+        ReportKind::Sent => report::ReportKind::Delivered,
+    };
+    let sender = Address::smtp(&envelope.sender).ok()?;
+    let wanted = order.recipients.iter().any(|reported| {
+        let place = usize::try_from(reported.index).unwrap_or(usize::MAX);
+        let recipient = envelope.recipients.get(place);
+        recipient.is_some_and(|recipient| report::wanted(kind, recipient.notify, false, true))
+    });
+    let envelope = Envelope { recipients: vec![Recipient::new(sender)], ..Envelope::default() };
+    let content = StoredContent::Inline(bytes::Bytes::from_static(b"report"));
+    wanted.then(|| NewMessage {
+        id: order.id,
+        envelope,
+        submitted_ms: now_ms,
+        origin: "report".to_owned(),
+        owner_uid: None,
+        content,
+    })
+}
+
+fn submission(order: &SubmitOrder, envelope: &Envelope, size: u64) -> Submission {
+    let recipient = |index: &u32| envelope.recipients.get(usize::try_from(*index).ok()?).cloned();
+    Submission {
+        delivery: order.delivery,
+        message: order.id,
+        sender: envelope.sender.clone(),
+        recipients: order.recipients.iter().filter_map(recipient).collect(),
+        others: Vec::new(),
+        deferred_before: false,
+        body: envelope.body,
+        smtputf8: envelope.smtputf8,
+        ret: envelope.ret,
+        envid: None,
+        priority: envelope.priority,
+        attempt: order.attempt,
+        size,
+        content: None,
+    }
+}

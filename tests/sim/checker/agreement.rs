@@ -1,0 +1,100 @@
+//! The schedule in RAM and the disk say the same, whenever nothing is on its way between them.
+
+use std::collections::BTreeSet;
+
+use spooler::policy::queue::Standing;
+use spooler::record::{Scanned, ScannedMessage};
+use spooler::supervisor::Supervisor;
+use spooler::supervisor::event::{Action, Event};
+use spooler::system::store::StoreReader;
+use spooler_protocol::control::{MessageState, RecipientState};
+use spooler_protocol::ids::MessageId;
+
+use super::mail::Mail;
+use super::{Broken, Verdict, demand};
+use crate::disk::Disk;
+
+/// What is on its way.
+#[derive(Debug, Default)]
+pub(crate) struct Agreement {
+    scanned_once: bool,
+    under_way: i64,
+    changed: bool,
+}
+
+impl Agreement {
+    pub(super) fn hears(&mut self, event: &Event) {
+        match event {
+            Event::ScanEnded(_) => self.under_way -= 1,
+            Event::ReportBuilt(..) | Event::UploadFinished(..) => self.under_way -= 1,
+            Event::Committed(..) => {}
+            _ => return,
+        }
+        self.changed = true;
+    }
+
+    pub(super) fn wants(&mut self, action: &Action) {
+        match action {
+            Action::Scan(_) => {
+                self.under_way += 1;
+                self.scanned_once = true;
+            }
+            Action::Report(_) | Action::FinishUpload(..) => self.under_way += 1,
+            _ => {}
+        }
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        self.scanned_once && self.under_way == 0
+    }
+
+    pub(super) fn stepped(&mut self, supervisor: &Supervisor, disk: &mut Disk, mail: &Mail) -> Verdict {
+        if !self.scanned_once || !self.changed || self.under_way > 0 || !disk.is_quiet() {
+            return Ok(());
+        }
+        self.changed = false;
+        let mut on_disk = BTreeSet::new();
+        let mut verdict = Ok(());
+        let visited = disk.store.scan(&mut |scanned| {
+            if let Scanned::Message(message) = scanned {
+                on_disk.insert(message.id);
+                verdict = compare(supervisor, &message, mail);
+            }
+            if verdict.is_err() { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) }
+        });
+        verdict?;
+        visited.map_err(|error| Broken { rule: "the disk can be read", what: error.to_string() })?;
+        let extra = supervisor.queue().iter().map(|(id, _)| id).filter(|id| !on_disk.contains(id)).min();
+        demand(extra.is_none_or(|id| mail.is_ahead(id)), "what is scheduled is on disk", || format!("{extra:?}"))
+    }
+}
+
+fn compare(supervisor: &Supervisor, kept: &ScannedMessage, mail: &Mail) -> Verdict {
+    let id: MessageId = kept.id;
+    if mail.is_ahead(id) {
+        return Ok(());
+    }
+    let Some(entry) = supervisor.queue().get(id) else {
+        return demand(false, "what is on disk is scheduled", || format!("message {id}: {kept:?}"));
+    };
+    let pending = kept.recipients.iter().filter(|recipient| recipient.state == RecipientState::Pending);
+    let pending: BTreeSet<u32> = pending.map(|recipient| recipient.index).collect();
+    let scheduled: Vec<u32> =
+        entry.parts.as_slice().iter().flat_map(|part| part.recipients.as_slice().iter().copied()).collect();
+    let distinct: BTreeSet<u32> = scheduled.iter().copied().collect();
+    demand(distinct.len() == scheduled.len(), "a recipient is scheduled once", || format!("{id}: {entry:?}"))?;
+    demand(pending == distinct, "the pending on disk are the scheduled ones", || {
+        format!("message {id}: {pending:?} are pending on disk, {distinct:?} are scheduled")
+    })?;
+    let standing = match kept.state {
+        MessageState::Held => Standing::Held,
+        MessageState::Quarantined => Standing::Quarantined,
+        MessageState::Ready | MessageState::InFlight | MessageState::Deferred => Standing::Active,
+    };
+    demand(standing == entry.standing, "who is held is held on disk", || {
+        format!("message {id}: {:?} on disk, {:?} in the schedule", kept.state, entry.standing)
+    })?;
+    demand(kept.deaths == entry.deaths, "deaths are counted on disk", || {
+        format!("message {id}: {} on disk, {} in the schedule", kept.deaths, entry.deaths)
+    })
+}
