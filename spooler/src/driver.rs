@@ -127,7 +127,7 @@ impl Driver {
     /// Waits for a letter or a deadline, and deals with what has come.
     fn turn(&mut self) {
         let now = self.equipment.clock.now();
-        let deadline_ms = self.supervisor.deadline_ms(now);
+        let deadline_ms = self.supervisor.deadline_ms();
         let wait_ms = deadline_ms.map(|at| u64::try_from(at - now.mono_ms).unwrap_or_default());
         let wait = if self.again.is_empty() { wait_ms.map(Duration::from_millis) } else { Some(Duration::ZERO) };
         let first = match wait {

@@ -20,7 +20,8 @@ fn every_seed_holds() {
         let verbose = std::env::var_os("SIM_VERBOSE").is_some();
         let outcome = run::seed(seed, None, 60, verbose);
         if outcome.broken.is_some() {
-            panic!("{}", run::story(seed, None));
+            println!("{}", run::story(seed, None));
+            panic!("seed {seed} failed");
         }
         return;
     }

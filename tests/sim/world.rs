@@ -86,8 +86,7 @@ impl World {
 
     /// One thing happens, or time has come for the supervisor.
     fn turn(&mut self) -> Verdict {
-        let now = self.stage.now();
-        let deadline_ms = self.supervisor.as_ref().and_then(|supervisor| supervisor.deadline_ms(now));
+        let deadline_ms = self.supervisor.as_ref().and_then(Supervisor::deadline_ms);
         let next_ms = self.stage.agenda.next_ms();
         if let Some(deadline_ms) = deadline_ms
             && next_ms.is_none_or(|next_ms| deadline_ms <= next_ms)
@@ -95,7 +94,11 @@ impl World {
             let late_ms = self.stage.rng.between(0, self.stage.plan.tick_late_ms_max);
             let until_ms = next_ms.unwrap_or(i64::MAX).max(self.stage.mono_ms);
             self.stage.mono_ms = (deadline_ms + late_ms).clamp(self.stage.mono_ms, until_ms.max(deadline_ms));
-            return self.hear(Event::Tick);
+            self.hear(Event::Tick)?;
+            let due_ms = self.supervisor.as_ref().and_then(Supervisor::deadline_ms);
+            let now_ms = self.stage.mono_ms;
+            let past = due_ms.filter(|due_ms| *due_ms <= now_ms);
+            return demand(past.is_none(), "after a tick nothing is due", || format!("{past:?} at {now_ms}"));
         }
         let Some((at_ms, life, what)) = self.stage.agenda.take() else {
             return demand(false, "the world goes on", || "nothing is going to happen".to_owned());

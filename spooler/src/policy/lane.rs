@@ -148,11 +148,12 @@ impl Lane {
         self.rehead(destination);
     }
 
-    /// When a destination that rests may be served again, or a suspect gets its turn.
+    /// When, after `looked_ms`, a destination that rests may be served again, or a suspect gets its turn.
     #[must_use]
-    pub fn wakes_at_ms(&self) -> Option<i64> {
-        let rested = self.resting.first().map(|(at, _)| *at);
+    pub fn wakes_after_ms(&self, looked_ms: i64) -> Option<i64> {
+        let rested = self.resting.range((looked_ms + 1, Destination(0))..).next().map(|(at, _)| *at);
         let suspect = self.suspects_since_ms.map(|since| since + SUSPECT_PATIENCE_MS).filter(|_| !self.suspect_out);
+        let suspect = suspect.filter(|at| *at > looked_ms);
         [rested, suspect].into_iter().flatten().min()
     }
 
@@ -235,7 +236,7 @@ mod tests {
         lane.insert(key(1), Destination(1), false);
         lane.insert(key(2), Destination(1), false);
         assert_eq!([send(&mut lane, 0), send(&mut lane, 99)], [Some(1), None]);
-        assert_eq!(lane.wakes_at_ms(), Some(100));
+        assert_eq!(lane.wakes_after_ms(99), Some(100));
         assert_eq!(send(&mut lane, 100), Some(2));
     }
 

@@ -259,9 +259,9 @@ impl Scheduler {
         i64::try_from(self.workers.values().filter(keeps_slot).count()).unwrap_or(i64::MAX)
     }
 
-    /// When a slot becomes free by itself because its holder is overdue.
+    /// When, after the last look, a slot becomes free by itself because its holder is overdue.
     #[must_use]
-    pub fn deadline_ms(&self, now_ms: i64) -> Option<i64> {
+    pub fn deadline_ms(&self, looked_ms: i64) -> Option<i64> {
         if !self.workers.values().any(|worker| worker.hold == Hold::Wanting) {
             return None;
         }
@@ -270,7 +270,7 @@ impl Scheduler {
             Hold::Holding { since_ms, recalled: true, .. } => Some(since_ms + slice_ms + OVERDUE_MS + 1),
             _ => None,
         };
-        self.workers.values().filter_map(due).filter(|at| *at > now_ms).min()
+        self.workers.values().filter_map(due).filter(|at| *at > looked_ms).min()
     }
 
     /// Virtual time of the least served worker that runs or wants to.

@@ -64,7 +64,6 @@ pub(crate) struct Mail {
     owed: BTreeSet<(MessageId, u32)>,
     /// A change of these was refused by the disk in this run: the schedule is ahead of it.
     ahead: BTreeSet<MessageId>,
-    last_id: MessageId,
     /// Recipients served, and messages acknowledged: for people.
     pub(crate) served: u64,
     pub(crate) acknowledged: u64,
@@ -197,7 +196,9 @@ impl Mail {
 
     fn submits(&mut self, order: &SubmitOrder, disk: &mut Disk) -> Verdict {
         let SubmitOrder { worker, delivery, id, recipients, .. } = order;
-        let message = self.messages.entry(*id).or_default();
+        let Some(message) = self.messages.get_mut(id) else {
+            return demand(false, "what goes out came in", || format!("message {id}"));
+        };
         let again = recipients.iter().find(|index| message.known.contains(index));
         demand(again.is_none(), "the settled are not served again", || format!("message {id}: {again:?}"))?;
         demand(!message.held, "the held stay where they are", || format!("message {id}"))?;
@@ -239,8 +240,8 @@ impl Mail {
     fn keeps(&mut self, change: &Change) -> Verdict {
         match change {
             Change::Accept(new) => {
-                demand(new.id > self.last_id, "numbers ascend", || format!("{} after {}", new.id, self.last_id))?;
-                self.last_id = new.id;
+                let fresh = !self.messages.contains_key(&new.id);
+                demand(fresh, "no number is used twice", || format!("message {}", new.id))?;
                 let recipients = new.envelope.recipients.len();
                 self.messages.insert(new.id, Message { recipients, ..Message::default() });
                 Ok(())
