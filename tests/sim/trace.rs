@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Characters of a line that are shown.
-const LINE_CHARS_MAX: usize = 260;
+const LINE_CHARS_MAX: usize = 2600;
 
 /// The last lines of what happened.
 #[derive(Debug)]

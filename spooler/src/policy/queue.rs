@@ -62,6 +62,25 @@ pub struct Part {
     pub not_me: Option<Box<Vec<ProviderId>>>,
 }
 
+impl Waiting {
+    /// What two that go on together wait for: what comes first.
+    #[must_use]
+    pub fn sooner(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Deferred { due_ms: a }, Self::Deferred { due_ms: b }) => Self::Deferred { due_ms: a.min(b) },
+            (Self::Deferred { .. }, other) | (other, _) => other,
+        }
+    }
+}
+
+impl Part {
+    /// Whether it waits, at home, to go this way.
+    #[must_use]
+    pub fn waits_for(&self, route: Route) -> bool {
+        self.route == Some(route) && !matches!(self.waiting, Waiting::InFlight(_))
+    }
+}
+
 /// What the schedule knows of one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -88,6 +107,24 @@ pub struct Entry {
 impl Entry {
     fn key(&self, id: MessageId) -> Key {
         Key { priority: self.priority, born_ms: self.born_ms, id }
+    }
+
+    fn flying(&mut self, delivery: DeliveryId) -> Option<&mut Part> {
+        self.parts.as_mut_slice().iter_mut().find(|part| part.waiting == Waiting::InFlight(delivery))
+    }
+
+    /// A part that was away joins the one that waits for the same way.
+    fn land(&mut self, delivery: DeliveryId, waiting: Waiting) {
+        let Some(landed) = self.flying(delivery).cloned() else { return };
+        self.parts.retain(|part| part.waiting != Waiting::InFlight(delivery));
+        let mut parts = self.parts.as_mut_slice().iter_mut();
+        let Some(part) = parts.find(|part| landed.route.is_some_and(|route| part.waits_for(route))) else { return };
+        landed.recipients.as_slice().iter().for_each(|index| part.recipients.push(*index));
+        part.attempts = part.attempts.max(landed.attempts);
+        part.waiting = part.waiting.sooner(waiting);
+        if let Some(not_me) = landed.not_me {
+            part.not_me.get_or_insert_default().extend(*not_me);
+        }
     }
 
     /// Whether a worker has any of it.
@@ -190,7 +227,7 @@ impl Queue {
         let (key, destination) = lane.next(now_ms)?;
         let route = Route { provider, destination };
         let entry = self.messages.get_mut(&key.id)?;
-        let part = entry.parts.as_mut_slice().iter_mut().find(|part| part.route == Some(route))?;
+        let part = entry.parts.as_mut_slice().iter_mut().find(|part| part.waits_for(route))?;
         part.waiting = Waiting::InFlight(delivery);
         lane.remove(key, destination);
         lane.depart(destination, entry.deaths > 0, now_ms);
@@ -204,27 +241,42 @@ impl Queue {
 
     /// A delivery is back: `settled` recipients leave, the others wait for what is given, or all leave with `None`. The message is
     /// taken out when nothing of it is left; tells whether it was.
-    pub fn arrive(&mut self, id: MessageId, route: Route, settled: &[u32], next: Option<(Waiting, bool)>) -> bool {
+    pub fn arrive(
+        &mut self,
+        id: MessageId,
+        route: Route,
+        delivery: DeliveryId,
+        settled: &[u32],
+        next: Option<(Waiting, bool)>,
+    ) -> bool {
         if let Some(lane) = self.lanes.get_mut(&route.provider) {
             lane.arrive(route.destination);
         }
         let Some(entry) = self.messages.get_mut(&id) else { return false };
         let key = entry.key(id);
         let (active, suspect) = (entry.standing == Standing::Active, entry.deaths > 0);
-        if let Some(part) = entry.parts.as_mut_slice().iter_mut().find(|part| part.route == Some(route)) {
+        // While it was away, others may have found the same way: they go on together.
+        let company = entry.parts.as_slice().iter().any(|part| part.waits_for(route));
+        if let Some(part) = entry.flying(delivery) {
             part.recipients.retain(|index| !settled.contains(index));
             match next {
                 None => part.recipients = Few::default(),
-                Some((waiting, attempted)) => {
+                Some((waiting, attempted)) if !part.recipients.as_slice().is_empty() => {
                     part.attempts += u32::from(attempted);
+                    if company {
+                        self.change(id, |entry| entry.land(delivery, waiting));
+                        return false;
+                    }
                     part.waiting = waiting;
-                    if active && !part.recipients.as_slice().is_empty() {
+                    if active {
                         enter(&mut self.lanes, &mut self.due, key, suspect, part);
                     }
                 }
+                Some(_) => {}
             }
         }
-        entry.parts.retain(|part| !part.recipients.as_slice().is_empty());
+        let landed = |part: &Part| part.recipients.as_slice().is_empty() && part.waiting == Waiting::InFlight(delivery);
+        entry.parts.retain(|part| !landed(part));
         let gone = entry.parts.as_slice().is_empty();
         if gone {
             self.remove(id);
@@ -233,9 +285,9 @@ impl Queue {
     }
 
     /// Some recipients of a delivery that goes on are settled.
-    pub fn settle(&mut self, id: MessageId, route: Route, settled: &[u32]) {
-        let Some(entry) = self.messages.get_mut(&id) else { return };
-        if let Some(part) = entry.parts.as_mut_slice().iter_mut().find(|part| part.route == Some(route)) {
+    pub fn settle(&mut self, id: MessageId, delivery: DeliveryId, settled: &[u32]) {
+        let part = self.messages.get_mut(&id).and_then(|entry| entry.flying(delivery));
+        if let Some(part) = part {
             part.recipients.retain(|index| !settled.contains(index));
         }
     }
@@ -255,10 +307,9 @@ impl Queue {
     /// Makes a deferred part ready before its time.
     pub fn make_ready(&mut self, id: MessageId, route: Option<Route>) {
         let found = self.change(id, |entry| {
-            let part = entry.parts.as_mut_slice().iter_mut().find(|part| part.route == route)?;
-            if matches!(part.waiting, Waiting::Deferred { .. }) {
-                part.waiting = Waiting::Ready;
-            }
+            let is_due = |part: &&mut Part| part.route == route && matches!(part.waiting, Waiting::Deferred { .. });
+            let part = entry.parts.as_mut_slice().iter_mut().find(is_due)?;
+            part.waiting = Waiting::Ready;
             Some(())
         });
         if found.flatten().is_none() {
@@ -328,6 +379,10 @@ impl Queue {
                 part.recipients.as_slice().is_empty() && !matches!(part.waiting, Waiting::InFlight(_))
             };
             assert!(!entry.parts.as_slice().iter().any(empty), "{id} has an empty part");
+            let mut ways = BTreeSet::new();
+            for part in entry.parts.as_slice().iter().filter(|part| !matches!(part.waiting, Waiting::InFlight(_))) {
+                assert!(ways.insert(part.route), "{id} has two parts that wait to go the same way");
+            }
             if entry.standing == Standing::Active {
                 let parts = entry.parts.as_slice().iter();
                 deferred += parts.filter(|part| matches!(part.waiting, Waiting::Deferred { .. })).count();
@@ -392,8 +447,8 @@ mod tests {
         let departure = queue.depart(ProviderId(1), DeliveryId(9), 0).unwrap();
         assert_eq!((departure.recipients.as_slice(), departure.attempt), ([0, 1].as_slice(), 1));
         assert_eq!(queue.depart(ProviderId(1), DeliveryId(10), 0), None);
-        queue.settle(MessageId(1), ROUTE, &[1]);
-        assert!(queue.arrive(MessageId(1), ROUTE, &[0], Some((Waiting::Ready, true))));
+        queue.settle(MessageId(1), DeliveryId(9), &[1]);
+        assert!(queue.arrive(MessageId(1), ROUTE, DeliveryId(9), &[0], Some((Waiting::Ready, true))));
         assert!(queue.is_empty());
         queue.check_invariants();
     }
@@ -403,7 +458,7 @@ mod tests {
         let mut queue = Queue::default();
         queue.add(MessageId(1), entry(&[0]));
         queue.depart(ProviderId(1), DeliveryId(1), 0).unwrap();
-        assert!(!queue.arrive(MessageId(1), ROUTE, &[], Some((Waiting::Deferred { due_ms: 50 }, true))));
+        assert!(!queue.arrive(MessageId(1), ROUTE, DeliveryId(1), &[], Some((Waiting::Deferred { due_ms: 50 }, true))));
         queue.check_invariants();
         assert_eq!(queue.next_due_ms(0), Some(50));
         assert!(queue.wake(49).is_empty());

@@ -308,7 +308,7 @@ fn parts(routing: &Routing, wayfarers: Vec<Wayfarer<'_>>) -> (Few<Part>, Vec<u32
                 }
                 part.recipients.push(wayfarer.index);
                 part.attempts = part.attempts.max(wayfarer.attempts);
-                part.waiting = sooner(part.waiting, wayfarer.waiting);
+                part.waiting = part.waiting.sooner(wayfarer.waiting);
             }
             None => parts.push(Part {
                 route,
@@ -320,13 +320,6 @@ fn parts(routing: &Routing, wayfarers: Vec<Wayfarer<'_>>) -> (Few<Part>, Vec<u32
         }
     }
     (parts, nobody)
-}
-
-fn sooner(first: Waiting, second: Waiting) -> Waiting {
-    match (first, second) {
-        (Waiting::Deferred { due_ms: a }, Waiting::Deferred { due_ms: b }) => Waiting::Deferred { due_ms: a.min(b) },
-        (Waiting::Deferred { .. }, other) | (other, _) => other,
-    }
 }
 
 /// What the schedule knows of a message that was just submitted.

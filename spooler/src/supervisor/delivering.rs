@@ -84,12 +84,12 @@ impl Supervisor {
         let Some(flight) = self.flights.get_mut(&delivery) else { return };
         // Only what settles goes to disk now.
         flight.deferred.extend(std::mem::take(&mut verdict.deferred));
-        let (id, route) = (flight.id, flight.route);
+        let id = flight.id;
         let indexes: Vec<u32> = verdict.settled_indexes();
         if indexes.is_empty() {
             return;
         }
-        self.queue.settle(id, route, &indexes);
+        self.queue.settle(id, delivery, &indexes);
         self.record(delivery, verdict, false, now, actions);
     }
 
@@ -139,7 +139,7 @@ impl Supervisor {
                 wait = Some(now.mono_ms + i64::try_from(after_ms).unwrap_or(i64::MAX).min(longest_ms));
             }
             SubmitResult::NotMe => {
-                self.pass_on(id, route, actions);
+                self.pass_on(id, route, delivery, actions);
                 self.end_flight(delivery, worker, actions);
                 return;
             }
@@ -217,7 +217,7 @@ impl Supervisor {
         if let (Some((Waiting::Deferred { due_ms }, _)), Some(plan)) = (next, plan) {
             self.report_delay(delivery, &verdict, due_ms, &plan, now, actions);
         }
-        let gone = self.queue.arrive(id, route, &settled, next);
+        let gone = self.queue.arrive(id, route, delivery, &settled, next);
         self.record(delivery, verdict, gone, now, actions);
     }
 
@@ -287,10 +287,10 @@ impl Supervisor {
     }
 
     /// The provider has said that a message is not for it: the next one that serves its recipients gets it.
-    fn pass_on(&mut self, id: MessageId, route: Route, actions: &mut Vec<Action>) {
-        self.queue.arrive(id, route, &[], Some((Waiting::Ready, false)));
+    fn pass_on(&mut self, id: MessageId, route: Route, delivery: DeliveryId, actions: &mut Vec<Action>) {
+        self.queue.arrive(id, route, delivery, &[], Some((Waiting::Ready, false)));
         self.queue.change(id, |entry| {
-            for part in entry.parts.as_mut_slice().iter_mut().filter(|part| part.route == Some(route)) {
+            for part in entry.parts.as_mut_slice().iter_mut().filter(|part| part.waits_for(route)) {
                 part.not_me.get_or_insert_default().push(route.provider);
                 part.route = None;
             }
@@ -314,7 +314,7 @@ impl Supervisor {
             actions.push(Action::Forget(delivery));
             let (id, route) = (flight.id, flight.route);
             let next = (!flight.given_up).then_some((Waiting::Ready, false));
-            if self.queue.arrive(id, route, &[], next) {
+            if self.queue.arrive(id, route, delivery, &[], next) {
                 self.commit(vec![Change::Remove { id }], Pending::Nothing, actions);
             } else if unasked {
                 self.suspect(id, alone, actions);
@@ -328,7 +328,7 @@ impl Supervisor {
         let Some(flight) = self.flights.get(&delivery) else { return };
         let (id, route, worker) = (flight.id, flight.route, flight.worker);
         log(actions, Loudness::Warn, format!("message {id} is set aside: {why}"));
-        self.queue.arrive(id, route, &[], Some((Waiting::Ready, false)));
+        self.queue.arrive(id, route, delivery, &[], Some((Waiting::Ready, false)));
         self.queue.change(id, |entry| entry.standing = Standing::Quarantined);
         self.end_flight(delivery, worker, actions);
         self.commit(vec![Change::State { id, state: MessageState::Quarantined, why }], Pending::Nothing, actions);
