@@ -87,6 +87,9 @@ pub struct Driver {
     /// Uploads of messages that go round in circles.
     looping: HashSet<UploadKey>,
     next_upload: u64,
+    /// What the supervisor is to hear as soon as everything is done that it wants so far.
+    heard: VecDeque<Event>,
+    acting: bool,
     done: bool,
 }
 
@@ -108,6 +111,8 @@ impl Driver {
             upload_keys: HashMap::new(),
             looping: HashSet::new(),
             next_upload: 1,
+            heard: VecDeque::new(),
+            acting: false,
             done: false,
         }
     }
@@ -115,6 +120,7 @@ impl Driver {
     /// Does what is wanted first, then runs until the supervisor says that everything is done. All commits are on disk then.
     pub fn run(mut self, first: Vec<Action>) {
         self.act_all(first);
+        self.hear_all();
         while !self.done {
             self.turn();
             if self.equipment.status.receiver_count() > 0 {
@@ -151,11 +157,21 @@ impl Driver {
         }
     }
 
-    /// Lets the supervisor hear an event and does what it wants done.
+    /// Lets the supervisor hear an event and does what it wants done. What is heard while something is being done waits for its end, so
+    /// that everything is done in the order in which it was decided.
     fn hear(&mut self, event: Event) {
-        let mut actions = Vec::new();
-        self.supervisor.step(self.equipment.clock.now(), event, &mut actions);
-        self.act_all(actions);
+        self.heard.push_back(event);
+        if !self.acting {
+            self.hear_all();
+        }
+    }
+
+    fn hear_all(&mut self) {
+        while let Some(event) = self.heard.pop_front() {
+            let mut actions = Vec::new();
+            self.supervisor.step(self.equipment.clock.now(), event, &mut actions);
+            self.act_all(actions);
+        }
     }
 
     fn open(&mut self, letter: Letter) {

@@ -14,8 +14,13 @@ use crate::checker::Verdict;
 use crate::worker::Worker;
 use crate::world::World;
 
+/// Bytes of a simulated message that is uploaded.
+const UPLOAD_BYTES: usize = 2000;
+/// When a priority that could not be set is set again.
+const PRIORITY_AGAIN_MS: i64 = 150;
+
 impl World {
-    pub(crate) fn act(&mut self, action: Action) -> Verdict {
+    pub(crate) fn act(&mut self, action: Action) {
         match action {
             Action::Spawn(id) => self.spawn(id),
             Action::Term(id) => {
@@ -24,19 +29,9 @@ impl World {
                 if !ignores {
                     self.stage.after(wait_ms, Happening::Dies(id, "signal 15"));
                 }
-                Ok(())
             }
-            Action::Kill(id) => {
-                let wait_ms = self.stage.hop_ms();
-                self.stage.after(wait_ms, Happening::Dies(id, "signal 9"));
-                Ok(())
-            }
-            Action::Send(id, word) => {
-                if let Some(worker) = self.workers.get_mut(&id) {
-                    worker.post(word, &mut self.stage);
-                }
-                Ok(())
-            }
+            Action::Kill(id) => self.soon(Happening::Dies(id, "signal 9")),
+            Action::Send(id, word) => self.post(id, word),
             Action::Submit(order) => self.submit(&order),
             Action::SetPriority(id, level) => self.set_priority(id, level),
             Action::Commit(ticket, unit) => {
@@ -44,60 +39,52 @@ impl World {
                 if !self.disk_turns {
                     self.disk_soon();
                 }
-                Ok(())
             }
             Action::FinishUpload(ticket, _, id) => {
-                self.disk.store.put_file(id, vec![b'x'; 200_000].into());
-                let wait_ms = self.stage.hop_ms();
-                let finished = Event::UploadFinished(ticket, Ok(200_000));
-                self.stage.after(wait_ms, Happening::Hear(Box::new(finished)));
-                Ok(())
+                self.disk.store.put_file(id, vec![b'x'; UPLOAD_BYTES].into());
+                let finished = Event::UploadFinished(ticket, Ok(UPLOAD_BYTES as u64));
+                self.soon(Happening::Hear(Box::new(finished)));
             }
-            Action::Scan(up_to) => {
-                let wait_ms = self.stage.hop_ms();
-                self.stage.after(wait_ms, Happening::Scan(up_to));
-                Ok(())
-            }
-            Action::Lookup(id) => {
-                let wait_ms = self.stage.hop_ms();
-                self.stage.after(wait_ms, Happening::Lookup(id));
-                Ok(())
-            }
-            Action::Report(order) => {
-                let wait_ms = self.stage.hop_ms();
-                self.stage.after(wait_ms, Happening::Report(Box::new(order)));
-                Ok(())
-            }
-            Action::Answer(ask, answer) => {
-                self.answered(ask, &answer);
-                Ok(())
-            }
-            Action::Exit => {
-                self.exited = true;
-                Ok(())
-            }
-            Action::Forget(_) | Action::AbandonUpload(_) | Action::DiscardContent(_) | Action::Log(..) => Ok(()),
+            Action::Scan(up_to) => self.soon(Happening::Scan(up_to)),
+            Action::Lookup(id) => self.soon(Happening::Lookup(id)),
+            Action::Report(order) => self.soon(Happening::Report(Box::new(order))),
+            Action::Answer(ask, answer) => self.answered(ask, &answer),
+            Action::Exit => self.exited = true,
+            Action::Forget(_) | Action::AbandonUpload(_) | Action::DiscardContent(_) | Action::Log(..) => {}
         }
     }
 
-    fn spawn(&mut self, id: WorkerId) -> Verdict {
-        let Some(supervisor) = &self.supervisor else { return Ok(()) };
+    /// Happens as soon as threads and processes have found their time.
+    fn soon(&mut self, what: Happening) {
+        let wait_ms = self.stage.hop_ms();
+        self.stage.after(wait_ms, what);
+    }
+
+    fn post(&mut self, id: WorkerId, word: ToWorker) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.post(word, &mut self.stage);
+        }
+    }
+
+    fn spawn(&mut self, id: WorkerId) {
+        let Some(supervisor) = &self.supervisor else { return };
         let name = supervisor.provider_name(id.provider).to_owned();
         let plan = self.stage.plan.providers.iter().find(|provider| provider.name == name).cloned();
         self.names.insert(id.provider, name);
-        let Some(plan) = plan else { return Ok(()) };
-        if self.stage.mishap(self.stage.plan.troubles.no_hello) {
-            match self.stage.rng.below(3) {
-                0 => return self.hear(Event::Worker(id, WorkerNews::StartFailed("no such program".to_owned()))),
-                1 => self.stage.after(2, Happening::Dies(id, "signal 6")),
-                _ => {}
-            }
-        } else {
-            let wait_ms = self.stage.rng.between(1, 5);
-            self.stage.after(wait_ms, Happening::Hello(id));
-        }
+        let Some(plan) = plan else { return };
         self.workers.insert(id, Worker::new(id, plan));
-        Ok(())
+        if !self.stage.mishap(self.stage.plan.troubles.no_hello) {
+            let wait_ms = self.stage.rng.between(1, 5);
+            return self.stage.after(wait_ms, Happening::Hello(id));
+        }
+        match self.stage.rng.below(3) {
+            0 => {
+                self.workers.remove(&id);
+                self.heard.push_back(Event::Worker(id, WorkerNews::StartFailed("no such program".to_owned())));
+            }
+            1 => self.stage.after(2, Happening::Dies(id, "signal 6")),
+            _ => {}
+        }
     }
 
     pub(crate) fn hello(&mut self, id: WorkerId) -> Verdict {
@@ -115,45 +102,39 @@ impl World {
     pub(crate) fn dies(&mut self, id: WorkerId, why: &'static str) {
         let Some(worker) = self.workers.get_mut(&id).filter(|worker| !worker.dead) else { return };
         worker.dead = true;
-        let wait_ms = self.stage.hop_ms();
-        self.stage.after(wait_ms, Happening::Buried(id, why));
+        self.soon(Happening::Buried(id, why));
     }
 
     /// From memory if it is fresh, else by way of a reader's thread, which may fail to read it.
-    fn submit(&mut self, order: &SubmitOrder) -> Verdict {
+    fn submit(&mut self, order: &SubmitOrder) {
         let found = match self.disk.store.get(order.id) {
             Ok(Some(Scanned::Message(message))) => Some(message),
             _ => None,
         };
         let Some(message) = found.filter(|_| !self.stage.mishap(2)) else {
             let event = Event::Unreadable(order.delivery, "it is damaged".to_owned());
-            let wait_ms = self.stage.hop_ms();
-            self.stage.after(wait_ms, Happening::Hear(Box::new(event)));
-            return Ok(());
+            return self.soon(Happening::Hear(Box::new(event)));
         };
         let word = ToWorker::Submit(Box::new(submission(order, &message.envelope, message.size)));
         if self.stage.rng.chance(700) {
-            if let Some(worker) = self.workers.get_mut(&order.worker) {
-                worker.post(word, &mut self.stage);
-            }
+            self.post(order.worker, word);
         } else {
-            let wait_ms = self.stage.hop_ms();
-            self.stage.after(wait_ms, Happening::Handed(order.worker, Box::new(word)));
+            self.soon(Happening::Handed(order.worker, Box::new(word)));
         }
-        Ok(())
     }
 
     /// The kernel sets a priority, at once or a little later.
-    fn set_priority(&mut self, id: WorkerId, level: Level) -> Verdict {
-        let Some(worker) = self.workers.get(&id) else { return Ok(()) };
+    fn set_priority(&mut self, id: WorkerId, level: Level) {
+        let Some(worker) = self.workers.get(&id) else { return };
         let refused = worker.cannot_raise() && matches!(level, Level::Critical { .. });
         let refused = refused.then(|| "not permitted".to_owned());
-        let news = WorkerNews::Priority(level, Reached { nice: Some(level.nice()), autogroup: None, refused });
+        let reached = Reached { nice: Some(level.nice()), autogroup: None, refused };
+        let event = Event::Worker(id, WorkerNews::Priority(level, reached));
         if self.stage.rng.chance(800) {
-            return self.hear(Event::Worker(id, news));
+            self.heard.push_back(event);
+        } else {
+            self.stage.after(PRIORITY_AGAIN_MS, Happening::Hear(Box::new(event)));
         }
-        self.stage.after(150, Happening::Hear(Box::new(Event::Worker(id, news))));
-        Ok(())
     }
 
     /// The disk does its next commit soon.
@@ -169,8 +150,7 @@ impl World {
         for (ticket, unit, result) in self.disk.turn(&mut self.stage) {
             self.checker.committed(&unit, result.is_ok());
             self.disk.reports.push_back((ticket, result));
-            let wait_ms = self.stage.hop_ms();
-            self.stage.after(wait_ms, Happening::DiskReport);
+            self.soon(Happening::DiskReport);
         }
         if self.disk.has_work() {
             self.disk_soon();
@@ -205,8 +185,7 @@ impl World {
     pub(crate) fn look_up(&mut self, id: MessageId) {
         let found = self.disk.store.get(id).ok().flatten();
         let event = Event::Scanned(found.into_iter().collect());
-        let wait_ms = self.stage.hop_ms();
-        self.stage.after(wait_ms, Happening::Hear(Box::new(event)));
+        self.soon(Happening::Hear(Box::new(event)));
     }
 
     /// Builds a report, if anybody wants it.
@@ -215,9 +194,8 @@ impl World {
             Ok(Some(Scanned::Message(message))) => report_of(order, &message.envelope, self.stage.now().wall_ms),
             _ => None,
         };
-        let wait_ms = self.stage.hop_ms();
         let event = Event::ReportBuilt(order.ticket, built.map(Box::new));
-        self.stage.after(wait_ms, Happening::Hear(Box::new(event)));
+        self.soon(Happening::Hear(Box::new(event)));
     }
 }
 

@@ -1,10 +1,10 @@
 //! The simulated world: one real supervisor, and everything around it. What `driver.rs` does with threads and system calls, this does
 //! with an agenda.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use spooler::policy::ProviderId;
-use spooler::supervisor::event::{Event, WorkerId, WorkerNews};
+use spooler::supervisor::event::{Action, Event, WorkerId, WorkerNews};
 use spooler::supervisor::{Supervisor, Surroundings};
 use spooler::system::store::Store;
 
@@ -39,7 +39,8 @@ pub(crate) struct World {
     pub(crate) exited: bool,
     /// What the supervisor was stopped by: how often.
     pub(crate) steps: u64,
-    depth: u32,
+    /// What the supervisor hears as soon as everything is done that it wants so far.
+    pub(crate) heard: VecDeque<Event>,
     healed_ms: i64,
     restarted_at_end: bool,
     /// Runs of the supervisor.
@@ -64,7 +65,7 @@ impl World {
             disk_turns: false,
             exited: false,
             steps: 0,
-            depth: 0,
+            heard: VecDeque::new(),
             healed_ms: 0,
             restarted_at_end: false,
             lives: 0,
@@ -145,8 +146,20 @@ impl World {
         }
     }
 
-    /// The supervisor hears an event, and what it wants is done.
+    /// The supervisor hears an event, and what it wants is done; and then what was heard meanwhile.
     pub(crate) fn hear(&mut self, event: Event) -> Verdict {
+        self.heard.push_back(event);
+        self.hear_all()
+    }
+
+    fn hear_all(&mut self) -> Verdict {
+        while let Some(event) = self.heard.pop_front() {
+            self.hear_one(event)?;
+        }
+        Ok(())
+    }
+
+    fn hear_one(&mut self, event: Event) -> Verdict {
         let Some(supervisor) = self.supervisor.as_mut() else { return Ok(()) };
         let now = self.stage.now();
         self.steps += 1;
@@ -166,25 +179,17 @@ impl World {
         Ok(())
     }
 
-    pub(crate) fn act_all(&mut self, actions: Vec<spooler::supervisor::event::Action>) -> Verdict {
-        self.depth += 1;
+    fn act_all(&mut self, actions: Vec<Action>) -> Verdict {
+        let now = self.stage.now();
         for action in actions {
-            let now = self.stage.now();
             self.trace.note(self.steps, now.mono_ms, "  <-", &action);
             self.checker.wants(now, &action, &mut self.disk)?;
-            self.act(action)?;
+            self.act(action);
         }
-        self.depth -= 1;
-        let now = self.stage.now();
-        if self.depth == 0
-            && let Some(supervisor) = &self.supervisor
-        {
+        if let Some(supervisor) = &self.supervisor {
             self.checker.stepped(now, supervisor, &mut self.disk)?;
         }
-        if self.depth == 0 && self.exited {
-            self.ended()?;
-        }
-        Ok(())
+        if self.exited { self.ended() } else { Ok(()) }
     }
 
     /// The next word of a worker reaches the supervisor.
@@ -236,7 +241,8 @@ impl World {
         let (supervisor, mut actions) = Supervisor::new(config, surroundings, self.stage.now());
         self.supervisor = Some(supervisor);
         self.mutant.corrupt(&mut actions);
-        self.act_all(actions)
+        self.act_all(actions)?;
+        self.hear_all()
     }
 
     /// The supervisor dies, and its workers with it.
@@ -266,6 +272,7 @@ impl World {
 
     fn gone(&mut self) {
         self.supervisor = None;
+        self.heard.clear();
         self.stage.life += 1;
         self.workers.clear();
         self.names.clear();

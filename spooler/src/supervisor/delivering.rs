@@ -139,6 +139,13 @@ impl Supervisor {
                 wait = Some(now.mono_ms + i64::try_from(after_ms).unwrap_or(i64::MAX).min(longest_ms));
             }
             SubmitResult::NotMe => {
+                // Nothing was done, says the contract; whom it has settled all the same is settled.
+                let settled = verdict.settled_indexes();
+                if !settled.is_empty() {
+                    verdict.deferred.clear();
+                    self.queue.settle(id, delivery, &settled);
+                    self.record(delivery, verdict, false, now, actions);
+                }
                 self.pass_on(id, route, delivery, actions);
                 self.end_flight(delivery, worker, actions);
                 return;
@@ -328,10 +335,15 @@ impl Supervisor {
         let Some(flight) = self.flights.get(&delivery) else { return };
         let (id, route, worker) = (flight.id, flight.route, flight.worker);
         log(actions, Loudness::Warn, format!("message {id} is set aside: {why}"));
-        self.queue.arrive(id, route, delivery, &[], Some((Waiting::Ready, false)));
+        let gone = self.queue.arrive(id, route, delivery, &[], Some((Waiting::Ready, false)));
         self.queue.change(id, |entry| entry.standing = Standing::Quarantined);
         self.end_flight(delivery, worker, actions);
-        self.commit(vec![Change::State { id, state: MessageState::Quarantined, why }], Pending::Nothing, actions);
+        let change = if gone {
+            Change::Remove { id }
+        } else {
+            Change::State { id, state: MessageState::Quarantined, why }
+        };
+        self.commit(vec![change], Pending::Nothing, actions);
     }
 
     /// A message was in flight when its worker died. In company that makes it suspect, once; alone it counts against it.

@@ -216,7 +216,7 @@ impl Mail {
                     let found = kept.recipients.iter().find(|recipient| recipient.index == **index);
                     found.is_some_and(|recipient| recipient.state == RecipientState::Pending)
                 };
-                kept.state != MessageState::Held && recipients.iter().all(|index| is_pending(&index))
+                recipients.iter().all(|index| is_pending(&index))
             }
             _ => false,
         };
@@ -240,7 +240,7 @@ impl Mail {
     fn keeps(&mut self, change: &Change) -> Verdict {
         match change {
             Change::Accept(new) => {
-                let fresh = !self.messages.contains_key(&new.id);
+                let fresh = self.messages.get(&new.id).is_none_or(|before| !before.kept);
                 demand(fresh, "no number is used twice", || format!("message {}", new.id))?;
                 let recipients = new.envelope.recipients.len();
                 self.messages.insert(new.id, Message { recipients, ..Message::default() });
