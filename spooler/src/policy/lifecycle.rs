@@ -229,8 +229,12 @@ impl Lifecycle {
         expected
     }
 
-    /// The provider could not log on; its worker ends by itself.
+    /// The provider could not log on; its worker ends by itself, or is ended when the time for logging on is over. Said by one that has
+    /// logged on, it is nothing: it would be given no more work and live for ever.
     pub fn on_logon_failed(&mut self, error: &LogonError) {
+        if !matches!(self.phase, Phase::Starting { .. }) {
+            return;
+        }
         let (unconfigured, text) = match error {
             LogonError::Unconfigured(text) | LogonError::Other(text) => (true, text.clone()),
             LogonError::Failed(text) => (false, text.clone()),

@@ -56,6 +56,8 @@ struct Worker {
     /// CPU since it got its token, or gave it back.
     stretch_us: u64,
     overdraft_us: u64,
+    /// Its section is to run alone.
+    alone: bool,
 }
 
 impl Worker {
@@ -81,8 +83,6 @@ pub struct Scheduler {
     slice_us: u64,
     next_token: u64,
     workers: BTreeMap<ProviderId, Worker>,
-    /// While it is set, only this worker gets tokens.
-    exclusive: Option<ProviderId>,
 }
 
 impl Scheduler {
@@ -94,7 +94,6 @@ impl Scheduler {
             slice_us: u64::from(slice_ms) * 1000,
             next_token: 1,
             workers: BTreeMap::new(),
-            exclusive: None,
         }
     }
 
@@ -123,16 +122,22 @@ impl Scheduler {
         let weight = u64::from(weight.max(1));
         self.workers.insert(
             id,
-            Worker { weight, urgency, hold: Hold::Idle, virtual_us, cpu_us: 0, stretch_us: 0, overdraft_us: 0 },
+            Worker {
+                weight,
+                urgency,
+                hold: Hold::Idle,
+                virtual_us,
+                cpu_us: 0,
+                stretch_us: 0,
+                overdraft_us: 0,
+                alone: false,
+            },
         );
     }
 
     /// The worker is gone, and its token with it.
     pub fn remove(&mut self, id: ProviderId) {
         self.workers.remove(&id);
-        if self.exclusive == Some(id) {
-            self.exclusive = None;
-        }
     }
 
     /// The worker could go on and has no token.
@@ -181,16 +186,15 @@ impl Scheduler {
     pub fn set_critical(&mut self, id: ProviderId, on: bool) {
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.urgency.critical = on;
-        }
-        if !on && self.exclusive == Some(id) {
-            self.exclusive = None;
+            worker.alone &= on;
         }
     }
 
-    /// Withholds tokens from all others, for a critical section whose priority could not be raised.
+    /// Withholds tokens from all others, for a critical section whose priority could not be raised. Several such sections run beside
+    /// each other.
     pub fn set_exclusive(&mut self, id: ProviderId) {
-        if self.workers.get(&id).is_some_and(|worker| worker.urgency.critical) {
-            self.exclusive = Some(id);
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.alone = worker.urgency.critical;
         }
     }
 
@@ -198,12 +202,11 @@ impl Scheduler {
     pub fn decide(&mut self, now_ms: i64) -> Vec<Decision> {
         let mut decisions = Vec::new();
         let mut free = i64::from(self.slots) - self.slots_taken(now_ms);
+        let alone = self.workers.values().any(|worker| worker.alone);
         let mut wanting: Vec<(ProviderId, bool, u64)> = self
             .workers
             .iter()
-            .filter(|(id, worker)| {
-                worker.hold == Hold::Wanting && self.exclusive.is_none_or(|exclusive| exclusive == **id)
-            })
+            .filter(|(_, worker)| worker.hold == Hold::Wanting && (!alone || worker.alone))
             .map(|(id, worker)| (*id, worker.urgency.any(), worker.virtual_us))
             .collect();
         wanting.sort_by_key(|&(_, urgent, virtual_us)| (!urgent, virtual_us));
@@ -216,8 +219,8 @@ impl Scheduler {
                 waiting = true;
             }
         }
-        if waiting || self.exclusive.is_some() {
-            self.recall(waiting, &mut decisions);
+        if waiting || alone {
+            self.recall(&mut decisions);
         }
         decisions
     }
@@ -231,16 +234,12 @@ impl Scheduler {
         Decision::Grant(id, token)
     }
 
-    fn recall(&mut self, waiting: bool, decisions: &mut Vec<Decision>) {
-        let exclusive = self.exclusive;
+    /// Somebody waits for a slot, or a section is to run alone: whoever is not urgent makes room.
+    fn recall(&mut self, decisions: &mut Vec<Decision>) {
         for (id, worker) in &mut self.workers {
-            let in_the_way = if worker.urgency.any() {
-                false
-            } else {
-                waiting || exclusive.is_some_and(|exclusive| exclusive != *id)
-            };
+            let urgent = worker.urgency.any();
             if let Hold::Holding { token, recalled, .. } = &mut worker.hold
-                && in_the_way
+                && !urgent
                 && !*recalled
             {
                 *recalled = true;
