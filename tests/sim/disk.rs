@@ -1,12 +1,13 @@
 //! The disk: units wait, are committed together, and are reported, as `system/store/writer.rs` does it, over the store in memory. What
 //! is not committed when the supervisor dies is lost.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use spooler::record::Change;
 use spooler::supervisor::event::Ticket;
 use spooler::system::store::memory::MemoryStore;
 use spooler::system::store::{Store, StoreError};
+use spooler_protocol::ids::MessageId;
 use spooler_protocol::to_worker::Refusal;
 
 use crate::stage::Stage;
@@ -19,6 +20,7 @@ pub(crate) type Report = (Ticket, Vec<Change>, Result<(), Refusal>);
 pub(crate) struct Disk {
     /// What is on it.
     pub(crate) store: MemoryStore,
+    ids: BTreeSet<MessageId>,
     waiting: VecDeque<(Ticket, Vec<Change>)>,
     /// What the supervisor has not heard yet.
     pub(crate) reports: VecDeque<(Ticket, Result<(), Refusal>)>,
@@ -32,6 +34,11 @@ impl Disk {
     /// A unit is to be committed.
     pub(crate) fn submit(&mut self, ticket: Ticket, unit: Vec<Change>) {
         self.waiting.push_back((ticket, unit));
+    }
+
+    /// The messages on it.
+    pub(crate) fn ids(&self) -> &BTreeSet<MessageId> {
+        &self.ids
     }
 
     /// Whether nothing is under way.
@@ -73,7 +80,19 @@ impl Disk {
     }
 
     fn commit(&mut self, unit: &Vec<Change>) -> Result<(), Refusal> {
-        self.store.commit(std::slice::from_ref(unit)).map_err(|error: StoreError| refusal(&error.to_string()))
+        self.store.commit(std::slice::from_ref(unit)).map_err(|error: StoreError| refusal(&error.to_string()))?;
+        for change in unit {
+            match change {
+                Change::Accept(message) => {
+                    self.ids.insert(message.id);
+                }
+                Change::Remove { id } => {
+                    self.ids.remove(id);
+                }
+                Change::Recipients { .. } | Change::State { .. } | Change::Marks { .. } => {}
+            }
+        }
+        Ok(())
     }
 
     /// The supervisor dies: a part of what waits reached the disk, the rest is lost. Gives what was committed.
@@ -97,4 +116,15 @@ impl Disk {
 
 fn refusal(why: &str) -> Refusal {
     Refusal { temporary: true, enhanced: "4.3.0".to_owned(), text: why.to_owned() }
+}
+
+/// Which message a change is about.
+pub(crate) fn message_of(change: &Change) -> MessageId {
+    match change {
+        Change::Accept(message) => message.id,
+        Change::Recipients { id, .. }
+        | Change::State { id, .. }
+        | Change::Marks { id, .. }
+        | Change::Remove { id } => *id,
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use spooler::policy::queue::Standing;
-use spooler::record::{Scanned, ScannedMessage};
+use spooler::record::{Change, Scanned, ScannedMessage};
 use spooler::supervisor::Supervisor;
 use spooler::supervisor::event::{Action, Event};
 use spooler::system::store::StoreReader;
@@ -12,7 +12,10 @@ use spooler_protocol::ids::MessageId;
 
 use super::mail::Mail;
 use super::{Broken, Verdict, demand};
-use crate::disk::Disk;
+use crate::disk::{Disk, message_of};
+
+/// Everything is compared once in so many quiet moments; otherwise what has changed on disk.
+const ALL_EVERY: u64 = 16;
 
 /// What is on its way.
 #[derive(Debug, Default)]
@@ -20,6 +23,8 @@ pub(crate) struct Agreement {
     scanned_once: bool,
     under_way: i64,
     changed: bool,
+    touched: BTreeSet<MessageId>,
+    moments: u64,
 }
 
 impl Agreement {
@@ -53,19 +58,26 @@ impl Agreement {
             return Ok(());
         }
         self.changed = false;
-        let mut on_disk = BTreeSet::new();
-        let mut verdict = Ok(());
-        let visited = disk.store.scan(&mut |scanned| {
-            if let Scanned::Message(message) = scanned {
-                on_disk.insert(message.id);
-                verdict = compare(supervisor, &message, mail);
+        self.moments += 1;
+        let mut touched = std::mem::take(&mut self.touched);
+        if self.moments % ALL_EVERY == 0 {
+            touched.extend(disk.ids().iter().copied());
+        }
+        for id in touched {
+            let kept = disk.store.get(id).map_err(|error| Broken { rule: "the disk is read", what: error.to_string() })?;
+            if let Some(Scanned::Message(kept)) = kept {
+                compare(supervisor, &kept, mail)?;
             }
-            if verdict.is_err() { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) }
-        });
-        verdict?;
-        visited.map_err(|error| Broken { rule: "the disk can be read", what: error.to_string() })?;
-        let extra = supervisor.queue().iter().map(|(id, _)| id).filter(|id| !on_disk.contains(id)).min();
+        }
+        let unscheduled = disk.ids().iter().find(|id| supervisor.queue().get(**id).is_none() && !mail.is_ahead(**id));
+        demand(unscheduled.is_none(), "what is on disk is scheduled", || format!("{unscheduled:?}"))?;
+        let extra = supervisor.queue().iter().map(|(id, _)| id).filter(|id| !disk.ids().contains(id)).min();
         demand(extra.is_none_or(|id| mail.is_ahead(id)), "what is scheduled is on disk", || format!("{extra:?}"))
+    }
+
+    /// A unit is on disk, or was refused.
+    pub(super) fn committed(&mut self, unit: &[Change]) {
+        self.touched.extend(unit.iter().map(message_of));
     }
 }
 

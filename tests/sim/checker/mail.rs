@@ -12,7 +12,7 @@ use spooler_protocol::outcome::Outcome;
 use spooler_protocol::to_worker::ToWorker;
 
 use super::{Verdict, demand};
-use crate::disk::Disk;
+use crate::disk::{Disk, message_of};
 
 /// How a recipient was settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -280,13 +280,7 @@ impl Mail {
 
     pub(super) fn committed(&mut self, unit: &[Change], on_disk: bool) {
         for change in unit {
-            let id = match change {
-                Change::Accept(new) => new.id,
-                Change::Recipients { id, .. }
-                | Change::State { id, .. }
-                | Change::Marks { id, .. }
-                | Change::Remove { id } => *id,
-            };
+            let id = message_of(change);
             if !on_disk {
                 self.ahead.insert(id);
             } else if matches!(change, Change::Accept(_)) {

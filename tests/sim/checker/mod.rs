@@ -135,6 +135,7 @@ impl Checker {
 
     /// A unit is on disk, or was refused.
     pub(crate) fn committed(&mut self, unit: &[Change], on_disk: bool) {
+        self.agreement.committed(unit);
         self.mail.committed(unit, on_disk);
     }
 
