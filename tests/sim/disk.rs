@@ -122,9 +122,8 @@ fn refusal(why: &str) -> Refusal {
 pub(crate) fn message_of(change: &Change) -> MessageId {
     match change {
         Change::Accept(message) => message.id,
-        Change::Recipients { id, .. }
-        | Change::State { id, .. }
-        | Change::Marks { id, .. }
-        | Change::Remove { id } => *id,
+        Change::Recipients { id, .. } | Change::State { id, .. } | Change::Marks { id, .. } | Change::Remove { id } => {
+            *id
+        }
     }
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 
 use spooler::policy::priority_plan::Level;
 use spooler::record::Change;
-use spooler::supervisor::event::{Action, Answer, Ask, AskId, Event, ReportKind, SubmitOrder, Ticket, WorkerId, WorkerNews};
+use spooler::supervisor::event::{
+    Action, Answer, Ask, AskId, Event, ReportKind, SubmitOrder, Ticket, WorkerId, WorkerNews,
+};
 use spooler_protocol::control::RecipientState;
 use spooler_protocol::from_worker::FromWorker;
 use spooler_protocol::ids::{DeliveryId, MessageId, Token};
@@ -62,6 +64,26 @@ pub(crate) const ALL: [Mutation; 14] = [
     Mutation::RemovedTooEarly,
 ];
 
+impl Mutation {
+    /// The rule that has to find it.
+    pub(crate) fn rule(self) -> &'static str {
+        match self {
+            Self::AcceptIsLost | Self::AcceptedTooEarly => "accepted means on disk",
+            Self::TokenTwice => "one token each, for those that want one",
+            Self::SlotIgnored => "tokens out do not exceed the slots",
+            Self::OneStarves => "nobody waits past the bound",
+            Self::PriorityStays => "priority is put back",
+            Self::ServedAgain => "the settled are not served again",
+            Self::FlightsForgotten | Self::AnswerIsLost => "everything comes to its end",
+            Self::RemoveIsLost => "what is on disk is scheduled",
+            Self::OutcomeIsLost => "the pending on disk are the scheduled ones",
+            Self::ReportIsLost => "failure is told",
+            Self::HoldIgnored => "the held stay where they are",
+            Self::RemovedTooEarly => "no accepted message is lost",
+        }
+    }
+}
+
 /// The faulty wire; without a mutation it changes nothing.
 #[derive(Debug)]
 pub(crate) struct Mutant {
@@ -93,6 +115,11 @@ impl Mutant {
         }
     }
 
+    /// Whether the wire changes what the supervisor cannot see: its status rows are not compared then, for they would tell at once.
+    pub(crate) fn is_faulty(&self) -> bool {
+        self.mutation.is_some()
+    }
+
     /// What the supervisor hears after this step besides.
     pub(crate) fn extra(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.extra)
@@ -115,10 +142,14 @@ impl Mutant {
                 Event::Worker(_, WorkerNews::Said { said: FromWorker::Finished { delivery, outcomes, .. }, .. }),
             ) if outcomes.iter().any(|(place, outcome)| *place == 0 && outcome.settles()) => {
                 let order = self.orders.iter().find(|order| order.delivery == *delivery).cloned();
-                let again = order.map(|order| SubmitOrder { delivery: DeliveryId(order.delivery.0 + 500_000), ..order });
+                let again =
+                    order.map(|order| SubmitOrder { delivery: DeliveryId(order.delivery.0 + 500_000), ..order });
                 self.besides.extend(again.map(Action::Submit));
             }
-            (Some(Mutation::HoldIgnored), Event::Asked(ask, Ask::Queue(spooler_protocol::control::QueueAction::Hold, _))) => {
+            (
+                Some(Mutation::HoldIgnored),
+                Event::Asked(ask, Ask::Queue(spooler_protocol::control::QueueAction::Hold, _)),
+            ) => {
                 let done = spooler_protocol::control::QueueDone { done: 1, refused: Vec::new() };
                 self.besides.push(Action::Answer(*ask, Answer::Queue(Ok(done))));
                 return false;
@@ -144,7 +175,9 @@ impl Mutant {
 
     fn corrupt_one(&mut self, mutation: Mutation, action: Action, actions: &mut Vec<Action>) {
         match (mutation, action) {
-            (Mutation::AcceptIsLost, Action::Commit(ticket, unit)) if accepted(&unit).is_some() && self.count % 3 == 0 => {
+            (Mutation::AcceptIsLost, Action::Commit(ticket, unit))
+                if accepted(&unit).is_some() && self.count % 3 == 0 =>
+            {
                 self.extra.push(Event::Committed(ticket, Ok(())));
             }
             (Mutation::AcceptedTooEarly, Action::Commit(ticket, unit)) => self.accept_early(ticket, unit, actions),
@@ -190,7 +223,8 @@ impl Mutant {
     /// The last worker to want a token gets one, if it got none in this step.
     fn grant_anyway(&mut self, actions: &mut Vec<Action>) {
         let Some(wanting) = self.wanting.take() else { return };
-        let gets = |action: &Action| matches!(action, Action::Send(worker, ToWorker::Grant { .. }) if *worker == wanting);
+        let gets =
+            |action: &Action| matches!(action, Action::Send(worker, ToWorker::Grant { .. }) if *worker == wanting);
         if !actions.iter().any(gets) {
             actions.push(Action::Send(wanting, ToWorker::Grant { token: Token(1 << 50), slice_ms: 100 }));
         }

@@ -186,11 +186,7 @@ fn lie(id: DeliveryId, stage: &mut Stage) -> FromWorker {
         11 => FromWorker::Row {
             sequence: stage.rng.below(100),
             row: String::new(),
-            update: Box::new(RowUpdate {
-                text: Some("y".repeat(3000)),
-                progress: Some(200),
-                ..RowUpdate::default()
-            }),
+            update: Box::new(RowUpdate { text: Some("y".repeat(3000)), progress: Some(200), ..RowUpdate::default() }),
         },
         _ => FromWorker::Progress {
             delivery: other,

@@ -310,9 +310,8 @@ impl World {
         let bound_ms = HEALED_MS_MAX + i64::from(self.stage.plan.give_up_s) * 1000;
         let late = self.stage.mono_ms - self.healed_ms > bound_ms;
         let Some(supervisor) = &self.supervisor else { return Ok(false) };
-        let active = supervisor.queue().iter().filter(|(_, entry)| {
-            entry.standing == spooler::policy::queue::Standing::Active
-        });
+        let active =
+            supervisor.queue().iter().filter(|(_, entry)| entry.standing == spooler::policy::queue::Standing::Active);
         let left = active.map(|(id, _)| id).min();
         let (asked, wanting) = (self.checker.mail.unanswered(), self.checker.tokens.wanting());
         let done = left.is_none() && asked == 0 && wanting == 0 && self.checker.is_settled(&self.disk);

@@ -375,13 +375,15 @@ impl Queue {
         assert_eq!(stopped as u64, self.stopped, "held and quarantined messages are counted");
         for (id, entry) in &self.messages {
             // All recipients of a delivery may be settled before it ends.
-            let empty = |part: &Part| {
-                part.recipients.as_slice().is_empty() && !matches!(part.waiting, Waiting::InFlight(_))
-            };
+            let empty =
+                |part: &Part| part.recipients.as_slice().is_empty() && !matches!(part.waiting, Waiting::InFlight(_));
             assert!(!entry.parts.as_slice().iter().any(empty), "{id} has an empty part");
             let mut ways = BTreeSet::new();
             for part in entry.parts.as_slice().iter().filter(|part| !matches!(part.waiting, Waiting::InFlight(_))) {
-                assert!(part.route.is_none() || ways.insert(part.route), "{id} has two parts that wait to go the same way");
+                assert!(
+                    part.route.is_none() || ways.insert(part.route),
+                    "{id} has two parts that wait to go the same way"
+                );
             }
             if entry.standing == Standing::Active {
                 let parts = entry.parts.as_slice().iter();

@@ -89,12 +89,7 @@ impl Scheduler {
     /// With so many slots and slices of so many milliseconds.
     #[must_use]
     pub fn new(slots: u32, slice_ms: u32) -> Self {
-        Self {
-            slots: slots.max(1),
-            slice_us: u64::from(slice_ms) * 1000,
-            next_token: 1,
-            workers: BTreeMap::new(),
-        }
+        Self { slots: slots.max(1), slice_us: u64::from(slice_ms) * 1000, next_token: 1, workers: BTreeMap::new() }
     }
 
     /// Changes the number of slots and the slice.

@@ -338,11 +338,8 @@ impl Supervisor {
         let gone = self.queue.arrive(id, route, delivery, &[], Some((Waiting::Ready, false)));
         self.queue.change(id, |entry| entry.standing = Standing::Quarantined);
         self.end_flight(delivery, worker, actions);
-        let change = if gone {
-            Change::Remove { id }
-        } else {
-            Change::State { id, state: MessageState::Quarantined, why }
-        };
+        let change =
+            if gone { Change::Remove { id } } else { Change::State { id, state: MessageState::Quarantined, why } };
         self.commit(vec![change], Pending::Nothing, actions);
     }
 

@@ -64,7 +64,8 @@ impl Agreement {
             touched.extend(disk.ids().iter().copied());
         }
         for id in touched {
-            let kept = disk.store.get(id).map_err(|error| Broken { rule: "the disk is read", what: error.to_string() })?;
+            let kept =
+                disk.store.get(id).map_err(|error| Broken { rule: "the disk is read", what: error.to_string() })?;
             if let Some(Scanned::Message(kept)) = kept {
                 compare(supervisor, &kept, mail)?;
             }

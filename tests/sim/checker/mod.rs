@@ -35,6 +35,13 @@ pub(crate) struct Broken {
     pub(crate) what: String,
 }
 
+impl Broken {
+    /// What was seen, as far as it fits into a line.
+    pub(crate) fn shortened(&self) -> &str {
+        self.what.get(..self.what.floor_char_boundary(200)).unwrap_or_default()
+    }
+}
+
 /// Whether a rule holds.
 pub(crate) type Verdict = Result<(), Broken>;
 

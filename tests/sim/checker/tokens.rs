@@ -179,9 +179,11 @@ impl Tokens {
         })?;
         if !self.is_urgent(worker) {
             let taken = self.workers.values().filter(|other| self.has_slot(other, now)).count();
-            demand(taken < usize::try_from(self.slots).unwrap_or_default(), "tokens out do not exceed the slots", || {
-                format!("{id:?} gets one; {taken} of {} are out", self.slots)
-            })?;
+            demand(
+                taken < usize::try_from(self.slots).unwrap_or_default(),
+                "tokens out do not exceed the slots",
+                || format!("{id:?} gets one; {taken} of {} are out", self.slots),
+            )?;
         }
         self.last_token = token;
         self.longest_wait_ms = self.longest_wait_ms.max(now.mono_ms - since_ms);
@@ -232,7 +234,11 @@ impl Tokens {
                     *since_ms = now.mono_ms;
                 }
                 demand(now.mono_ms - *since_ms <= bound_ms, "nobody waits past the bound", || {
-                    format!("{:?} waits for a token since {} ms; the bound is {bound_ms}", worker.id, now.mono_ms - *since_ms)
+                    format!(
+                        "{:?} waits for a token since {} ms; the bound is {bound_ms}",
+                        worker.id,
+                        now.mono_ms - *since_ms
+                    )
                 })?;
             }
         }
