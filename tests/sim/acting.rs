@@ -88,7 +88,7 @@ impl World {
     }
 
     pub(crate) fn hello(&mut self, id: WorkerId) -> Verdict {
-        if !self.workers.get(&id).is_some_and(|worker| !worker.dead) {
+        if self.workers.get(&id).is_none_or(|worker| worker.dead) {
             return Ok(());
         }
         let name = self.names.get(&id.provider);

@@ -39,20 +39,15 @@ impl World {
             let garbage = WorkerNews::Garbled("what it says cannot be decoded".to_owned());
             self.hear(Event::Worker(id, garbage))?;
         }
-        if self.stage.mishap(troubles.stop) {
-            self.stop()?;
-        } else if self.checker.is_stopping() && self.stage.rng.chance(100) {
-            self.stop()?;
+        let impatient = self.checker.is_stopping() && self.stage.rng.chance(100);
+        if impatient || self.stage.mishap(troubles.stop) {
+            self.checker.stops();
+            self.hear(Event::Stop)?;
         }
         if self.supervisor.is_some() && self.stage.mishap(troubles.crash) {
             self.crash();
         }
         Ok(())
-    }
-
-    fn stop(&mut self) -> Verdict {
-        self.checker.stops();
-        self.hear(Event::Stop)
     }
 
     fn any_worker(&mut self) -> Option<WorkerId> {

@@ -176,7 +176,7 @@ impl Mutant {
     fn corrupt_one(&mut self, mutation: Mutation, action: Action, actions: &mut Vec<Action>) {
         match (mutation, action) {
             (Mutation::AcceptIsLost, Action::Commit(ticket, unit))
-                if accepted(&unit).is_some() && self.count % 3 == 0 =>
+                if accepted(&unit).is_some() && self.count.is_multiple_of(3) =>
             {
                 self.extra.push(Event::Committed(ticket, Ok(())));
             }
@@ -201,7 +201,7 @@ impl Mutant {
                 actions.push(Action::Commit(ticket, unit));
             }
             (Mutation::ReportIsLost, Action::Report(order)) if order.kind == ReportKind::Failed => {}
-            (Mutation::AnswerIsLost, Action::Answer(_, Answer::Queue(_))) if self.count % 2 == 0 => {}
+            (Mutation::AnswerIsLost, Action::Answer(_, Answer::Queue(_))) if self.count.is_multiple_of(2) => {}
             (Mutation::RemovedTooEarly, Action::Commit(ticket, mut unit)) => {
                 for change in &mut unit {
                     if let Change::Recipients { id, .. } = change {

@@ -33,6 +33,8 @@ pub(crate) struct ProviderPlan {
     pub(crate) cannot_raise: bool,
     /// Milliseconds of computing in one go, at most.
     pub(crate) compute_ms_max: i64,
+    /// How much of that it really has the CPU: it may wait for the disk meanwhile.
+    pub(crate) cpu_percent: u32,
     /// Milliseconds of waiting for the network, at most.
     pub(crate) wait_ms_max: i64,
     /// Whether it is in the configuration.
@@ -218,6 +220,7 @@ impl ProviderPlan {
             critical: if rng.chance(300) { 200 } else { 0 },
             cannot_raise: rng.chance(300),
             compute_ms_max: if slow { 400 } else { 5 },
+            cpu_percent: *rng.pick(&[100, 100, 100, 5]).unwrap_or(&100),
             wait_ms_max: *rng.pick(&[5, 50, 500, 3000]).unwrap_or(&50),
             present: true,
             enabled: true,

@@ -220,7 +220,7 @@ impl Worker {
             return;
         }
         let Some((task, run_ms)) = self.running.take() else { return };
-        self.cpu_us += micros(run_ms) + 20;
+        self.cpu_us += micros(run_ms) * u64::from(self.plan.cpu_percent) / 100 + 20;
         let act = self.tasks.get_mut(&task).and_then(|task| task.script.pop_front());
         if let Some(act) = act {
             self.perform(task, act, stage);
@@ -366,11 +366,6 @@ impl Worker {
         self.outbox.push_back(word);
         let hop_ms = stage.hop_ms();
         stage.after(hop_ms, Happening::Mail(self.id));
-    }
-
-    /// A delivery comes by way of the reader's thread.
-    pub(crate) fn hand(&mut self, word: ToWorker, stage: &mut Stage) {
-        self.post(word, stage);
     }
 }
 

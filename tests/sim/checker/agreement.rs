@@ -60,7 +60,7 @@ impl Agreement {
         self.changed = false;
         self.moments += 1;
         let mut touched = std::mem::take(&mut self.touched);
-        if self.moments % ALL_EVERY == 0 {
+        if self.moments.is_multiple_of(ALL_EVERY) {
             touched.extend(disk.ids().iter().copied());
         }
         for id in touched {

@@ -306,20 +306,11 @@ impl Mail {
     /// What only a lost run of the supervisor had heard is not settled after all: the disk knows better.
     pub(crate) fn recover(&mut self, disk: &mut Disk) {
         for (id, message) in &mut self.messages {
-            match disk.store.get(*id) {
-                Ok(Some(Scanned::Message(kept))) => {
-                    for recipient in &kept.recipients {
-                        match recipient.state {
-                            RecipientState::Pending => {
-                                message.settled.remove(&recipient.index);
-                            }
-                            RecipientState::Sent | RecipientState::Failed => {}
-                        }
-                    }
-                    message.held = kept.state == MessageState::Held;
-                }
-                // Accepted in a commit that the supervisor did not live to see, or never there.
-                _ => {}
+            let Ok(Some(Scanned::Message(kept))) = disk.store.get(*id) else { continue };
+            message.held = kept.state == MessageState::Held;
+            let pending = kept.recipients.iter().filter(|recipient| recipient.state == RecipientState::Pending);
+            for recipient in pending {
+                message.settled.remove(&recipient.index);
             }
         }
     }

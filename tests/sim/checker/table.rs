@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use spooler::policy::Now;
 use spooler::supervisor::event::{Action, Answer};
 use spooler_protocol::ids::Generation;
-use spooler_protocol::status::{StatusTable, WorkerState};
+use spooler_protocol::status::StatusTable;
 
 use super::{Verdict, demand};
 
 #[derive(Clone, Copy, Debug)]
 struct Row {
     generation: Generation,
-    state: WorkerState,
     /// Since when it is in this state, at the earliest, milliseconds.
     since_ms: i64,
     deaths: u64,
@@ -40,7 +39,6 @@ impl Table {
         for row in &table.providers {
             let seen = Row {
                 generation: row.generation,
-                state: row.state,
                 since_ms: now.mono_ms - i64::try_from(row.since_s).unwrap_or_default() * 1000 - 999,
                 deaths: row.deaths,
                 cpu_ms: row.cpu_ms,
