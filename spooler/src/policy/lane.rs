@@ -262,4 +262,14 @@ mod tests {
         lane.remove(key(1), Destination(1));
         assert_eq!((lane.ready(), lane.destinations.len(), lane.heads.len()), (0, 0, 0));
     }
+
+    #[test]
+    fn what_waits_for_something_else_than_time_sets_no_time() {
+        let mut lane = Lane::default();
+        lane.insert(key(1), Destination(1), true);
+        lane.insert(key(2), Destination(1), false);
+        assert_eq!(send(&mut lane, 0), Some(2));
+        assert_eq!(send(&mut lane, 0), None, "the suspect waits until the worker is empty");
+        assert_eq!((lane.wakes_after_ms(0), lane.wakes_after_ms(2000)), (Some(2000), None));
+    }
 }

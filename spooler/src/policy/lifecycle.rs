@@ -471,4 +471,11 @@ mod tests {
         assert_eq!(bench.life.restart(&mut bench.next, 10, 500), Some(Step::Logoff { hurry: false }));
         assert_eq!(bench.die(20), Some(Step::Spawn(Generation(2))));
     }
+
+    #[test]
+    fn a_failed_logon_out_of_turn_is_nothing() {
+        let mut bench = ready();
+        bench.life.on_logon_failed(&LogonError::Failed("out of turn".to_owned()));
+        assert!(bench.life.is_ready());
+    }
 }

@@ -3,9 +3,11 @@
 //! Each worker has a virtual time that grows with the CPU it used, divided by its weight; among those that want a token the one
 //! with the least goes first. A worker that was idle starts at the present, not in the past: idleness is not saved up.
 //!
-//! **Bound.** With `w` workers of equal weight wanting, `s` slots and a slice of `t`, a worker that begins to want waits at most
-//! `ceil(w / s)` times (`t` + [`OVERDUE_MS`]): every other one goes before it at most once, and a holder that does not give its
-//! token back in time does not keep its slot.
+//! **Bound.** With `w` workers, `s` slots and a slice of `t`, a round is `ceil(w/s)` slices. Who has waited for [`ROUNDS_MAX`] rounds
+//! (at least [`PATIENCE_MS_MIN`]) goes before all that have not, whatever the virtual times say: one that uses little CPU in its
+//! slices because it waits for the disk, or has a large weight, would otherwise be first again and again. From then on every other
+//! one goes before it at most once, and a holder that does not give its token back in time does not keep its slot. So nobody waits
+//! longer than that patience and `ceil(w/s)` times (`t` + [`OVERDUE_MS`]).
 //!
 //! Listening providers, flushes and critical sections do not need a slot: somebody waits for them.
 
@@ -18,6 +20,10 @@ use crate::policy::ProviderId;
 
 /// A token that was recalled and is not back after its slice and so long does not keep its slot.
 pub const OVERDUE_MS: i64 = 1000;
+/// Rounds that a worker waits for its turn by virtual time.
+pub const ROUNDS_MAX: i64 = 5;
+/// It waits so long at least.
+pub const PATIENCE_MS_MIN: i64 = 1000;
 /// CPU past a slice, or without a token, that is not worth a word, microseconds.
 const TOLERANCE_US: u64 = 10_000;
 const WEIGHT_BASE: u64 = 100;
@@ -58,12 +64,15 @@ struct Worker {
     overdraft_us: u64,
     /// Its section is to run alone.
     alone: bool,
+    /// Since when it waits for a token.
+    waits_since_ms: Option<i64>,
 }
 
 impl Worker {
     fn turn(&mut self, hold: Hold) {
         self.hold = hold;
         self.stretch_us = 0;
+        self.waits_since_ms = None;
     }
 }
 
@@ -126,6 +135,7 @@ impl Scheduler {
                 stretch_us: 0,
                 overdraft_us: 0,
                 alone: false,
+                waits_since_ms: None,
             },
         );
     }
@@ -198,13 +208,20 @@ impl Scheduler {
         let mut decisions = Vec::new();
         let mut free = i64::from(self.slots) - self.slots_taken(now_ms);
         let alone = self.workers.values().any(|worker| worker.alone);
-        let mut wanting: Vec<(ProviderId, bool, u64)> = self
+        let patience_ms = self.patience_ms();
+        let mut wanting: Vec<(ProviderId, bool, (Option<i64>, u64))> = self
             .workers
-            .iter()
+            .iter_mut()
             .filter(|(_, worker)| worker.hold == Hold::Wanting && (!alone || worker.alone))
-            .map(|(id, worker)| (*id, worker.urgency.any(), worker.virtual_us))
+            .map(|(id, worker)| {
+                let since_ms = *worker.waits_since_ms.get_or_insert(now_ms);
+                let overdue = Some(since_ms).filter(|since_ms| now_ms - since_ms >= patience_ms);
+                (*id, worker.urgency.any(), (overdue, worker.virtual_us))
+            })
             .collect();
-        wanting.sort_by_key(|&(_, urgent, virtual_us)| (!urgent, virtual_us));
+        wanting.sort_by_key(|&(_, urgent, (overdue, virtual_us))| {
+            (!urgent, overdue.is_none(), overdue.unwrap_or_default(), virtual_us)
+        });
         let mut waiting = false;
         for (id, urgent, _) in wanting {
             if urgent || free > 0 {
@@ -218,6 +235,13 @@ impl Scheduler {
             self.recall(&mut decisions);
         }
         decisions
+    }
+
+    /// Who has waited so long goes first.
+    fn patience_ms(&self) -> i64 {
+        let rounds = self.workers.len().div_ceil(usize::try_from(self.slots).unwrap_or(1));
+        let rounds = i64::try_from(rounds).unwrap_or(i64::MAX);
+        rounds.saturating_mul(ROUNDS_MAX * i64::from(self.slice_ms())).max(PATIENCE_MS_MIN)
     }
 
     fn grant(&mut self, id: ProviderId, now_ms: i64) -> Decision {
@@ -411,5 +435,34 @@ mod tests {
         assert_eq!(grants(&scheduler.decide(1)), []);
         scheduler.set_critical(id, false);
         assert!(!grants(&scheduler.decide(2)).is_empty());
+    }
+
+    #[test]
+    fn two_sections_run_alone_beside_each_other() {
+        let mut scheduler = scheduler(3, 3);
+        for id in [ProviderId(1), ProviderId(2)] {
+            scheduler.set_critical(id, true);
+            scheduler.set_exclusive(id);
+        }
+        assert_eq!(grants(&scheduler.decide(0)).len(), 2);
+        scheduler.set_critical(ProviderId(2), false);
+        assert_eq!(grants(&scheduler.decide(1)), [], "the other one still runs alone");
+        scheduler.set_critical(ProviderId(1), false);
+        assert_eq!(grants(&scheduler.decide(2)).len(), 1);
+    }
+
+    #[test]
+    fn nobody_is_passed_over_for_ever() {
+        let mut scheduler = scheduler(1, 2);
+        let mut now_ms = 0;
+        let mut last = ProviderId(0);
+        // The first one never uses any CPU, so its virtual time stays behind.
+        while last != ProviderId(2) {
+            assert!(now_ms <= 2 * ROUNDS_MAX * 200 + 200, "the second one waits since {now_ms} ms");
+            let (id, token) = grants(&scheduler.decide(now_ms))[0];
+            last = ProviderId(id);
+            now_ms += 200;
+            scheduler.on_yield(last, token, true, Some(0));
+        }
     }
 }

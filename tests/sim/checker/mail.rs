@@ -33,6 +33,8 @@ struct Message {
     acknowledged: bool,
     /// A person deleted or cancelled it.
     given_up: bool,
+    /// A person wants it held, and asked for it so.
+    hold: Option<AskId>,
     /// A person holds it, and was told so.
     held: bool,
     /// Workers that died while they had it, and the like.
@@ -108,7 +110,11 @@ impl Mail {
         if let Some((action, id)) = command
             && let Some(message) = self.messages.get_mut(&id)
         {
-            message.held &= action != QueueAction::Release;
+            match action {
+                QueueAction::Hold => message.hold = Some(*ask),
+                QueueAction::Release => (message.hold, message.held) = (None, false),
+                QueueAction::Retry | QueueAction::Delete | QueueAction::Cancel => {}
+            }
             message.given_up |= matches!(action, QueueAction::Delete | QueueAction::Cancel);
         }
         self.asked.insert(*ask, command);
@@ -178,7 +184,7 @@ impl Mail {
             (Answer::Submitted(Ok(id)), _) => self.acknowledges(*id),
             (Answer::Queue(Ok(done)), Some((QueueAction::Hold, id))) if done.done == 1 => {
                 if let Some(message) = self.messages.get_mut(&id) {
-                    message.held = true;
+                    message.held = message.hold == Some(ask);
                 }
                 Ok(())
             }

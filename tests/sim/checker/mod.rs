@@ -109,6 +109,7 @@ impl Checker {
             }
         } else {
             self.mail.hears(event);
+            self.table.hears(event);
             self.tokens.hears_other(event);
         }
     }

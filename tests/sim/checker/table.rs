@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use spooler::policy::Now;
-use spooler::supervisor::event::{Action, Answer};
+use spooler::supervisor::event::{Action, Answer, Event};
 use spooler_protocol::ids::Generation;
 use spooler_protocol::status::StatusTable;
 
@@ -55,6 +55,13 @@ impl Table {
         self.rows.retain(|name, _| table.providers.iter().any(|row| row.name == *name));
         self.latest = Some((**table).clone());
         Ok(())
+    }
+
+    /// A provider that leaves the configuration has no row, and begins anew if it comes back.
+    pub(super) fn hears(&mut self, event: &Event) {
+        if let Event::Reload(config) = event {
+            self.rows.retain(|name, _| config.providers.iter().any(|provider| provider.name == *name));
+        }
     }
 
     /// What the latest table says is what is known otherwise.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use spooler::policy::priority_plan::Level;
-use spooler::policy::scheduler::OVERDUE_MS;
+use spooler::policy::scheduler::{OVERDUE_MS, PATIENCE_MS_MIN, ROUNDS_MAX};
 use spooler::policy::{Now, ProviderId};
 use spooler::supervisor::event::{Action, Answer, Ask, AskId, Event, WorkerId, WorkerNews};
 use spooler_protocol::from_worker::FromWorker;
@@ -173,8 +173,9 @@ impl Tokens {
             return demand(false, "one token each, for those that want one", || format!("{id:?}: {:?}", worker.hold));
         };
         demand(token > self.last_token, "every token is new", || format!("{token} after {}", self.last_token))?;
-        let alone = self.workers.values().find(|other| other.section.is_some_and(|section| section.alone));
-        demand(alone.is_none_or(|alone| alone.id == id), "a section that is not raised runs alone", || {
+        let is_alone = |worker: &Worker| worker.section.is_some_and(|section| section.alone);
+        let alone = self.workers.values().find(|other| is_alone(other));
+        demand(alone.is_none() || is_alone(worker), "a section that is not raised runs alone", || {
             format!("{id:?} beside {alone:?}")
         })?;
         if !self.is_urgent(worker) {
@@ -223,7 +224,9 @@ impl Tokens {
     pub(super) fn stepped(&mut self, now: Now) -> Verdict {
         let alone = self.workers.values().any(|worker| worker.section.is_some_and(|section| section.alone));
         let rounds = i64::try_from(self.workers.len().div_ceil(usize::try_from(self.slots).unwrap_or(1).max(1)));
-        let bound_ms = rounds.unwrap_or(1) * (self.slice_ms + OVERDUE_MS + self.slack_ms) + self.slack_ms;
+        let rounds = rounds.unwrap_or(1);
+        let patience_ms = (rounds * ROUNDS_MAX * self.slice_ms).max(PATIENCE_MS_MIN);
+        let bound_ms = patience_ms + rounds * (self.slice_ms + OVERDUE_MS + self.slack_ms) + self.slack_ms;
         for worker in self.workers.values_mut() {
             let raised = matches!(worker.level, Some(Level::Critical { .. }));
             let since = worker.section.map(|section| section.since_ms);
