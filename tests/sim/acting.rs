@@ -42,7 +42,9 @@ impl World {
             }
             Action::FinishUpload(ticket, _, id) => {
                 self.disk.store.put_file(id, vec![b'x'; UPLOAD_BYTES].into());
-                let finished = Event::UploadFinished(ticket, Ok(UPLOAD_BYTES as u64));
+                let fails = self.stage.mishap(self.stage.plan.troubles.disk_error);
+                let result = if fails { Err(crate::disk::refusal("the disk failed")) } else { Ok(UPLOAD_BYTES as u64) };
+                let finished = Event::UploadFinished(ticket, result);
                 self.soon(Happening::Hear(Box::new(finished)));
             }
             Action::Scan(up_to) => self.soon(Happening::Scan(up_to)),

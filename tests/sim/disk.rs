@@ -114,7 +114,8 @@ impl Disk {
     }
 }
 
-fn refusal(why: &str) -> Refusal {
+/// What is told if the disk does not do it.
+pub(crate) fn refusal(why: &str) -> Refusal {
     Refusal { temporary: true, enhanced: "4.3.0".to_owned(), text: why.to_owned() }
 }
 
