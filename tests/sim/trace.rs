@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Characters of a line that are shown.
-const LINE_CHARS_MAX: usize = 2600;
+const LINE_CHARS_MAX: usize = 600;
 
 /// The last lines of what happened.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl Trace {
 
     /// Notes something.
     pub(crate) fn note(&mut self, step: u64, now_ms: i64, sign: &str, what: &dyn Debug) {
-        if self.keep == 0 {
+        if self.keep == 0 && !self.print {
             return;
         }
         let mut text = format!("{what:?}");

@@ -18,7 +18,7 @@ use spooler_protocol::status::TokenState;
 
 use crate::policy::ProviderId;
 
-/// A token that was recalled and is not back after its slice and so long does not keep its slot.
+/// A token that was recalled and is not back so long after that, and after its slice, does not keep its slot.
 pub const OVERDUE_MS: i64 = 1000;
 /// Rounds that a worker waits for its turn by virtual time.
 pub const ROUNDS_MAX: i64 = 5;
@@ -32,7 +32,7 @@ const WEIGHT_BASE: u64 = 100;
 enum Hold {
     Idle,
     Wanting,
-    Holding { token: Token, since_ms: i64, recalled: bool },
+    Holding { token: Token, since_ms: i64, recalled_ms: Option<i64> },
 }
 
 /// Why a worker needs no slot.
@@ -232,7 +232,7 @@ impl Scheduler {
             }
         }
         if waiting || alone {
-            self.recall(&mut decisions);
+            self.recall(now_ms, &mut decisions);
         }
         decisions
     }
@@ -248,33 +248,38 @@ impl Scheduler {
         let token = Token(self.next_token);
         self.next_token += 1;
         if let Some(worker) = self.workers.get_mut(&id) {
-            worker.turn(Hold::Holding { token, since_ms: now_ms, recalled: false });
+            worker.turn(Hold::Holding { token, since_ms: now_ms, recalled_ms: None });
         }
         Decision::Grant(id, token)
     }
 
     /// Somebody waits for a slot, or a section is to run alone: whoever is not urgent makes room.
-    fn recall(&mut self, decisions: &mut Vec<Decision>) {
+    fn recall(&mut self, now_ms: i64, decisions: &mut Vec<Decision>) {
         for (id, worker) in &mut self.workers {
             let urgent = worker.urgency.any();
-            if let Hold::Holding { token, recalled, .. } = &mut worker.hold
+            if let Hold::Holding { token, recalled_ms, .. } = &mut worker.hold
                 && !urgent
-                && !*recalled
+                && recalled_ms.is_none()
             {
-                *recalled = true;
+                *recalled_ms = Some(now_ms);
                 decisions.push(Decision::Recall(*id, *token));
             }
         }
     }
 
     fn slots_taken(&self, now_ms: i64) -> i64 {
-        let slice_ms = i64::from(self.slice_ms());
         let keeps_slot = |worker: &&Worker| match worker.hold {
             Hold::Holding { .. } if worker.urgency.any() => false,
-            Hold::Holding { since_ms, recalled, .. } => !recalled || now_ms - since_ms <= slice_ms + OVERDUE_MS,
+            Hold::Holding { .. } => self.overdue_ms(worker).is_none_or(|at| now_ms < at),
             Hold::Idle | Hold::Wanting => false,
         };
         i64::try_from(self.workers.values().filter(keeps_slot).count()).unwrap_or(i64::MAX)
+    }
+
+    /// When a worker whose token was asked back loses its slot. It has its slice, however late it was asked, and a while to answer.
+    fn overdue_ms(&self, worker: &Worker) -> Option<i64> {
+        let Hold::Holding { since_ms, recalled_ms: Some(recalled_ms), .. } = worker.hold else { return None };
+        Some(recalled_ms.max(since_ms + i64::from(self.slice_ms())) + OVERDUE_MS + 1)
     }
 
     /// When, after the last look, a slot becomes free by itself because its holder is overdue.
@@ -283,12 +288,8 @@ impl Scheduler {
         if !self.workers.values().any(|worker| worker.hold == Hold::Wanting) {
             return None;
         }
-        let slice_ms = i64::from(self.slice_ms());
-        let due = |worker: &Worker| match worker.hold {
-            Hold::Holding { since_ms, recalled: true, .. } => Some(since_ms + slice_ms + OVERDUE_MS + 1),
-            _ => None,
-        };
-        self.workers.values().filter_map(due).filter(|at| *at > looked_ms).min()
+        let due = self.workers.values().filter_map(|worker| self.overdue_ms(worker));
+        due.filter(|at| *at > looked_ms).min()
     }
 
     /// Virtual time of the least served worker that runs or wants to.
@@ -310,8 +311,8 @@ impl Scheduler {
         match self.workers.get(&id).map(|worker| worker.hold) {
             None | Some(Hold::Idle) => TokenState::Idle,
             Some(Hold::Wanting) => TokenState::Wanting,
-            Some(Hold::Holding { recalled: false, .. }) => TokenState::Running,
-            Some(Hold::Holding { recalled: true, .. }) => TokenState::Recalled,
+            Some(Hold::Holding { recalled_ms: None, .. }) => TokenState::Running,
+            Some(Hold::Holding { recalled_ms: Some(_), .. }) => TokenState::Recalled,
         }
     }
 

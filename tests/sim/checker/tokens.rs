@@ -17,7 +17,7 @@ use crate::plan::Plan;
 enum Hold {
     Idle,
     Wanting { since_ms: i64 },
-    Holding { token: Token, since_ms: i64, recalled: bool },
+    Holding { token: Token, since_ms: i64, recalled_ms: Option<i64> },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -144,8 +144,10 @@ impl Tokens {
             Action::Send(id, ToWorker::Grant { token, .. }) => self.grants(*id, *token, now),
             Action::Send(id, ToWorker::Recall { token }) => {
                 let worker = self.workers.get_mut(&id.provider).filter(|worker| worker.id == *id);
-                if let Some(Worker { hold: Hold::Holding { token: held, recalled, .. }, .. }) = worker {
-                    *recalled |= held == token;
+                if let Some(Worker { hold: Hold::Holding { token: held, recalled_ms, .. }, .. }) = worker
+                    && held == token
+                {
+                    recalled_ms.get_or_insert(now.mono_ms);
                 }
                 Ok(())
             }
@@ -189,16 +191,16 @@ impl Tokens {
         self.last_token = token;
         self.longest_wait_ms = self.longest_wait_ms.max(now.mono_ms - since_ms);
         if let Some(worker) = self.workers.get_mut(&id.provider) {
-            worker.hold = Hold::Holding { token, since_ms: now.mono_ms, recalled: false };
+            worker.hold = Hold::Holding { token, since_ms: now.mono_ms, recalled_ms: None };
         }
         Ok(())
     }
 
     fn has_slot(&self, worker: &Worker, now: Now) -> bool {
         match worker.hold {
-            Hold::Holding { since_ms, recalled, .. } => {
-                let overdue = recalled && now.mono_ms - since_ms > self.slice_ms + OVERDUE_MS;
-                !overdue && !self.is_urgent(worker)
+            Hold::Holding { since_ms, recalled_ms, .. } => {
+                let late = |recalled_ms: i64| now.mono_ms - recalled_ms.max(since_ms + self.slice_ms) > OVERDUE_MS;
+                !recalled_ms.is_some_and(late) && !self.is_urgent(worker)
             }
             Hold::Idle | Hold::Wanting { .. } => false,
         }
