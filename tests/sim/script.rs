@@ -78,7 +78,10 @@ pub(crate) fn logon(provider: &ProviderPlan, stage: &mut Stage) -> Script {
 
 /// What a provider does with a message.
 pub(crate) fn delivery(provider: &ProviderPlan, id: DeliveryId, recipients: u32, stage: &mut Stage) -> Script {
-    let mut script = Script::from([Act::Compute(stage.rng.between(0, provider.compute_ms_max))]);
+    // When all is well everybody is quick: what is asked then is whether anything is stuck.
+    let (compute_ms_max, wait_ms_max) =
+        if stage.healed { (2, 20) } else { (provider.compute_ms_max, provider.wait_ms_max) };
+    let mut script = Script::from([Act::Compute(stage.rng.between(0, compute_ms_max))]);
     let refuses = stage.mishap(stage.plan.troubles.refusal);
     if refuses && stage.rng.chance(300) {
         let result = refusal(stage);
@@ -92,10 +95,10 @@ pub(crate) fn delivery(provider: &ProviderPlan, id: DeliveryId, recipients: u32,
     }
     for place in 0..recipients {
         if stage.rng.chance(500) {
-            script.push_back(Act::Sleep(stage.rng.between(0, provider.wait_ms_max)));
+            script.push_back(Act::Sleep(stage.rng.between(0, wait_ms_max)));
         }
         if stage.rng.chance(500) {
-            script.push_back(Act::Compute(stage.rng.between(0, provider.compute_ms_max)));
+            script.push_back(Act::Compute(stage.rng.between(0, compute_ms_max)));
         }
         if stage.rng.chance(50) {
             script.push_back(Act::Yield);

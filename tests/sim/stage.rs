@@ -58,7 +58,7 @@ impl Stage {
         self.agenda.put(self.mono_ms + after_ms, tie, None, what);
     }
 
-    /// True so many times in a thousand, and never once all is well.
+    /// True so many times in a thousand, and never again once all is well.
     pub(crate) fn mishap(&mut self, per_mille: u32) -> bool {
         !self.healed && self.rng.chance(per_mille)
     }

@@ -124,7 +124,7 @@ impl Worker {
                 let recipients = u32::try_from(submission.recipients.len()).unwrap_or_default();
                 let script = script::delivery(&self.plan, submission.delivery, recipients, stage);
                 self.spawn(script, Some(submission.delivery));
-                if stage.rng.chance(self.plan.inbound) {
+                if stage.mishap(self.plan.inbound) {
                     self.spawn(Script::from([Act::Compute(1), Act::HandIn]), None);
                 }
             }
@@ -325,7 +325,7 @@ impl Worker {
                     ..LoggedOn::default()
                 };
                 self.send(FromWorker::LoggedOn(said), stage);
-                if self.plan.inbound > 0 {
+                if self.plan.inbound > 0 && !stage.healed {
                     self.spawn(Script::from([Act::Sleep(20), Act::HandIn, Act::Sleep(500), Act::HandIn]), None);
                 }
             }
