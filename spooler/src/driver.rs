@@ -96,6 +96,9 @@ pub struct Driver {
     /// Uploads of messages that go round in circles.
     looping: HashSet<UploadKey>,
     next_upload: u64,
+    /// What the supervisor is to hear as soon as everything is done that it wants so far.
+    heard: VecDeque<Event>,
+    acting: bool,
     done: bool,
 }
 
@@ -117,6 +120,8 @@ impl Driver {
             upload_keys: HashMap::new(),
             looping: HashSet::new(),
             next_upload: 1,
+            heard: VecDeque::new(),
+            acting: false,
             done: false,
         }
     }
@@ -124,6 +129,7 @@ impl Driver {
     /// Does what is wanted first, then runs until the supervisor says that everything is done. All commits are on disk then.
     pub fn run(mut self, first: Vec<Action>) {
         self.act_all(first);
+        self.hear_all();
         while !self.done {
             self.turn();
             if self.equipment.status.receiver_count() > 0 {
@@ -136,7 +142,7 @@ impl Driver {
     /// Waits for a letter or a deadline, and deals with what has come.
     fn turn(&mut self) {
         let now = self.equipment.clock.now();
-        let deadline_ms = self.supervisor.deadline_ms(now);
+        let deadline_ms = self.supervisor.deadline_ms();
         let wait_ms = deadline_ms.map(|at| u64::try_from(at - now.mono_ms).unwrap_or_default());
         let wait = if self.again.is_empty() { wait_ms.map(Duration::from_millis) } else { Some(Duration::ZERO) };
         let first = match wait {
@@ -160,11 +166,21 @@ impl Driver {
         }
     }
 
-    /// Lets the supervisor hear an event and does what it wants done.
+    /// Lets the supervisor hear an event and does what it wants done. What is heard while something is being done waits for its end, so
+    /// that everything is done in the order in which it was decided.
     fn hear(&mut self, event: Event) {
-        let mut actions = Vec::new();
-        self.supervisor.step(self.equipment.clock.now(), event, &mut actions);
-        self.act_all(actions);
+        self.heard.push_back(event);
+        if !self.acting {
+            self.hear_all();
+        }
+    }
+
+    fn hear_all(&mut self) {
+        while let Some(event) = self.heard.pop_front() {
+            let mut actions = Vec::new();
+            self.supervisor.step(self.equipment.clock.now(), event, &mut actions);
+            self.act_all(actions);
+        }
     }
 
     fn open(&mut self, letter: Letter) {
