@@ -51,8 +51,18 @@ impl World {
             Action::Lookup(id) => self.soon(Happening::Lookup(id)),
             Action::Report(order) => self.soon(Happening::Report(Box::new(order))),
             Action::Answer(ask, answer) => self.answered(ask, &answer),
+            Action::ReadCpu(id) => {
+                let cpu_us = self.workers.get(&id).map(|worker| worker.cpu_us);
+                self.soon(Happening::Hear(Box::new(Event::Worker(id, WorkerNews::Cpu(cpu_us)))));
+            }
+            Action::LookForDevice(name) => self.soon(Happening::Hear(Box::new(Event::DevicePresent(name, true)))),
             Action::Exit => self.exited = true,
-            Action::Forget(_) | Action::AbandonUpload(_) | Action::DiscardContent(_) | Action::Log(..) => {}
+            Action::Look { .. }
+            | Action::LetMachineGo
+            | Action::Forget(_)
+            | Action::AbandonUpload(_)
+            | Action::DiscardContent(_)
+            | Action::Log(..) => {}
         }
     }
 
@@ -130,7 +140,8 @@ impl World {
         let Some(worker) = self.workers.get(&id) else { return };
         let refused = worker.cannot_raise() && matches!(level, Level::Critical { .. });
         let refused = refused.then(|| "not permitted".to_owned());
-        let reached = Reached { nice: Some(level.nice()), autogroup: None, refused };
+        let reached =
+            Reached { nice: Some(level.nice()), autogroup: None, sched: None, io: None, cgroup: None, refused };
         let event = Event::Worker(id, WorkerNews::Priority(level, reached));
         if self.stage.rng.chance(800) {
             self.heard.push_back(event);
@@ -205,7 +216,7 @@ fn report_of(order: &ReportOrder, envelope: &Envelope, now_ms: i64) -> Option<Ne
     let kind = match order.kind {
         ReportKind::Failed => report::ReportKind::Failed,
         ReportKind::Delayed { .. } => report::ReportKind::Delayed { give_up_ms: 0 },
-        ReportKind::Sent => report::ReportKind::Delivered,
+        ReportKind::Sent | ReportKind::SentAsAsked => report::ReportKind::Delivered,
     };
     let sender = Address::smtp(&envelope.sender).ok()?;
     let wanted = order.recipients.iter().any(|reported| {

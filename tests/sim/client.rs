@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use spooler::supervisor::event::{Answer, Ask, AskId, Event, Incoming, UploadKey};
-use spooler_protocol::control::{FlushCommand, ProviderAction, QueueAction};
+use spooler_protocol::calls::ValidateFlags;
+use spooler_protocol::control::{FlushCommand, ProviderAction, ProviderCommand, QueueAction};
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::message::{Address, Envelope, Notify, Priority, Recipient};
 
@@ -155,14 +156,20 @@ impl World {
         let Some(provider) = self.stage.rng.pick(&self.stage.plan.providers) else { return Ok(()) };
         let name = provider.name.clone();
         let action = *self.stage.rng.pick(&ACTIONS).unwrap_or(&ProviderAction::Resume);
-        self.asks(Wish::Other, Ask::Provider(name, action))
+        self.asks(Wish::Other, Ask::Provider(name, ProviderCommand { action, flags: ValidateFlags::default() }))
     }
 
     /// A person lifts what was done to providers.
     pub(crate) fn mend_providers(&mut self) -> Verdict {
         let names: Vec<String> = self.stage.plan.providers.iter().map(|provider| provider.name.clone()).collect();
         for name in names {
-            self.asks(Wish::Other, Ask::Provider(name, ProviderAction::Resume))?;
+            self.asks(
+                Wish::Other,
+                Ask::Provider(
+                    name,
+                    ProviderCommand { action: ProviderAction::Resume, flags: ValidateFlags::default() },
+                ),
+            )?;
         }
         Ok(())
     }

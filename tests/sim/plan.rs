@@ -145,7 +145,7 @@ impl Plan {
 
     fn text(&self) -> String {
         let mut text = format!(
-            "[mail]\nhostname = \"sim.test\"\n[scheduler]\nslots = {}\nslice = \"{}ms\"\n[worker]\nprogram = \"/worker\"\n\
+            "[mail]\nhostname = \"sim.test\"\n[scheduler]\nslots = {}\nslice = \"{}ms\"\ngate = \"off\"\n[worker]\nprogram = \"/worker\"\n\
              stop_timeout = \"4s\"\n[retry]\nfirst = \"500ms\"\nfactor = 2.0\nmax = \"8s\"\ngive_up = \"{}s\"\n\
              delay_warning = \"{}s\"\n",
             self.slots, self.slice_ms, self.give_up_s, self.delay_warning_s

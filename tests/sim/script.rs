@@ -34,6 +34,8 @@ pub(crate) enum Act {
     LogOff,
     /// A message is handed in.
     HandIn,
+    /// Answers a call of the supervisor.
+    Answer(Box<FromWorker>),
     /// Says something, true or not.
     Say(Box<FromWorker>),
     /// The process dies.

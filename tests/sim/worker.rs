@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use spooler::supervisor::event::WorkerId;
-use spooler_protocol::calls::EndMessage;
+use spooler_protocol::calls::{EndMessage, StartResult};
 use spooler_protocol::from_worker::{FromWorker, LoggedOn};
 use spooler_protocol::ids::{AcceptId, DeliveryId};
 use spooler_protocol::notification::Notification;
@@ -151,13 +151,13 @@ impl Worker {
             | ToWorker::UploadCredit { .. }
             | ToWorker::Accepted { .. }
             | ToWorker::Notify(_)
-            | ToWorker::Claims(_)
-            | ToWorker::Announce
-            | ToWorker::Poll
-            | ToWorker::StartMessage
-            | ToWorker::Idle
-            | ToWorker::FlushQueues(_)
-            | ToWorker::ValidateState { .. } => {}
+            | ToWorker::Claims(_) => {}
+            ToWorker::Announce => self.answer(FromWorker::Announced(self.announcement())),
+            ToWorker::Poll => self.answer(FromWorker::Polled { waiting: false }),
+            ToWorker::StartMessage => self.answer(FromWorker::StartEnded(StartResult::NotSaved)),
+            ToWorker::Idle => self.answer(FromWorker::Idled),
+            ToWorker::FlushQueues(_) => self.answer(FromWorker::FlushAnswered(Ok(()))),
+            ToWorker::ValidateState { request, .. } => self.answer(FromWorker::Validated { request, result: Ok(()) }),
         }
     }
 
@@ -273,6 +273,7 @@ impl Worker {
                 self.next += 1;
                 self.put_out(Outgoing::Accept(AcceptId(self.next)), stage);
             }
+            Act::Answer(word) => self.send(*word, stage),
             Act::Say(word) => {
                 if !stage.healed {
                     self.send(*word, stage);
@@ -317,13 +318,7 @@ impl Worker {
         match result {
             Ok(()) => {
                 self.logged_on = true;
-                let said = LoggedOn {
-                    address_types: self.plan.kind.map(str::to_owned).into_iter().collect(),
-                    credit: self.plan.credit,
-                    destinations: self.plan.destinations,
-                    identity: self.plan.name.clone(),
-                    ..LoggedOn::default()
-                };
+                let said = self.announcement();
                 self.send(FromWorker::LoggedOn(said), stage);
                 if self.plan.inbound > 0 && !stage.healed {
                     self.spawn(Script::from([Act::Sleep(20), Act::HandIn, Act::Sleep(500), Act::HandIn]), None);
@@ -334,6 +329,22 @@ impl Worker {
                 stage.after(1, Happening::Dies(self.id, "exit code 1"));
             }
         }
+    }
+
+    /// What the provider is.
+    fn announcement(&self) -> LoggedOn {
+        LoggedOn {
+            address_types: self.plan.kind.map(str::to_owned).into_iter().collect(),
+            credit: self.plan.credit,
+            destinations: self.plan.destinations,
+            identity: self.plan.name.clone(),
+            ..LoggedOn::default()
+        }
+    }
+
+    /// A call is answered by provider code, so with a token.
+    fn answer(&mut self, word: FromWorker) {
+        self.spawn(Script::from([Act::Compute(1), Act::Answer(Box::new(word))]), None);
     }
 
     /// The provider ends when its deliveries have; in a hurry at once.

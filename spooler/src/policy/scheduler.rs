@@ -341,8 +341,7 @@ impl Scheduler {
     fn in_order(&self, alone: bool, now_ms: i64) -> Vec<(ProviderId, bool)> {
         let patience_ms = self.patience_ms();
         let may = |worker: &&Worker| worker.hold == Hold::Wanting && (!alone || worker.alone);
-        let mut wanting: Vec<(&ProviderId, &Worker)> =
-            self.workers.iter().filter(|(_, worker)| may(worker)).collect();
+        let mut wanting: Vec<(&ProviderId, &Worker)> = self.workers.iter().filter(|(_, worker)| may(worker)).collect();
         wanting.sort_by_key(|(_, worker)| {
             let overdue = worker.denied_since_ms.filter(|since_ms| now_ms - since_ms >= patience_ms);
             (!worker.urgency.any(), overdue.is_none(), overdue, worker.virtual_us)

@@ -17,7 +17,7 @@ use crate::plan::Plan;
 enum Hold {
     Idle,
     Wanting { since_ms: i64 },
-    Holding { token: Token, since_ms: i64, recalled_ms: Option<i64> },
+    Holding { token: Token, recalled_ms: Option<i64> },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +48,7 @@ pub(crate) struct Tokens {
     slack_ms: i64,
     flushes: BTreeSet<u64>,
     flushes_asked: BTreeSet<AskId>,
-    last_token: Token,
+    given: BTreeSet<Token>,
     /// The longest wait for a token that was seen, milliseconds: for people.
     pub(crate) longest_wait_ms: i64,
 }
@@ -64,7 +64,7 @@ impl Tokens {
             slack_ms: plan.tick_late_ms_max + 2,
             flushes: BTreeSet::new(),
             flushes_asked: BTreeSet::new(),
-            last_token: Token(0),
+            given: BTreeSet::new(),
             longest_wait_ms: 0,
         }
     }
@@ -174,7 +174,7 @@ impl Tokens {
         let Hold::Wanting { since_ms } = worker.hold else {
             return demand(false, "one token each, for those that want one", || format!("{id:?}: {:?}", worker.hold));
         };
-        demand(token > self.last_token, "every token is new", || format!("{token} after {}", self.last_token))?;
+        demand(self.given.insert(token), "every token is new", || format!("{token}"))?;
         let is_alone = |worker: &Worker| worker.section.is_some_and(|section| section.alone);
         let alone = self.workers.values().find(|other| is_alone(other));
         demand(alone.is_none() || is_alone(worker), "a section that is not raised runs alone", || {
@@ -188,18 +188,17 @@ impl Tokens {
                 || format!("{id:?} gets one; {taken} of {} are out", self.slots),
             )?;
         }
-        self.last_token = token;
         self.longest_wait_ms = self.longest_wait_ms.max(now.mono_ms - since_ms);
         if let Some(worker) = self.workers.get_mut(&id.provider) {
-            worker.hold = Hold::Holding { token, since_ms: now.mono_ms, recalled_ms: None };
+            worker.hold = Hold::Holding { token, recalled_ms: None };
         }
         Ok(())
     }
 
     fn has_slot(&self, worker: &Worker, now: Now) -> bool {
         match worker.hold {
-            Hold::Holding { since_ms, recalled_ms, .. } => {
-                let late = |recalled_ms: i64| now.mono_ms - recalled_ms.max(since_ms + self.slice_ms) > OVERDUE_MS;
+            Hold::Holding { recalled_ms, .. } => {
+                let late = |recalled_ms: i64| now.mono_ms - recalled_ms > self.slice_ms + OVERDUE_MS;
                 !recalled_ms.is_some_and(late) && !self.is_urgent(worker)
             }
             Hold::Idle | Hold::Wanting { .. } => false,
@@ -213,7 +212,7 @@ impl Tokens {
             Level::Critical { .. } => {
                 demand(worker.section.is_some(), "priority is raised in sections only", || format!("{id:?}"))
             }
-            Level::Base { .. } => {
+            Level::Base { .. } | Level::Demoted { .. } => {
                 let overlong = |section: &Section| now.mono_ms - section.since_ms >= self.critical_max_ms;
                 if worker.section.as_ref().is_some_and(overlong) {
                     worker.section = None;
@@ -254,6 +253,6 @@ impl Tokens {
         self.workers.clear();
         self.flushes.clear();
         self.flushes_asked.clear();
-        self.last_token = Token(0);
+        self.given.clear();
     }
 }
