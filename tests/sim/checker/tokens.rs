@@ -32,6 +32,9 @@ struct Section {
 struct Worker {
     id: WorkerId,
     interactive: bool,
+    /// It logs on or off.
+    passing: bool,
+    logs_off: bool,
     hold: Hold,
     section: Option<Section>,
     level: Option<Level>,
@@ -104,7 +107,18 @@ impl Tokens {
     pub(super) fn hears(&mut self, id: WorkerId, news: &WorkerNews, now: Now) {
         if let WorkerNews::Started { .. } = news {
             let interactive = self.interactive.get(&id.provider).copied().unwrap_or_default();
-            self.workers.insert(id.provider, Worker { id, interactive, hold: Hold::Idle, section: None, level: None });
+            self.workers.insert(
+                id.provider,
+                Worker {
+                    id,
+                    interactive,
+                    passing: true,
+                    logs_off: false,
+                    hold: Hold::Idle,
+                    section: None,
+                    level: None,
+                },
+            );
             return;
         }
         let Some(worker) = self.workers.get_mut(&id.provider).filter(|worker| worker.id == id) else { return };
@@ -112,6 +126,7 @@ impl Tokens {
             WorkerNews::Died(_) | WorkerNews::StartFailed(_) => {
                 self.workers.remove(&id.provider);
             }
+            WorkerNews::Said { said: FromWorker::LoggedOn(_), .. } => worker.passing = worker.logs_off,
             WorkerNews::Said { said: FromWorker::Want, .. } if worker.hold == Hold::Idle => {
                 worker.hold = Hold::Wanting { since_ms: now.mono_ms };
             }
@@ -151,6 +166,12 @@ impl Tokens {
                 }
                 Ok(())
             }
+            Action::Send(id, ToWorker::Logoff { .. }) => {
+                if let Some(worker) = self.workers.get_mut(&id.provider).filter(|worker| worker.id == *id) {
+                    (worker.passing, worker.logs_off) = (true, true);
+                }
+                Ok(())
+            }
             Action::SetPriority(id, level) => self.sets(*id, *level, now),
             Action::Answer(ask, Answer::Flush(result)) => {
                 self.flushes_asked.remove(ask);
@@ -163,7 +184,11 @@ impl Tokens {
 
     /// Whether a worker needs no slot. While a flush runs, nobody here knows for whom.
     fn is_urgent(&self, worker: &Worker) -> bool {
-        worker.interactive || worker.section.is_some() || !self.flushes.is_empty() || !self.flushes_asked.is_empty()
+        worker.interactive
+            || worker.passing
+            || worker.section.is_some()
+            || !self.flushes.is_empty()
+            || !self.flushes_asked.is_empty()
     }
 
     fn grants(&mut self, id: WorkerId, token: Token, now: Now) -> Verdict {
