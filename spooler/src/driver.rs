@@ -100,6 +100,9 @@ pub struct Driver {
     watchers: watching::Watchers,
     /// How often the configuration was asked to be read again, and which of these readings was taken last.
     reloads: (u64, u64),
+    /// What the supervisor is to hear as soon as everything is done that it wants so far.
+    heard: VecDeque<Event>,
+    acting: bool,
     done: bool,
 }
 
@@ -123,6 +126,8 @@ impl Driver {
             next_upload: 1,
             watchers: watching::Watchers::default(),
             reloads: (0, 0),
+            heard: VecDeque::new(),
+            acting: false,
             done: false,
         }
     }
@@ -130,6 +135,7 @@ impl Driver {
     /// Does what is wanted first, then runs until the supervisor says that everything is done. All commits are on disk then.
     pub fn run(mut self, first: Vec<Action>) {
         self.act_all(first);
+        self.hear_all();
         while !self.done {
             self.turn();
             if self.equipment.status.receiver_count() > 0 {
@@ -143,7 +149,7 @@ impl Driver {
     /// Waits for a letter or a deadline, and deals with what has come.
     fn turn(&mut self) {
         let now = self.equipment.clock.now();
-        let deadline_ms = self.supervisor.deadline_ms(now);
+        let deadline_ms = self.supervisor.deadline_ms();
         let wait_ms = deadline_ms.map(|at| u64::try_from(at - now.mono_ms).unwrap_or_default());
         let wait = wait_ms.map(Duration::from_millis).into_iter().chain(self.until_publishing()).min();
         let wait = if self.again.is_empty() { wait } else { Some(Duration::ZERO) };
@@ -168,11 +174,21 @@ impl Driver {
         }
     }
 
-    /// Lets the supervisor hear an event and does what it wants done.
+    /// Lets the supervisor hear an event and does what it wants done. What is heard while something is being done waits for its end, so
+    /// that everything is done in the order in which it was decided.
     fn hear(&mut self, event: Event) {
-        let mut actions = Vec::new();
-        self.supervisor.step(self.equipment.clock.now(), event, &mut actions);
-        self.act_all(actions);
+        self.heard.push_back(event);
+        if !self.acting {
+            self.hear_all();
+        }
+    }
+
+    fn hear_all(&mut self) {
+        while let Some(event) = self.heard.pop_front() {
+            let mut actions = Vec::new();
+            self.supervisor.step(self.equipment.clock.now(), event, &mut actions);
+            self.act_all(actions);
+        }
     }
 
     fn open(&mut self, letter: Letter) {

@@ -174,6 +174,8 @@ pub struct Supervisor {
     started_ms: i64,
     /// What the one clock says when the other says nothing; for rows.
     epoch_ms: i64,
+    /// When [`Event::Tick`] was heard last: what was due by then and still waits, waits for something else than time.
+    ticked_ms: i64,
     /// When everything that waits was looked through for what is late.
     looked_ms: i64,
     /// When a worker last had something to do.
@@ -181,6 +183,8 @@ pub struct Supervisor {
     /// For recipients of whom nobody knows yet who serves them.
     default_retry: RetryPlan,
     scan: Scan,
+    /// Messages of the last run that have not been read back: all after the first number, up to the second.
+    unread: (MessageId, MessageId),
     last_id: MessageId,
     generation: Generation,
     next: u64,
@@ -256,10 +260,12 @@ impl Supervisor {
             pid: surroundings.pid,
             started_ms: now.mono_ms,
             epoch_ms: now.wall_ms - now.mono_ms,
+            ticked_ms: now.mono_ms,
             looked_ms: now.mono_ms,
             active_ms: now.mono_ms,
             default_retry: workers::retry_plan(&config.retry),
             scan: Scan::Due { at_ms: now.mono_ms + SCAN_PATIENCE_MS },
+            unread: (MessageId(0), surroundings.last_id),
             last_id: surroundings.last_id,
             generation: Generation(0),
             next: 1,
@@ -303,7 +309,7 @@ impl Supervisor {
 
     /// When [`Event::Tick`] is due at the latest.
     #[must_use]
-    pub fn deadline_ms(&self, now: Now) -> Option<i64> {
+    pub fn deadline_ms(&self) -> Option<i64> {
         let scan = match self.scan {
             Scan::Due { at_ms } => Some(at_ms),
             Scan::Running { .. } | Scan::Done => None,
@@ -318,16 +324,22 @@ impl Supervisor {
             .chain(rows)
             .chain(self.next_receipt_ms())
             .chain(validations)
-            .chain(self.idle_at_ms(now))
-            .chain(self.next_flush_ms(now))
+            .chain(self.idle_at_ms())
+            .chain(self.next_flush_ms())
             .chain(scan)
-            .chain(self.queue.next_due_ms())
-            .chain(self.scheduler.deadline_ms(now.mono_ms))
+            .chain(self.queue.next_due_ms(self.ticked_ms))
+            .chain(self.scheduler.deadline_ms(self.ticked_ms))
             .chain(self.gate_deadline_ms())
             .chain(self.next_look_ms())
             .chain(self.next_check_ms())
             .chain(self.machine_deadline_ms())
             .min()
+    }
+
+    /// The schedule in RAM, to be read.
+    #[must_use]
+    pub fn queue(&self) -> &Queue {
+        &self.queue
     }
 
     /// Checks what must hold between steps; for tests and the simulator.
@@ -368,6 +380,7 @@ impl Supervisor {
     }
 
     fn on_tick(&mut self, now: Now, actions: &mut Vec<Action>) {
+        self.ticked_ms = now.mono_ms;
         let woken = self.queue.wake(now.mono_ms);
         self.touched.extend(woken);
         // A lane's rest may be over, which shows only when it is asked.

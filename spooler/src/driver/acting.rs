@@ -24,9 +24,11 @@ const SCAN_BATCH: usize = 500;
 
 impl Driver {
     pub(super) fn act_all(&mut self, actions: Vec<Action>) {
+        self.acting = true;
         for action in actions {
             self.act(action);
         }
+        self.acting = false;
     }
 
     fn act(&mut self, action: Action) {

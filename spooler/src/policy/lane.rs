@@ -50,8 +50,6 @@ pub struct Lane {
     suspects: BTreeSet<(Key, Destination)>,
     suspects_since_ms: Option<i64>,
     suspect_out: bool,
-    /// Its turn has come; it waits for others to come back, which is heard of without a clock.
-    suspect_due: bool,
     limits: Limits,
     ready: u64,
     in_flight: u64,
@@ -112,7 +110,6 @@ impl Lane {
         let normal = self.heads.first().copied();
         let Some(suspect) = self.suspects.first().copied() else {
             self.suspects_since_ms = None;
-            self.suspect_due = false;
             return normal;
         };
         let since = *self.suspects_since_ms.get_or_insert(now_ms);
@@ -128,7 +125,6 @@ impl Lane {
         self.suspect_out = suspect;
         if suspect {
             self.suspects_since_ms = None;
-            self.suspect_due = false;
         }
         let interval_ms = self.limits.interval_ms;
         let queued = self.destinations.entry(destination).or_default();
@@ -152,19 +148,18 @@ impl Lane {
         self.rehead(destination);
     }
 
-    /// When a destination that rests may be served again, or a suspect gets its turn.
+    /// When, after `looked_ms`, a destination that rests may be served again, or a suspect gets its turn.
     #[must_use]
-    pub fn wakes_at_ms(&self) -> Option<i64> {
-        let rested = self.resting.first().map(|(at, _)| *at);
-        let waits = !self.suspect_out && !self.suspect_due;
-        let suspect = self.suspects_since_ms.map(|since| since + SUSPECT_PATIENCE_MS).filter(|_| waits);
+    pub fn wakes_after_ms(&self, looked_ms: i64) -> Option<i64> {
+        let rested = self.resting.range((looked_ms + 1, Destination(0))..).next().map(|(at, _)| *at);
+        let suspect = self.suspects_since_ms.map(|since| since + SUSPECT_PATIENCE_MS).filter(|_| !self.suspect_out);
+        let suspect = suspect.filter(|at| *at > looked_ms);
         [rested, suspect].into_iter().flatten().min()
     }
 
     /// Takes note of the time, also while nothing may go out: what has come due is not due again and again.
     pub fn wake(&mut self, now_ms: i64) {
         self.wake_rested(now_ms);
-        self.suspect_due |= self.suspects_since_ms.is_some_and(|since| since + SUSPECT_PATIENCE_MS <= now_ms);
     }
 
     fn wake_rested(&mut self, now_ms: i64) {
@@ -246,7 +241,7 @@ mod tests {
         lane.insert(key(1), Destination(1), false);
         lane.insert(key(2), Destination(1), false);
         assert_eq!([send(&mut lane, 0), send(&mut lane, 99)], [Some(1), None]);
-        assert_eq!(lane.wakes_at_ms(), Some(100));
+        assert_eq!(lane.wakes_after_ms(99), Some(100));
         assert_eq!(send(&mut lane, 100), Some(2));
     }
 
@@ -273,11 +268,11 @@ mod tests {
         lane.insert(key(2), Destination(2), true);
         lane.insert(key(3), Destination(2), false);
         assert_eq!(send(&mut lane, 0), Some(1));
-        assert_eq!(lane.wakes_at_ms(), Some(100));
+        assert_eq!(lane.wakes_after_ms(0), Some(100));
         lane.wake(100);
-        assert_eq!(lane.wakes_at_ms(), Some(2000), "the suspect's turn");
+        assert_eq!(lane.wakes_after_ms(100), Some(2000), "the suspect's turn");
         lane.wake(2000);
-        assert_eq!(lane.wakes_at_ms(), None);
+        assert_eq!(lane.wakes_after_ms(2000), None);
         lane.arrive(Destination(1));
         assert_eq!(send(&mut lane, 2001), Some(2));
     }
@@ -288,5 +283,15 @@ mod tests {
         lane.insert(key(1), Destination(1), false);
         lane.remove(key(1), Destination(1));
         assert_eq!((lane.ready(), lane.destinations.len(), lane.heads.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_waits_for_something_else_than_time_sets_no_time() {
+        let mut lane = Lane::default();
+        lane.insert(key(1), Destination(1), true);
+        lane.insert(key(2), Destination(1), false);
+        assert_eq!(send(&mut lane, 0), Some(2));
+        assert_eq!(send(&mut lane, 0), None, "the suspect waits until the worker is empty");
+        assert_eq!((lane.wakes_after_ms(0), lane.wakes_after_ms(2000)), (Some(2000), None));
     }
 }

@@ -258,7 +258,8 @@ impl Lifecycle {
         expected
     }
 
-    /// The provider of this name could not log on; its worker ends by itself. False if it has logged on before, or is not to any more.
+    /// The provider of this name could not log on; its worker ends by itself, or is ended when the time for logging on is over. False if
+    /// it has logged on before, or is not to any more: then it is nothing, for it would be given no more work and live for ever.
     pub fn on_logon_failed(&mut self, error: &LogonError, name: &str) -> bool {
         if !matches!(self.phase, Phase::Starting { .. }) || self.doom.is_some() {
             return false;

@@ -77,6 +77,25 @@ pub struct Part {
     pub again: Again,
 }
 
+impl Waiting {
+    /// What two that go on together wait for: what comes first.
+    #[must_use]
+    pub fn sooner(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Deferred { due_ms: a }, Self::Deferred { due_ms: b }) => Self::Deferred { due_ms: a.min(b) },
+            (Self::Callback | Self::Deferred { .. }, other) | (other, _) => other,
+        }
+    }
+}
+
+impl Part {
+    /// Whether it waits, at home, to go this way.
+    #[must_use]
+    pub fn waits_for(&self, route: Route) -> bool {
+        self.route == Some(route) && !matches!(self.waiting, Waiting::InFlight(_))
+    }
+}
+
 /// What the schedule knows of one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -118,6 +137,27 @@ impl Entry {
             if provider.is_none_or(|wanted| part.route.is_some_and(|route| route.provider == wanted)) {
                 part.waiting = Waiting::Ready;
             }
+        }
+    }
+
+    fn flying(&mut self, delivery: DeliveryId) -> Option<&mut Part> {
+        self.parts.as_mut_slice().iter_mut().find(|part| part.waiting == Waiting::InFlight(delivery))
+    }
+
+    /// A part that was away joins the one that waits for the same way.
+    fn land(&mut self, delivery: DeliveryId, waiting: Waiting) {
+        let Some(landed) = self.flying(delivery).cloned() else { return };
+        self.parts.retain(|part| part.waiting != Waiting::InFlight(delivery));
+        let mut parts = self.parts.as_mut_slice().iter_mut();
+        let Some(part) = parts.find(|part| landed.route.is_some_and(|route| part.waits_for(route))) else { return };
+        landed.recipients.as_slice().iter().for_each(|index| part.recipients.push(*index));
+        part.attempts = part.attempts.max(landed.attempts);
+        part.waiting = part.waiting.sooner(waiting);
+        if part.waiting == waiting {
+            part.again = landed.again;
+        }
+        if let Some(not_me) = landed.not_me {
+            part.not_me.get_or_insert_default().extend(*not_me);
         }
     }
 
@@ -224,7 +264,7 @@ impl Queue {
         let (key, destination) = lane.next(now_ms)?;
         let route = Route { provider, destination };
         let entry = self.messages.get_mut(&key.id)?;
-        let part = entry.parts.as_mut_slice().iter_mut().find(|part| part.route == Some(route))?;
+        let part = entry.parts.as_mut_slice().iter_mut().find(|part| part.waits_for(route))?;
         part.waiting = Waiting::InFlight(delivery);
         lane.remove(key, destination);
         lane.depart(destination, entry.deaths > 0, now_ms);
@@ -239,27 +279,42 @@ impl Queue {
 
     /// A delivery is back: `settled` recipients leave, the others wait for what is given, or all leave with `None`. The message is
     /// taken out when nothing of it is left; tells whether it was.
-    pub fn arrive(&mut self, id: MessageId, route: Route, settled: &[u32], next: Option<(Waiting, bool)>) -> bool {
+    pub fn arrive(
+        &mut self,
+        id: MessageId,
+        route: Route,
+        delivery: DeliveryId,
+        settled: &[u32],
+        next: Option<(Waiting, bool)>,
+    ) -> bool {
         if let Some(lane) = self.lanes.get_mut(&route.provider) {
             lane.arrive(route.destination);
         }
         let Some(entry) = self.messages.get_mut(&id) else { return false };
         let key = entry.key(id);
         let (active, suspect) = (entry.standing == Standing::Active, entry.deaths > 0);
-        if let Some(part) = entry.parts.as_mut_slice().iter_mut().find(|part| part.route == Some(route)) {
+        // While it was away, others may have found the same way: they go on together.
+        let company = entry.parts.as_slice().iter().any(|part| part.waits_for(route));
+        if let Some(part) = entry.flying(delivery) {
             part.recipients.retain(|index| !settled.contains(index));
             match next {
                 None => part.recipients = Few::default(),
-                Some((waiting, attempted)) => {
+                Some((waiting, attempted)) if !part.recipients.as_slice().is_empty() => {
                     part.attempts += u32::from(attempted);
+                    if company {
+                        self.change(id, |entry| entry.land(delivery, waiting));
+                        return false;
+                    }
                     part.waiting = waiting;
-                    if active && !part.recipients.as_slice().is_empty() {
+                    if active {
                         enter(&mut self.lanes, &mut self.due, &mut self.callbacks, key, suspect, part);
                     }
                 }
+                Some(_) => {}
             }
         }
-        entry.parts.retain(|part| !part.recipients.as_slice().is_empty());
+        let landed = |part: &Part| part.recipients.as_slice().is_empty() && part.waiting == Waiting::InFlight(delivery);
+        entry.parts.retain(|part| !landed(part));
         let gone = entry.parts.as_slice().is_empty();
         if gone {
             self.remove(id);
@@ -268,17 +323,16 @@ impl Queue {
     }
 
     /// Notes how a part that is in flight will be offered again.
-    pub fn set_again(&mut self, id: MessageId, route: Route, again: Again) {
-        let Some(entry) = self.messages.get_mut(&id) else { return };
-        if let Some(part) = entry.parts.as_mut_slice().iter_mut().find(|part| part.route == Some(route)) {
+    pub fn set_again(&mut self, id: MessageId, delivery: DeliveryId, again: Again) {
+        if let Some(part) = self.messages.get_mut(&id).and_then(|entry| entry.flying(delivery)) {
             part.again = again;
         }
     }
 
     /// Some recipients of a delivery that goes on are settled.
-    pub fn settle(&mut self, id: MessageId, route: Route, settled: &[u32]) {
-        let Some(entry) = self.messages.get_mut(&id) else { return };
-        if let Some(part) = entry.parts.as_mut_slice().iter_mut().find(|part| part.route == Some(route)) {
+    pub fn settle(&mut self, id: MessageId, delivery: DeliveryId, settled: &[u32]) {
+        let part = self.messages.get_mut(&id).and_then(|entry| entry.flying(delivery));
+        if let Some(part) = part {
             part.recipients.retain(|index| !settled.contains(index));
         }
     }
@@ -299,10 +353,9 @@ impl Queue {
     /// Makes a deferred part ready before its time.
     pub fn make_ready(&mut self, id: MessageId, route: Option<Route>) {
         let found = self.change(id, |entry| {
-            let part = entry.parts.as_mut_slice().iter_mut().find(|part| part.route == route)?;
-            if matches!(part.waiting, Waiting::Deferred { .. }) {
-                part.waiting = Waiting::Ready;
-            }
+            let is_due = |part: &&mut Part| part.route == route && matches!(part.waiting, Waiting::Deferred { .. });
+            let part = entry.parts.as_mut_slice().iter_mut().find(is_due)?;
+            part.waiting = Waiting::Ready;
             Some(())
         });
         if found.flatten().is_none() {
@@ -310,11 +363,12 @@ impl Queue {
         }
     }
 
-    /// When something becomes due, or a lane's rest is over.
+    /// When something becomes due, or a lane's rest is over. What a lane could do at `looked_ms` and did not, it cannot do for other
+    /// reasons than time.
     #[must_use]
-    pub fn next_due_ms(&self) -> Option<i64> {
+    pub fn next_due_ms(&self, looked_ms: i64) -> Option<i64> {
         let due = self.due.first().map(|(at, _, _)| *at);
-        self.lanes.values().filter_map(Lane::wakes_at_ms).chain(due).min()
+        self.lanes.values().filter_map(|lane| lane.wakes_after_ms(looked_ms)).chain(due).min()
     }
 
     /// Deferred parts of one provider, or of all.
@@ -409,10 +463,17 @@ impl Queue {
         let stopped = self.messages.values().filter(|entry| entry.standing != Standing::Active).count();
         assert_eq!(stopped as u64, self.stopped, "held and quarantined messages are counted");
         for (id, entry) in &self.messages {
-            assert!(
-                entry.parts.as_slice().iter().all(|part| !part.recipients.as_slice().is_empty()),
-                "{id} has an empty part"
-            );
+            // All recipients of a delivery may be settled before it ends.
+            let empty =
+                |part: &Part| part.recipients.as_slice().is_empty() && !matches!(part.waiting, Waiting::InFlight(_));
+            assert!(!entry.parts.as_slice().iter().any(empty), "{id} has an empty part");
+            let mut ways = BTreeSet::new();
+            for part in entry.parts.as_slice().iter().filter(|part| !matches!(part.waiting, Waiting::InFlight(_))) {
+                assert!(
+                    part.route.is_none() || ways.insert(part.route),
+                    "{id} has two parts that wait to go the same way"
+                );
+            }
             if entry.standing == Standing::Active {
                 let parts = entry.parts.as_slice().iter();
                 deferred += parts.clone().filter(|part| matches!(part.waiting, Waiting::Deferred { .. })).count();

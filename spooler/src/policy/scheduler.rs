@@ -7,10 +7,11 @@
 //! A slot that somebody kept from others without computing is charged like computing: otherwise one that sleeps on its token would
 //! stay the least served and go first for ever.
 //!
-//! **Bound.** With `w` workers of equal weight wanting, `s` slots and a slice of `t`, a worker that begins to want and has overrun
-//! nothing waits at most `ceil(w / s)` times (`t` + [`OVERDUE_MS`]): every other one goes before it at most once, and a holder that
-//! does not give its token back in time does not keep its slot. One that overran waits longer, until the others have had as much;
-//! but no debt is larger than `DEBT_SLICES_MAX` (`debt`) slices, so the bound grows at most by that factor and nobody starves.
+//! **Bound.** With `w` workers, `s` slots and a slice of `t`, a round is `ceil(w / s)` slices. Who has waited for [`ROUNDS_MAX`] rounds
+//! (at least [`PATIENCE_MS_MIN`]) goes before all that have not, whatever the virtual times say: weights and debts decide only for so
+//! long. From then on every other one goes before it at most once, and a holder that does not give its token back in time does not
+//! keep its slot. So nobody waits longer than that patience and `ceil(w / s)` times (`t` + [`OVERDUE_MS`]), while there are slots and
+//! no section runs alone. Besides, no debt is larger than `DEBT_SLICES_MAX` (`debt`) slices.
 //!
 //! Listening providers, flushes and critical sections do not need a slot: somebody waits for them. The idle gate decides how many slots
 //! there are for the others, and there may be none. Whoever got no token for `force_after` gets one regardless, one worker at a time.
@@ -27,6 +28,10 @@ use crate::policy::ProviderId;
 
 /// A token that was recalled and is not back after its slice and so long does not keep its slot.
 pub const OVERDUE_MS: i64 = 1000;
+/// Rounds that a worker waits for its turn by virtual time.
+pub const ROUNDS_MAX: i64 = 5;
+/// It waits so long at least.
+pub const PATIENCE_MS_MIN: i64 = 1000;
 /// CPU past a slice, or without a token, that is not worth a word, microseconds.
 const TOLERANCE_US: u64 = 10_000;
 const WEIGHT_BASE: u64 = 100;
@@ -89,6 +94,8 @@ struct Worker {
     /// CPU since it got its token, or gave it back.
     stretch_us: u64,
     overdraft_us: u64,
+    /// Its section is to run alone.
+    alone: bool,
     /// Whether its overdraft counts more than once.
     surcharged: bool,
     /// Since when the token that it holds is asked back.
@@ -139,8 +146,6 @@ pub struct Scheduler {
     slice_us: u64,
     tokens: Tokens,
     workers: BTreeMap<ProviderId, Worker>,
-    /// While it is set, only this worker gets tokens.
-    exclusive: Option<ProviderId>,
     /// Virtual time of the least served worker that runs or wants to, when that was largest.
     present_us: u64,
     /// Turns that are over and were in the way of others: whose, since when, and the CPU that they used.
@@ -159,7 +164,6 @@ impl Scheduler {
             slice_us: u64::from(slice_ms) * 1000,
             tokens: Tokens::default(),
             workers: BTreeMap::new(),
-            exclusive: None,
             present_us: 0,
             kept: Vec::new(),
             force_after_ms: FORCE_AFTER_MS,
@@ -220,6 +224,7 @@ impl Scheduler {
             cpu_us: 0,
             stretch_us: 0,
             overdraft_us: 0,
+            alone: false,
             surcharged: false,
             recalled_ms: None,
             denied_since_ms: None,
@@ -231,9 +236,6 @@ impl Scheduler {
     /// The worker is gone, and its token with it.
     pub fn remove(&mut self, id: ProviderId) {
         self.workers.remove(&id);
-        if self.exclusive == Some(id) {
-            self.exclusive = None;
-        }
     }
 
     /// The worker could go on and has no token.
@@ -289,16 +291,15 @@ impl Scheduler {
     pub fn set_critical(&mut self, id: ProviderId, on: bool) {
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.urgency.critical = on;
-        }
-        if !on && self.exclusive == Some(id) {
-            self.exclusive = None;
+            worker.alone &= on;
         }
     }
 
-    /// Withholds tokens from all others, for a critical section whose priority could not be raised.
+    /// Withholds tokens from all others, for a critical section whose priority could not be raised. Several such sections run beside
+    /// each other.
     pub fn set_exclusive(&mut self, id: ProviderId) {
-        if self.workers.get(&id).is_some_and(|worker| worker.urgency.critical) {
-            self.exclusive = Some(id);
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.alone = worker.urgency.critical;
         }
     }
 
@@ -313,17 +314,9 @@ impl Scheduler {
         self.charge_kept_slots(now_ms);
         let mut decisions = Vec::new();
         let mut free = i64::from(self.slots) - self.slots_taken(now_ms);
-        let mut wanting: Vec<(ProviderId, bool, u64)> = self
-            .workers
-            .iter()
-            .filter(|(id, worker)| {
-                worker.hold == Hold::Wanting && self.exclusive.is_none_or(|exclusive| exclusive == **id)
-            })
-            .map(|(id, worker)| (*id, worker.urgency.any(), worker.virtual_us))
-            .collect();
-        wanting.sort_by_key(|&(_, urgent, virtual_us)| (!urgent, virtual_us));
+        let alone = self.workers.values().any(|worker| worker.alone);
         let mut waiting = false;
-        for (id, urgent, _) in wanting {
+        for (id, urgent) in self.in_order(alone, now_ms) {
             if urgent || free > 0 {
                 free -= i64::from(!urgent);
                 decisions.push(self.grant(id));
@@ -338,10 +331,29 @@ impl Scheduler {
         }
         // There may be fewer slots than a moment ago.
         let in_the_way = waiting || free < 0;
-        if in_the_way || self.exclusive.is_some() {
-            self.recall(in_the_way, now_ms, &mut decisions);
+        if in_the_way || alone {
+            self.recall(in_the_way, alone, now_ms, &mut decisions);
         }
         decisions
+    }
+
+    /// Those that may get a token, and whether they need no slot: who goes first, first.
+    fn in_order(&self, alone: bool, now_ms: i64) -> Vec<(ProviderId, bool)> {
+        let patience_ms = self.patience_ms();
+        let may = |worker: &&Worker| worker.hold == Hold::Wanting && (!alone || worker.alone);
+        let mut wanting: Vec<(&ProviderId, &Worker)> = self.workers.iter().filter(|(_, worker)| may(worker)).collect();
+        wanting.sort_by_key(|(_, worker)| {
+            let overdue = worker.denied_since_ms.filter(|since_ms| now_ms - since_ms >= patience_ms);
+            (!worker.urgency.any(), overdue.is_none(), overdue, worker.virtual_us)
+        });
+        wanting.into_iter().map(|(id, worker)| (*id, worker.urgency.any())).collect()
+    }
+
+    /// Who has waited so long goes first.
+    fn patience_ms(&self) -> i64 {
+        let rounds = self.workers.len().div_ceil(usize::try_from(self.slots.max(1)).unwrap_or(1));
+        let rounds = i64::try_from(rounds).unwrap_or(i64::MAX);
+        rounds.saturating_mul(ROUNDS_MAX * i64::from(self.slice_ms())).max(PATIENCE_MS_MIN)
     }
 
     /// Whether a worker for which there is no slot has waited too long, and no other one has a forced token. Notes that it waits.
@@ -360,15 +372,14 @@ impl Scheduler {
         Decision::Grant(id, token)
     }
 
-    fn recall(&mut self, waiting: bool, now_ms: i64, decisions: &mut Vec<Decision>) {
-        let exclusive = self.exclusive;
+    fn recall(&mut self, waiting: bool, alone: bool, now_ms: i64, decisions: &mut Vec<Decision>) {
         for (id, worker) in &mut self.workers {
             let in_the_way = if worker.urgency.any() {
                 false
             } else if worker.is_forced(now_ms) {
-                exclusive.is_some()
+                alone
             } else {
-                waiting || exclusive.is_some_and(|exclusive| exclusive != *id)
+                waiting || alone
             };
             if let Hold::Holding { token, recalled, .. } = &mut worker.hold
                 && in_the_way
@@ -396,7 +407,7 @@ impl Scheduler {
     /// When a slot becomes free by itself because its holder is overdue, a worker has waited too long for one, or a forced token is to
     /// be asked back.
     #[must_use]
-    pub fn deadline_ms(&self, now_ms: i64) -> Option<i64> {
+    pub fn deadline_ms(&self, looked_ms: i64) -> Option<i64> {
         let forced = self.workers.values().find_map(|worker| worker.forced_until_ms);
         if forced.is_none() && !self.workers.values().any(|worker| worker.hold == Hold::Wanting) {
             return None;
@@ -410,7 +421,7 @@ impl Scheduler {
             Hold::Wanting if forced.is_none() => Some(worker.denied_since_ms? + self.force_after_ms),
             Hold::Wanting | Hold::Idle => None,
         };
-        self.workers.values().filter_map(due).filter(|at| *at > now_ms).min()
+        self.workers.values().filter_map(due).filter(|at| *at > looked_ms).min()
     }
 
     /// Tokens that are out.

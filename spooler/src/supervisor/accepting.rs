@@ -166,7 +166,7 @@ impl Supervisor {
 
     pub(super) fn begin_scan(&mut self, actions: &mut Vec<Action>) {
         self.scan = Scan::Running { restoring: true, again: false };
-        // What is accepted from here on has a larger number and is in the schedule by itself.
+        // What was accepted in this run is in the schedule by itself, but may have to find its way again.
         actions.push(Action::Scan(self.last_id));
     }
 
@@ -177,12 +177,11 @@ impl Supervisor {
     }
 
     pub(super) fn on_scanned(&mut self, batch: Vec<Scanned>, now: Now, actions: &mut Vec<Action>) {
-        let restoring = matches!(self.scan, Scan::Running { restoring: true, .. });
         for scanned in batch {
             match scanned {
                 Scanned::Message(message) if self.queue.get(message.id).is_some() => self.find_ways(&message, actions),
-                Scanned::Message(message) if restoring => self.restore(&message, now, actions),
-                Scanned::Damaged { id, why } if restoring => {
+                Scanned::Message(message) if self.comes_back(message.id) => self.restore(&message, now, actions),
+                Scanned::Damaged { id, why } if self.comes_back(id) => {
                     log(actions, Loudness::Warn, format!("message {id} is damaged and was set aside: {why}"));
                     let standing = Standing::Quarantined;
                     self.queue.add(
@@ -197,6 +196,18 @@ impl Supervisor {
                 Scanned::Message(_) | Scanned::Damaged { .. } => {}
             }
         }
+    }
+
+    /// Whether a message that was read is one of the last run that comes back now. What is read may be older than what is known: a
+    /// message that came in, or came back, in this run and is gone since must not come again.
+    fn comes_back(&mut self, id: MessageId) -> bool {
+        let restoring = matches!(self.scan, Scan::Running { restoring: true, .. });
+        let (read, last) = self.unread;
+        let back = restoring && id > read && id <= last;
+        if back {
+            self.unread = (id, last);
+        }
+        back
     }
 
     pub(super) fn on_scan_ended(&mut self, result: Result<(), String>, actions: &mut Vec<Action>) {
@@ -326,7 +337,7 @@ fn parts(routing: &Routing, wayfarers: Vec<Wayfarer<'_>>) -> (Few<Part>, Vec<u32
                 }
                 part.recipients.push(wayfarer.index);
                 part.attempts = part.attempts.max(wayfarer.attempts);
-                part.waiting = sooner(part.waiting, waiting);
+                part.waiting = part.waiting.sooner(waiting);
             }
             None => parts.push(Part {
                 route,
@@ -339,14 +350,6 @@ fn parts(routing: &Routing, wayfarers: Vec<Wayfarer<'_>>) -> (Few<Part>, Vec<u32
         }
     }
     (parts, nobody)
-}
-
-fn sooner(first: Waiting, second: Waiting) -> Waiting {
-    match (first, second) {
-        (Waiting::Deferred { due_ms: a }, Waiting::Deferred { due_ms: b }) => Waiting::Deferred { due_ms: a.min(b) },
-        (Waiting::Callback | Waiting::Deferred { .. }, other) => other,
-        (other, _) => other,
-    }
 }
 
 /// What the schedule knows of a message that was just submitted.

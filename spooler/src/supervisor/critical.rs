@@ -227,7 +227,7 @@ mod tests {
         let (mut supervisor, worker, now_ms) = with_modem();
         assert_eq!(levels(&said(&mut supervisor, now_ms, worker, begin(1))), [RAISED]);
         let late = now_ms + 10_000;
-        assert_eq!(supervisor.deadline_ms(Now { mono_ms: late, wall_ms: late }).map(|at| at <= late), Some(true));
+        assert_eq!(supervisor.deadline_ms().map(|at| at <= late), Some(true));
         let mut actions = Vec::new();
         supervisor.step(Now { mono_ms: late, wall_ms: late }, Event::Tick, &mut actions);
         assert_eq!(levels(&actions), [BASE]);

@@ -95,13 +95,13 @@ impl Supervisor {
         let Some(flight) = self.flights.get_mut(&delivery) else { return };
         // Only what settles goes to disk now.
         flight.deferred.extend(std::mem::take(&mut verdict.deferred));
-        let (id, route) = (flight.id, flight.route);
+        let id = flight.id;
         let indexes: Vec<u32> = verdict.settled_indexes();
         if indexes.is_empty() {
             return;
         }
         self.on_news(worker, now, actions);
-        self.queue.settle(id, route, &indexes);
+        self.queue.settle(id, delivery, &indexes);
         self.record(delivery, verdict, false, now, actions);
     }
 
@@ -183,8 +183,8 @@ impl Supervisor {
         if let (Some((Waiting::Deferred { due_ms }, _)), Some(plan)) = (next, plan) {
             self.report_delay(delivery, &verdict, due_ms, &plan, now, actions);
         }
-        self.queue.set_again(id, route, sequel.again);
-        let gone = self.queue.arrive(id, route, &settled, next);
+        self.queue.set_again(id, delivery, sequel.again);
+        let gone = self.queue.arrive(id, route, delivery, &settled, next);
         self.record(delivery, verdict, gone, now, actions);
     }
 
@@ -192,9 +192,9 @@ impl Supervisor {
     fn pass_on(&mut self, worker: WorkerId, delivery: DeliveryId, actions: &mut Vec<Action>) {
         let Some(flight) = self.flights.get(&delivery).filter(|flight| flight.worker == worker) else { return };
         let (id, route) = (flight.id, flight.route);
-        let gone = self.queue.arrive(id, route, &[], Some((Waiting::Ready, false)));
+        let gone = self.queue.arrive(id, route, delivery, &[], Some((Waiting::Ready, false)));
         self.queue.change(id, |entry| {
-            for part in entry.parts.as_mut_slice().iter_mut().filter(|part| part.route == Some(route)) {
+            for part in entry.parts.as_mut_slice().iter_mut().filter(|part| part.waits_for(route)) {
                 part.not_me.get_or_insert_default().push(route.provider);
                 part.again = Again::default();
                 part.route = None;

@@ -44,10 +44,10 @@ impl Supervisor {
     }
 
     /// When idle time may come, if anybody waits for it.
-    pub(super) fn idle_at_ms(&self, now: Now) -> Option<i64> {
+    pub(super) fn idle_at_ms(&self) -> Option<i64> {
         let wishing = self.providers.values().filter(|provider| provider.wishes_idle());
         let at_ms = wishing.map(|provider| provider.session.idle.next_ms).min()?.max(self.active_ms + QUIET_MS);
-        Some(if at_ms <= now.mono_ms { now.mono_ms + QUIET_MS } else { at_ms })
+        Some(if at_ms <= self.ticked_ms { self.ticked_ms + QUIET_MS } else { at_ms })
     }
 
     /// Calls everybody who wishes it, if the machine is idle.

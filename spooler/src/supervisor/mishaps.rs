@@ -22,7 +22,7 @@ impl Supervisor {
             actions.push(Action::Forget(delivery));
             let (id, route) = (flight.id, flight.route);
             let next = (!flight.given_up).then_some((Waiting::Ready, false));
-            if self.queue.arrive(id, route, &[], next) {
+            if self.queue.arrive(id, route, delivery, &[], next) {
                 self.commit(vec![Change::Remove { id }], Pending::Nothing, actions);
             } else if unasked {
                 self.suspect(id, alone, actions);
@@ -36,10 +36,12 @@ impl Supervisor {
         let Some(flight) = self.flights.get(&delivery) else { return };
         let (id, route, worker) = (flight.id, flight.route, flight.worker);
         log(actions, Loudness::Warn, format!("message {id} is set aside: {why}"));
-        self.queue.arrive(id, route, &[], Some((Waiting::Ready, false)));
+        let gone = self.queue.arrive(id, route, delivery, &[], Some((Waiting::Ready, false)));
         self.queue.change(id, |entry| entry.standing = Standing::Quarantined);
         self.end_flight(delivery, worker, actions);
-        self.commit(vec![Change::State { id, state: MessageState::Quarantined, why }], Pending::Nothing, actions);
+        let change =
+            if gone { Change::Remove { id } } else { Change::State { id, state: MessageState::Quarantined, why } };
+        self.commit(vec![change], Pending::Nothing, actions);
     }
 
     /// A message was in flight when its worker died. In company that makes it suspect, once; alone it counts against it.

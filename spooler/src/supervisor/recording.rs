@@ -91,15 +91,20 @@ impl Supervisor {
         let deferred =
             verdict.deferred.iter().map(|(index, reply)| update(*index, RecipientState::Pending, reply, next_try_ms));
         let failed = verdict.failed.iter().map(|(index, reply)| update(*index, RecipientState::Failed, reply, 0));
-        let updates: Vec<RecipientUpdate> = sent.chain(deferred).chain(failed).collect();
+        let (settled, deferred): (Vec<RecipientUpdate>, Vec<RecipientUpdate>) =
+            (sent.chain(failed).collect(), deferred.collect());
         for (index, reply) in &verdict.deferred {
             log(actions, Loudness::Info, format!("message {id} recipient {index} deferred by {provider}: {reply}"));
+        }
+        // What is tried again does not wait for a report to be built: by then the next attempt may be known.
+        if !deferred.is_empty() {
+            self.commit(vec![Change::Recipients { id, updates: deferred }], Pending::Nothing, actions);
         }
         let mut unit = Vec::new();
         if gone {
             unit.push(Change::Remove { id });
-        } else if !updates.is_empty() {
-            unit.push(Change::Recipients { id, updates });
+        } else if !settled.is_empty() {
+            unit.push(Change::Recipients { id, updates: settled });
         }
         let ours = verdict.sent.into_iter().filter(|sent| wants_success && sent.ours_to_report);
         let ours: Vec<ReportedRecipient> =

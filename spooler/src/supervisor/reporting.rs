@@ -98,6 +98,7 @@ impl Supervisor {
         actions: &mut Vec<Action>,
     ) {
         let Some(Pending::Report(mut unit)) = self.pending.remove(&ticket) else { return };
+        self.refresh_marks(&mut unit);
         let Some(mut report) = report else {
             if !unit.is_empty() {
                 self.commit(unit, Pending::Nothing, actions);
@@ -120,6 +121,17 @@ impl Supervisor {
         }
         unit.push(Change::Accept(report));
         self.commit(unit, Pending::Accept(Acceptor::Nobody, id, entry), actions);
+    }
+
+    /// Deaths may have been counted while the report was being built.
+    fn refresh_marks(&self, unit: &mut [Change]) {
+        for change in unit {
+            if let Change::Marks { id, deaths, .. } = change
+                && let Some(entry) = self.queue.get(*id)
+            {
+                *deaths = entry.deaths;
+            }
+        }
     }
 
     /// Tells the sender if a message will be late at its next attempt.

@@ -30,6 +30,14 @@ fn waits_on_provider(part: &Part) -> bool {
     matches!(part.waiting, Waiting::Ready | Waiting::Callback)
 }
 
+impl Late {
+    fn message(&self) -> MessageId {
+        match self {
+            Self::Warn(id, ..) | Self::GiveUp(id, ..) => *id,
+        }
+    }
+}
+
 impl Provider {
     /// Whether it has said that it cannot reach what it serves, or lacks the device for it.
     pub(super) fn is_offline(&self) -> bool {
@@ -69,7 +77,9 @@ impl Supervisor {
         self.looked_ms = now.mono_ms;
         self.told.retain(|id, _| self.queue.get(*id).is_some());
         let waiting = self.queue.iter().filter(|(_, entry)| entry.standing == Standing::Active);
-        let late: Vec<Late> = waiting.flat_map(|(id, entry)| self.late_parts(id, entry, now)).collect();
+        let mut late: Vec<Late> = waiting.flat_map(|(id, entry)| self.late_parts(id, entry, now)).collect();
+        // The oldest first: what is done must not depend on chance that cannot be replayed.
+        late.sort_by_key(Late::message);
         for late in late {
             match late {
                 Late::Warn(id, recipients, plan) => self.report_late(id, recipients, &plan, now, actions),

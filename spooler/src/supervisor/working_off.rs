@@ -327,12 +327,12 @@ impl Supervisor {
     }
 
     /// When a flush has something to do by itself.
-    pub(super) fn next_flush_ms(&self, now: Now) -> Option<i64> {
+    pub(super) fn next_flush_ms(&self) -> Option<i64> {
         let flushing = &self.flushing;
         let phases = flushing.running.values().filter_map(Flush::deadline_ms);
         let rests = flushing.rests.values().flat_map(|rest| [rest.spooler_ms, rest.provider_ms]);
         let shares = flushing.running.keys().filter_map(|id| Some(flushing.leases.wanted_since_ms(*id)? + SHARE_MS));
-        phases.chain(rests.chain(shares).filter(|at_ms| *at_ms > now.mono_ms)).min()
+        phases.chain(rests.chain(shares).filter(|at_ms| *at_ms > self.ticked_ms)).min()
     }
 
     /// These ways are not to be flushed any more, whoever asked.

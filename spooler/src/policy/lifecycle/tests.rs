@@ -151,3 +151,10 @@ fn a_hurry_leaves_a_moment_to_log_off() {
     assert_eq!(bench.life.on_tick(&mut bench.next, 20 + HURRY_GRACE_MS), Some(Step::Term));
     assert_eq!(bench.life.unwant(true, 2000, 2000), None, "it has been told");
 }
+
+#[test]
+fn a_failed_logon_out_of_turn_is_nothing() {
+    let mut bench = ready();
+    assert!(!bench.life.on_logon_failed(&LogonError::Failed("out of turn".to_owned()), "p"));
+    assert!(bench.life.is_ready());
+}

@@ -150,7 +150,7 @@ impl Bench {
     /// Time passes; what is due in between happens in between.
     pub(in crate::supervisor) fn pass(&mut self, ms: i64) {
         let end_ms = self.now.mono_ms + ms;
-        while let Some(at_ms) = self.supervisor.deadline_ms(self.now).filter(|at_ms| *at_ms <= end_ms) {
+        while let Some(at_ms) = self.supervisor.deadline_ms().filter(|at_ms| *at_ms <= end_ms) {
             let step_ms = (at_ms - self.now.mono_ms).max(1);
             self.now = Now { mono_ms: self.now.mono_ms + step_ms, wall_ms: self.now.wall_ms + step_ms };
             self.hear(Event::Tick);

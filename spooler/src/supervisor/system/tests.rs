@@ -206,7 +206,7 @@ fn power_failure_ends_flushes_and_stops_quickly() {
         .filter(|action| matches!(action, Action::Send(_, ToWorker::Logoff { hurry: false })))
         .collect();
     assert_eq!(logoffs.len(), 2);
-    assert!(world.supervisor.deadline_ms(at(2)).is_some_and(|at| at <= 2 + 5000));
+    assert!(world.supervisor.deadline_ms().is_some_and(|at| at <= 2 + 5000));
 }
 
 #[test]
