@@ -268,11 +268,11 @@ mod tests {
         lane.insert(key(2), Destination(2), true);
         lane.insert(key(3), Destination(2), false);
         assert_eq!(send(&mut lane, 0), Some(1));
-        assert_eq!(lane.wakes_at_ms(), Some(100));
+        assert_eq!(lane.wakes_after_ms(0), Some(100));
         lane.wake(100);
-        assert_eq!(lane.wakes_at_ms(), Some(2000), "the suspect's turn");
+        assert_eq!(lane.wakes_after_ms(100), Some(2000), "the suspect's turn");
         lane.wake(2000);
-        assert_eq!(lane.wakes_at_ms(), None);
+        assert_eq!(lane.wakes_after_ms(2000), None);
         lane.arrive(Destination(1));
         assert_eq!(send(&mut lane, 2001), Some(2));
     }
