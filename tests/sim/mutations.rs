@@ -1,8 +1,6 @@
 //! Teeth: faults that are put between the supervisor and the world, to see that the rules find them. None of this is near production
 //! code: what the supervisor hears and wants is changed on its way.
 
-use std::collections::BTreeSet;
-
 use spooler::policy::priority_plan::Level;
 use spooler::record::Change;
 use spooler::supervisor::event::{
@@ -30,8 +28,8 @@ pub(crate) enum Mutation {
     PriorityStays,
     /// A recipient that was served is handed out again.
     ServedAgain,
-    /// What a dead worker had in its hands is not offered again.
-    FlightsForgotten,
+    /// Nobody hears of a worker's death: what it had in its hands is not offered again.
+    DeathUnheard,
     /// A message that is through stays on disk.
     RemoveIsLost,
     /// What became of a recipient does not get to the disk.
@@ -55,7 +53,7 @@ pub(crate) const ALL: [Mutation; 14] = [
     Mutation::OneStarves,
     Mutation::PriorityStays,
     Mutation::ServedAgain,
-    Mutation::FlightsForgotten,
+    Mutation::DeathUnheard,
     Mutation::RemoveIsLost,
     Mutation::OutcomeIsLost,
     Mutation::ReportIsLost,
@@ -74,7 +72,7 @@ impl Mutation {
             Self::OneStarves => "nobody waits past the bound",
             Self::PriorityStays => "priority is put back",
             Self::ServedAgain => "the settled are not served again",
-            Self::FlightsForgotten | Self::AnswerIsLost => "everything comes to its end",
+            Self::DeathUnheard | Self::AnswerIsLost => "everything comes to its end",
             Self::RemoveIsLost => "what is on disk is scheduled",
             Self::OutcomeIsLost => "the pending on disk are the scheduled ones",
             Self::ReportIsLost => "failure is told",
@@ -89,8 +87,6 @@ impl Mutation {
 pub(crate) struct Mutant {
     mutation: Option<Mutation>,
     orders: Vec<SubmitOrder>,
-    /// Messages of dead workers.
-    forgotten: BTreeSet<MessageId>,
     /// What the supervisor hears besides.
     extra: Vec<Event>,
     /// What is wanted besides.
@@ -106,7 +102,6 @@ impl Mutant {
         Self {
             mutation,
             orders: Vec::new(),
-            forgotten: BTreeSet::new(),
             extra: Vec::new(),
             besides: Vec::new(),
             asked: None,
@@ -133,10 +128,7 @@ impl Mutant {
             (Some(Mutation::SlotIgnored), Event::Worker(worker, WorkerNews::Said { said: FromWorker::Want, .. })) => {
                 self.wanting = Some(*worker);
             }
-            (Some(Mutation::FlightsForgotten), Event::Worker(worker, WorkerNews::Died(_))) => {
-                let of_it = self.orders.iter().filter(|order| order.worker == *worker);
-                self.forgotten.extend(of_it.map(|order| order.id));
-            }
+            (Some(Mutation::DeathUnheard), Event::Worker(_, WorkerNews::Died(_))) => return false,
             (
                 Some(Mutation::ServedAgain),
                 Event::Worker(_, WorkerNews::Said { said: FromWorker::Finished { delivery, outcomes, .. }, .. }),
@@ -187,7 +179,6 @@ impl Mutant {
             }
             (Mutation::OneStarves, Action::Send(worker, ToWorker::Grant { .. })) if worker.provider.0 == 1 => {}
             (Mutation::PriorityStays, Action::SetPriority(_, Level::Base { .. })) => {}
-            (Mutation::FlightsForgotten, Action::Submit(order)) if self.forgotten.contains(&order.id) => {}
             (Mutation::RemoveIsLost, Action::Commit(ticket, mut unit)) => {
                 unit.retain(|change| !matches!(change, Change::Remove { .. }));
                 actions.push(Action::Commit(ticket, unit));

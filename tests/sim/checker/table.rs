@@ -36,8 +36,12 @@ impl Table {
         demand(grow, "counters grow", || format!("{before:?}, then {after:?}"))?;
         self.counters = counters;
         for row in &table.providers {
-            let seen =
-                Row { generation: row.generation, since_ms: row.since_ms, deaths: row.deaths, cpu_ms: row.cpu_ms };
+            let seen = Row {
+                generation: row.generation,
+                since_ms: row.since_ms - supervisor.started_ms,
+                deaths: row.deaths,
+                cpu_ms: row.cpu_ms,
+            };
             if let Some(last) = self.rows.insert(row.name.clone(), seen) {
                 let same = last.generation == seen.generation;
                 let forward = last.generation <= seen.generation
