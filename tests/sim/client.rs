@@ -8,6 +8,7 @@ use spooler_protocol::calls::ValidateFlags;
 use spooler_protocol::control::{FlushCommand, ProviderAction, ProviderCommand, QueueAction};
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::message::{Address, Envelope, Notify, Priority, Recipient};
+use spooler_protocol::status::WorkerState;
 
 use crate::agenda::Happening;
 use crate::checker::{Verdict, demand};
@@ -202,7 +203,19 @@ impl World {
             return Ok(());
         }
         let (out, flights) = (self.checker.tokens.out(), self.checker.mail.flights());
-        self.checker.table.compare(out, flights)
+        self.checker.table.compare(out, flights)?;
+        if self.stage.healed { self.lift_bars() } else { Ok(()) }
+    }
+
+    /// A person sees that a provider is barred for what was wrong before, and restarts it.
+    fn lift_bars(&mut self) -> Verdict {
+        let rows = self.checker.table.latest.iter().flat_map(|table| &table.providers);
+        let barred = rows.filter(|row| row.state == WorkerState::Barred).map(|row| row.name.clone());
+        for name in barred.collect::<Vec<String>>() {
+            let action = ProviderAction::Restart;
+            self.asks(Wish::Other, Ask::Provider(name, ProviderCommand { action, flags: ValidateFlags::default() }))?;
+        }
+        Ok(())
     }
 
     /// A client is answered.

@@ -235,6 +235,7 @@ impl World {
         let seed = self.stage.rng.next();
         let surroundings = Surroundings { cores: 2, pid: 1, seed, last_id };
         let config = self.stage.plan.config();
+        self.checker.starts();
         self.checker.tokens.configure(&self.stage.plan);
         self.lives += 1;
         self.trace.note(self.steps, self.stage.mono_ms, "**", &"the supervisor starts");

@@ -80,6 +80,11 @@ impl Checker {
         self.alive.contains(&worker)
     }
 
+    /// The supervisor is started.
+    pub(crate) fn starts(&mut self) {
+        self.stopping = false;
+    }
+
     /// The supervisor is told to stop.
     pub(crate) fn stops(&mut self) {
         self.stopping = true;

@@ -6,8 +6,10 @@ use spooler::policy::priority_plan::Level;
 use spooler::policy::scheduler::{OVERDUE_MS, PATIENCE_MS_MIN, ROUNDS_MAX};
 use spooler::policy::{Now, ProviderId};
 use spooler::supervisor::event::{Action, Answer, Ask, AskId, Event, WorkerId, WorkerNews};
+use spooler_protocol::calls::FlushFlags;
 use spooler_protocol::from_worker::FromWorker;
 use spooler_protocol::ids::Token;
+use spooler_protocol::notification::Notification;
 use spooler_protocol::to_worker::ToWorker;
 
 use super::{Verdict, demand};
@@ -36,6 +38,8 @@ struct Worker {
     /// It logs on or off.
     passing: bool,
     logs_off: bool,
+    /// In which directions it is flushed.
+    flushing: FlushFlags,
     hold: Hold,
     section: Option<Section>,
     level: Option<Level>,
@@ -65,7 +69,7 @@ impl Tokens {
             slots: plan.slots,
             slice_ms: i64::from(plan.slice_ms),
             critical_max_ms: i64::from(plan.critical_max_s) * 1000,
-            slack_ms: plan.tick_late_ms_max + 2,
+            slack_ms: plan.tick_late_ms_max + 10,
             flushes: BTreeSet::new(),
             flushes_asked: BTreeSet::new(),
             given: BTreeSet::new(),
@@ -115,6 +119,7 @@ impl Tokens {
                     interactive,
                     passing: true,
                     logs_off: false,
+                    flushing: FlushFlags::default(),
                     hold: Hold::Idle,
                     section: None,
                     level: None,
@@ -165,7 +170,30 @@ impl Tokens {
                 }
                 Ok(())
             }
-            Action::Send(id, ToWorker::Logoff { .. }) => {
+            Action::Send(id, ToWorker::CriticalEnded { up_to, .. }) => {
+                if let Some(worker) = self.workers.get_mut(&id.provider).filter(|worker| worker.id == *id) {
+                    let over = |section: &mut Section| {
+                        section.open.retain(|number| number > up_to);
+                        section.open.is_empty()
+                    };
+                    drop(worker.section.take_if(over));
+                }
+                Ok(())
+            }
+            Action::Send(id, ToWorker::FlushQueues(flags)) => {
+                self.flushes_worker(*id, |flushing| flushing | *flags);
+                Ok(())
+            }
+            Action::Send(id, ToWorker::Notify(Notification::EndOutboundFlush)) => {
+                self.flushes_worker(*id, |flushing| FlushFlags(flushing.0 & !FlushFlags::OUTBOUND.0));
+                Ok(())
+            }
+            Action::Send(id, ToWorker::Notify(Notification::EndInboundFlush)) => {
+                self.flushes_worker(*id, |flushing| FlushFlags(flushing.0 & !FlushFlags::INBOUND.0));
+                Ok(())
+            }
+            // One that is to go before it has logged on passes the gate as well.
+            Action::Send(id, ToWorker::Logoff { .. }) | Action::Term(id) => {
                 if let Some(worker) = self.workers.get_mut(&id.provider).filter(|worker| worker.id == *id) {
                     (worker.passing, worker.logs_off) = (true, true);
                 }
@@ -186,8 +214,15 @@ impl Tokens {
         worker.interactive
             || worker.passing
             || worker.section.is_some()
+            || worker.flushing.0 & (FlushFlags::OUTBOUND | FlushFlags::INBOUND).0 != 0
             || !self.flushes.is_empty()
             || !self.flushes_asked.is_empty()
+    }
+
+    fn flushes_worker(&mut self, id: WorkerId, change: impl FnOnce(FlushFlags) -> FlushFlags) {
+        if let Some(worker) = self.workers.get_mut(&id.provider).filter(|worker| worker.id == id) {
+            worker.flushing = change(worker.flushing);
+        }
     }
 
     fn grants(&mut self, id: WorkerId, token: Token, now: Now) -> Verdict {
@@ -209,7 +244,10 @@ impl Tokens {
             demand(
                 taken < usize::try_from(self.slots).unwrap_or_default(),
                 "tokens out do not exceed the slots",
-                || format!("{id:?} gets one; {taken} of {} are out", self.slots),
+                || {
+                    let out = self.workers.values().filter(|other| self.has_slot(other, now));
+                    format!("{id:?} gets one; of {} are out: {:?}", self.slots, out.collect::<Vec<_>>())
+                },
             )?;
         }
         self.longest_wait_ms = self.longest_wait_ms.max(now.mono_ms - since_ms);
@@ -251,7 +289,8 @@ impl Tokens {
         let rounds = i64::try_from(self.workers.len().div_ceil(usize::try_from(self.slots).unwrap_or(1).max(1)));
         let rounds = rounds.unwrap_or(1);
         let patience_ms = (rounds * ROUNDS_MAX * self.slice_ms).max(PATIENCE_MS_MIN);
-        let bound_ms = patience_ms + rounds * (self.slice_ms + OVERDUE_MS + self.slack_ms) + self.slack_ms;
+        // Each of these ends with a tick, which may be late.
+        let bound_ms = patience_ms + rounds * (self.slice_ms + OVERDUE_MS + self.slack_ms) + 2 * self.slack_ms;
         for worker in self.workers.values_mut() {
             let raised = matches!(worker.level, Some(Level::Critical { .. }));
             let since = worker.section.as_ref().map(|section| section.since_ms);
