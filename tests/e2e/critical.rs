@@ -117,9 +117,9 @@ fn a_section_is_put_back_when_its_time_is_up_and_the_next_one_is_its_own() {
     }
     let world = dialling(&[], "critical_max = \"1s\"");
     world.wait_for("the base priority", |world| all_at(world, 10, BATCH));
-    let log =
-        world.wait_for("the log", |world| Some(world.log()).filter(|log| log.contains("is ended, its time is up")));
-    assert!(log.contains("a critical section is over: its time is up (critical_max is 1s)"), "the worker knows: {log}");
+    world.wait_for("the supervisor's log", |world| world.log().contains("is ended, its time is up").then_some(()));
+    let known = "a critical section is over: its time is up (critical_max is 1s)";
+    world.wait_for("the worker to know", |world| world.log().contains(known).then_some(()));
     assert_eq!(row(&world).unwrap()["critical"], Value::Null, "although the worker still holds both");
     let pid = world.worker_pid("modem");
     hold(&world, false);

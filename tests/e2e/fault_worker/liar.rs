@@ -54,6 +54,8 @@ pub(crate) async fn lie(link: &LinkSender, mut inbox: UnboundedReceiver<ToWorker
     link.send(&FromWorker::CriticalEnd { section: 7 })?;
     link.send(&FromWorker::UploadAbandoned { accept })?;
     link.send(&FromWorker::Accept { accept, envelope: Envelope::default(), content })?;
+    let update = Box::new(RowUpdate { text: Some("has told its lies".to_owned()), ..RowUpdate::default() });
+    link.send(&FromWorker::Row { sequence: 1, row: String::new(), update })?;
     link.send(&FromWorker::Want)?;
     while let Some(heard) = inbox.recv().await {
         match heard {

@@ -297,7 +297,8 @@ impl Tokens {
             let in_time = since.is_some_and(|since| now.mono_ms - since <= self.critical_max_ms + 2 * self.slack_ms);
             demand(!raised || in_time, "priority is put back", || format!("{worker:?} at {now:?}"))?;
             if let Hold::Wanting { since_ms } = &mut worker.hold {
-                if alone && worker.section.is_none() {
+                // Who has a section that was raised waits for the other one, too.
+                if alone && !worker.section.as_ref().is_some_and(|section| section.alone) {
                     *since_ms = now.mono_ms;
                 }
                 demand(now.mono_ms - *since_ms <= bound_ms, "nobody waits past the bound", || {
