@@ -10,7 +10,7 @@ use spooler_protocol::outcome::{Outcome, SubmitResult};
 use spooler_protocol::to_worker::ToWorker;
 use tempfile::TempDir;
 
-use crate::peer::Peer;
+use crate::peer::{Peer, shown};
 use crate::smtp_in::client::{Client, serving, while_serving, without_trace};
 
 const MESSAGE: &[u8] = b"Subject: hello\r\n\r\nbody\r\n";
@@ -46,16 +46,6 @@ fn deliver(peer: &mut Peer) -> Outcome {
     let (result, mut outcomes) = peer.deliver("s@example.org", &["bob@d.test"], MESSAGE);
     assert_eq!(result, SubmitResult::Done);
     outcomes.remove(&0).unwrap()
-}
-
-fn shown(outcome: &Outcome) -> String {
-    let kind = match outcome {
-        Outcome::Delivered(_) => "delivered",
-        Outcome::Relayed { .. } => "relayed",
-        Outcome::Failed(_) => "failed",
-        Outcome::Deferred(_) => "deferred",
-    };
-    format!("{kind} {} {}", outcome.reply().enhanced, outcome.reply().text)
 }
 
 #[test]

@@ -255,6 +255,17 @@ fn read_all(from: IpcBytesReceiver) -> mpsc::Receiver<FromWorker> {
     receiver
 }
 
+/// An outcome in words: `failed 5.1.1 no such user`.
+pub(crate) fn shown(outcome: &Outcome) -> String {
+    let kind = match outcome {
+        Outcome::Delivered(_) => "delivered",
+        Outcome::Relayed { .. } => "relayed",
+        Outcome::Failed(_) => "failed",
+        Outcome::Deferred(_) => "deferred",
+    };
+    format!("{kind} {} {}", outcome.reply().enhanced, outcome.reply().text)
+}
+
 /// What a worker is told first: nobody is there to answer questions, and no direction has begun.
 pub(crate) fn welcome(kind: &str, settings: &str) -> Welcome {
     Welcome {

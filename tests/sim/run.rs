@@ -21,9 +21,9 @@ pub(crate) fn is_running() -> bool {
     RUNNING.get()
 }
 
-/// What a run came to.
-#[derive(Debug)]
-pub(crate) struct Outcome {
+/// What happened in a run, or in many.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
     /// Events that the supervisor heard.
     pub(crate) steps: u64,
     /// Messages that senders were told are accepted.
@@ -36,6 +36,24 @@ pub(crate) struct Outcome {
     pub(crate) simulated_ms: i64,
     /// The longest wait for a token, milliseconds.
     pub(crate) longest_wait_ms: i64,
+}
+
+impl Counts {
+    fn add(&mut self, other: Self) {
+        self.steps += other.steps;
+        self.acknowledged += other.acknowledged;
+        self.served += other.served;
+        self.lives += other.lives;
+        self.simulated_ms += other.simulated_ms;
+        self.longest_wait_ms = self.longest_wait_ms.max(other.longest_wait_ms);
+    }
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// What happened.
+    pub(crate) counts: Counts,
     /// The rule that did not hold.
     pub(crate) broken: Option<Broken>,
     /// The last lines of the trace, if one was kept.
@@ -58,17 +76,15 @@ pub(crate) fn seed(seed: u64, mutation: Option<Mutation>, keep: usize, print: bo
             Some(Broken { rule: "nothing panics", what: text.unwrap_or_default() })
         }
     };
-    Outcome {
+    let counts = Counts {
         steps: world.steps,
         acknowledged: world.checker.mail.acknowledged,
         served: world.checker.mail.served,
         lives: world.lives,
         simulated_ms: world.stage.mono_ms - 1_000_000,
         longest_wait_ms: world.checker.tokens.longest_wait_ms,
-        broken,
-        lines: world.trace.lines().cloned().collect(),
-        hash: world.trace.hash(),
-    }
+    };
+    Outcome { counts, broken, lines: world.trace.lines().cloned().collect(), hash: world.trace.hash() }
 }
 
 /// What many runs came to.
@@ -76,18 +92,8 @@ pub(crate) fn seed(seed: u64, mutation: Option<Mutation>, keep: usize, print: bo
 pub(crate) struct Total {
     /// Seeds that were run.
     pub(crate) seeds: u64,
-    /// Events that supervisors heard.
-    pub(crate) steps: u64,
-    /// Messages accepted.
-    pub(crate) acknowledged: u64,
-    /// Recipients served.
-    pub(crate) served: u64,
-    /// Runs of supervisors.
-    pub(crate) lives: u64,
-    /// Simulated milliseconds.
-    pub(crate) simulated_ms: i64,
-    /// The longest wait for a token, milliseconds.
-    pub(crate) longest_wait_ms: i64,
+    /// What happened in all of them.
+    pub(crate) counts: Counts,
     /// Seeds that failed, and the rule that did not hold.
     pub(crate) failed: Vec<(u64, Broken)>,
 }
@@ -121,27 +127,14 @@ pub(crate) fn seeds(seeds: &[u64], mutation: Option<Mutation>, rule: Option<&str
 
 impl Total {
     fn add(&mut self, seed: u64, outcome: Outcome) {
-        let failed = outcome.broken.map(|broken| (seed, broken)).into_iter().collect();
-        self.merge(Self {
-            seeds: 1,
-            steps: outcome.steps,
-            acknowledged: outcome.acknowledged,
-            served: outcome.served,
-            lives: outcome.lives,
-            simulated_ms: outcome.simulated_ms,
-            longest_wait_ms: outcome.longest_wait_ms,
-            failed,
-        });
+        self.seeds += 1;
+        self.counts.add(outcome.counts);
+        self.failed.extend(outcome.broken.map(|broken| (seed, broken)));
     }
 
     fn merge(&mut self, other: Self) {
         self.seeds += other.seeds;
-        self.steps += other.steps;
-        self.acknowledged += other.acknowledged;
-        self.served += other.served;
-        self.lives += other.lives;
-        self.simulated_ms += other.simulated_ms;
-        self.longest_wait_ms = self.longest_wait_ms.max(other.longest_wait_ms);
+        self.counts.add(other.counts);
         self.failed.extend(other.failed);
     }
 }
@@ -154,7 +147,7 @@ pub(crate) fn story(number: u64, mutation: Option<Mutation>) -> String {
         Some(broken) => {
             story += &format!(
                 "\nseed {number}, step {}: the rule \"{}\" is broken: {}\nagain, from the beginning: scripts/sim -v {number}\n",
-                outcome.steps, broken.rule, broken.what
+                outcome.counts.steps, broken.rule, broken.what
             );
         }
         None => story += &format!("\nseed {number} does not fail when it is run again: it does not replay\n"),

@@ -38,12 +38,12 @@ fn hold(seeds: &[u64]) {
          longest wait for a token was {} ms",
         total.seeds,
         start.elapsed().as_secs_f64(),
-        total.steps,
-        total.acknowledged,
-        total.served,
-        total.lives,
-        total.simulated_ms / 3_600_000,
-        total.longest_wait_ms,
+        total.counts.steps,
+        total.counts.acknowledged,
+        total.counts.served,
+        total.counts.lives,
+        total.counts.simulated_ms / 3_600_000,
+        total.counts.longest_wait_ms,
     );
     let Some((first, _)) = total.failed.first() else { return };
     println!("{}", run::story(*first, None));
@@ -64,7 +64,11 @@ fn seeds_hold() {
             println!("{}", run::story(seed, None));
             panic!("seed {seed} failed");
         }
-        println!("seed {seed} holds: {} steps, {} s simulated", outcome.steps, outcome.simulated_ms / 1000);
+        println!(
+            "seed {seed} holds: {} steps, {} s simulated",
+            outcome.counts.steps,
+            outcome.counts.simulated_ms / 1000
+        );
         return;
     }
     let from = asked("SIM_FROM").unwrap_or(0);
@@ -86,8 +90,8 @@ fn a_seed_lives_the_same_life_again() {
     panic_quietly();
     for seed in 0..12 {
         let [first, second] = [run::seed(seed, None, 1, false), run::seed(seed, None, 1, false)];
-        assert!(first.steps > 0 && first.hash != 0);
-        assert_eq!((first.steps, first.hash), (second.steps, second.hash), "seed {seed}");
+        assert!(first.counts.steps > 0 && first.hash != 0);
+        assert_eq!((first.counts.steps, first.hash), (second.counts.steps, second.hash), "seed {seed}");
     }
 }
 

@@ -315,12 +315,14 @@ impl Scheduler {
         let mut decisions = Vec::new();
         let mut free = i64::from(self.slots) - self.slots_taken(now_ms);
         let alone = self.workers.values().any(|worker| worker.alone);
+        let mut forced = self.workers.values().any(|worker| worker.forced_until_ms.is_some());
         let mut waiting = false;
         for (id, urgent) in self.in_order(alone, now_ms) {
             if urgent || free > 0 {
                 free -= i64::from(!urgent);
                 decisions.push(self.grant(id));
-            } else if self.may_force(id, now_ms) {
+            } else if self.has_waited_too_long(id, now_ms) && !forced {
+                forced = true;
                 decisions.push(self.grant(id));
                 if let Some(worker) = self.workers.get_mut(&id) {
                     worker.forced_until_ms = Some(now_ms + FORCED_MS);
@@ -356,12 +358,10 @@ impl Scheduler {
         rounds.saturating_mul(ROUNDS_MAX * i64::from(self.slice_ms())).max(PATIENCE_MS_MIN)
     }
 
-    /// Whether a worker for which there is no slot has waited too long, and no other one has a forced token. Notes that it waits.
-    fn may_force(&mut self, id: ProviderId, now_ms: i64) -> bool {
-        let forced = self.workers.values().any(|worker| worker.forced_until_ms.is_some());
+    /// Whether a worker for which there is no slot has waited so long that it gets a token regardless. Notes that it waits.
+    fn has_waited_too_long(&mut self, id: ProviderId, now_ms: i64) -> bool {
         let Some(worker) = self.workers.get_mut(&id) else { return false };
-        let since_ms = *worker.denied_since_ms.get_or_insert(now_ms);
-        !forced && now_ms - since_ms >= self.force_after_ms
+        now_ms - *worker.denied_since_ms.get_or_insert(now_ms) >= self.force_after_ms
     }
 
     fn grant(&mut self, id: ProviderId) -> Decision {

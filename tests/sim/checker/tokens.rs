@@ -69,7 +69,7 @@ impl Tokens {
             slots: plan.slots,
             slice_ms: i64::from(plan.slice_ms),
             critical_max_ms: i64::from(plan.critical_max_s) * 1000,
-            slack_ms: plan.tick_late_ms_max + 10,
+            slack_ms: plan.tick_late_ms_max + 2,
             flushes: BTreeSet::new(),
             flushes_asked: BTreeSet::new(),
             given: BTreeSet::new(),
@@ -289,8 +289,7 @@ impl Tokens {
         let rounds = i64::try_from(self.workers.len().div_ceil(usize::try_from(self.slots).unwrap_or(1).max(1)));
         let rounds = rounds.unwrap_or(1);
         let patience_ms = (rounds * ROUNDS_MAX * self.slice_ms).max(PATIENCE_MS_MIN);
-        // Each of these ends with a tick, which may be late.
-        let bound_ms = patience_ms + rounds * (self.slice_ms + OVERDUE_MS + self.slack_ms) + 2 * self.slack_ms;
+        let bound_ms = patience_ms + rounds * (self.slice_ms + OVERDUE_MS + self.slack_ms) + self.slack_ms;
         for worker in self.workers.values_mut() {
             let raised = matches!(worker.level, Some(Level::Critical { .. }));
             let since = worker.section.as_ref().map(|section| section.since_ms);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::Path;
 
 use spooler_protocol::calls::{EndMessage, SpoolerNotify, Wishes};
-use spooler_protocol::control::{MessageState, MessageSummary, RecipientState};
+use spooler_protocol::control::{FlushCommand, FlushProgress, MessageState, MessageSummary, RecipientState};
 use spooler_protocol::from_worker::{FromWorker, LoggedOn};
 use spooler_protocol::ids::{Generation, MessageId};
 use spooler_protocol::message::{Envelope, Recipient};
@@ -232,6 +232,22 @@ impl Bench {
     /// What a worker was told since the last look, whole.
     pub(in crate::supervisor) fn told(&mut self, name: &str) -> Vec<Told> {
         std::mem::take(self.told.entry(name.to_owned()).or_default()).into()
+    }
+
+    /// Begins a flush; gives its number.
+    pub(in crate::supervisor) fn flush(&mut self, command: FlushCommand) -> u64 {
+        match self.ask(Ask::FlushBegin(command)) {
+            Some(Answer::Flush(Ok(number))) => number,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// How far a flush is.
+    pub(in crate::supervisor) fn flush_progress(&mut self, number: u64) -> FlushProgress {
+        match self.ask(Ask::FlushProgress(number)) {
+            Some(Answer::FlushProgress(Some(progress))) => progress,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// A provider's row.

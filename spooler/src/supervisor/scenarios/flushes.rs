@@ -2,13 +2,13 @@
 
 use spooler_protocol::calls::EndMessage;
 use spooler_protocol::calls::{CallError, Methods, StartResult, Wishes};
-use spooler_protocol::control::{FlushCommand, FlushProgress};
+use spooler_protocol::control::FlushCommand;
 use spooler_protocol::from_worker::{FromWorker, LoggedOn, RowUpdate};
 use spooler_protocol::outcome::{Outcome, SubmitResult};
 use spooler_protocol::status::StatusCode;
 
 use super::bench::{Bench, reply, smtp};
-use crate::supervisor::event::{Answer, Ask, Event};
+use crate::supervisor::event::{Ask, Event};
 
 const ONE: &str = "[provider.a]\nkind = 'smtp'\n";
 const MODEM: &str = "[provider.fax1]\nkind = 'smtp'\nresource = 'modem0'\naddress_types = ['ONE']\n\
@@ -20,20 +20,6 @@ fn flushable() -> LoggedOn {
 
 fn faxes() -> Bench {
     Bench::ready(MODEM, &[("fax1", flushable()), ("fax2", flushable())])
-}
-
-fn flush(bench: &mut Bench, command: FlushCommand) -> u64 {
-    match bench.ask(Ask::FlushBegin(command)) {
-        Some(Answer::Flush(Ok(number))) => number,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn progress(bench: &mut Bench, number: u64) -> FlushProgress {
-    match bench.ask(Ask::FlushProgress(number)) {
-        Some(Answer::FlushProgress(Some(progress))) => progress,
-        other => panic!("{other:?}"),
-    }
 }
 
 /// The worker's words in this story, counted on.
@@ -67,7 +53,7 @@ fn deferred(bench: &mut Bench, name: &str) {
 fn outbound_goes_first_and_inbound_follows() {
     let mut bench = Bench::ready(ONE, &[("a", flushable())]);
     deferred(&mut bench, "a");
-    let number = flush(&mut bench, FlushCommand::default());
+    let number = bench.flush(FlushCommand::default());
     assert_eq!(bench.calls("a"), ["FlushQueues"], "nothing is sent before the provider is ready for it");
     assert_eq!(bench.row("a").phase.as_deref(), Some("flush: gets ready"));
     agree(&mut bench, "a", 1);
@@ -80,10 +66,10 @@ fn outbound_goes_first_and_inbound_follows() {
     assert_eq!(bench.calls("a"), ["EndOutboundFlush", "StartMessage"]);
     started(&mut bench, "a", StartResult::Saved);
     assert_eq!(bench.calls("a"), ["StartMessage"], "another one, as long as there are some");
-    assert!(!progress(&mut bench, number).done);
+    assert!(!bench.flush_progress(number).done);
     started(&mut bench, "a", StartResult::NotSaved);
     assert_eq!(bench.calls("a"), ["EndInboundFlush"]);
-    let end = progress(&mut bench, number);
+    let end = bench.flush_progress(number);
     assert_eq!((end.total, end.attempted, end.sent, end.received, end.done), (1, 1, 1, 1, true));
     assert_eq!(bench.row("a").phase, None);
     assert!(!bench.row("a").code.contains(StatusCode::OUTBOUND_FLUSH));
@@ -93,13 +79,13 @@ fn outbound_goes_first_and_inbound_follows() {
 fn a_message_that_fails_again_does_not_keep_a_flush_going() {
     let mut bench = Bench::ready(ONE, &[("a", flushable())]);
     deferred(&mut bench, "a");
-    let number = flush(&mut bench, FlushCommand { outbound: true, ..FlushCommand::default() });
+    let number = bench.flush(FlushCommand { outbound: true, ..FlushCommand::default() });
     row(&mut bench, "a", 1, bits(Some(true), None));
     bench.say("a", FromWorker::FlushAnswered(Ok(())));
     let order = bench.delivery("a");
     bench.finish("a", &order, SubmitResult::Error(reply(451, "still later")));
     assert_eq!(bench.calls("a"), ["EndOutboundFlush"]);
-    let end = progress(&mut bench, number);
+    let end = bench.flush_progress(number);
     assert_eq!((end.attempted, end.sent, end.not_sent, end.done), (1, 0, 1, true));
 }
 
@@ -107,9 +93,9 @@ fn a_message_that_fails_again_does_not_keep_a_flush_going() {
 fn a_provider_that_cannot_be_flushed_is_passed_over_with_its_reason() {
     let mut bench = Bench::ready(ONE, &[("a", flushable())]);
     deferred(&mut bench, "a");
-    let number = flush(&mut bench, FlushCommand::default());
+    let number = bench.flush(FlushCommand::default());
     bench.say("a", FromWorker::FlushAnswered(Err(CallError::Failed("no dial tone".to_owned()))));
-    let end = progress(&mut bench, number);
+    let end = bench.flush_progress(number);
     assert!(end.done && end.attempted == 0 && end.why.contains("provider a: no dial tone"), "{end:?}");
 }
 
@@ -117,12 +103,12 @@ fn a_provider_that_cannot_be_flushed_is_passed_over_with_its_reason() {
 fn a_provider_that_clears_its_bit_ends_the_flush() {
     let mut bench = Bench::ready(ONE, &[("a", LoggedOn { credit: 1, ..flushable() })]);
     deferred(&mut bench, "a");
-    let number = flush(&mut bench, FlushCommand::default());
+    let number = bench.flush(FlushCommand::default());
     agree(&mut bench, "a", 1);
     let order = bench.delivery("a");
     row(&mut bench, "a", 2, bits(Some(false), Some(false)));
     assert!(bench.calls("a").is_empty(), "it knows what it has ended");
-    let end = progress(&mut bench, number);
+    let end = bench.flush_progress(number);
     assert!(end.done && end.why.contains("the provider has ended the flush"), "{end:?}");
     bench.deliver("a", &order);
 }
@@ -148,7 +134,7 @@ fn a_provider_sets_its_bits_and_gets_its_flush() {
 fn a_shutdown_ends_a_flush_first() {
     let mut bench = Bench::ready(ONE, &[("a", flushable())]);
     deferred(&mut bench, "a");
-    flush(&mut bench, FlushCommand::default());
+    bench.flush(FlushCommand::default());
     agree(&mut bench, "a", 1);
     bench.delivery("a");
     bench.hear(Event::Stop);
@@ -163,7 +149,7 @@ fn a_flush_that_is_waited_for_ends_with_its_client_and_another_does_not() {
     for no_wait in [false, true] {
         let mut bench = Bench::ready(ONE, &[("a", flushable())]);
         deferred(&mut bench, "a");
-        let number = flush(&mut bench, FlushCommand { no_wait, ..FlushCommand::default() });
+        let number = bench.flush(FlushCommand { no_wait, ..FlushCommand::default() });
         agree(&mut bench, "a", 1);
         let order = bench.delivery("a");
         bench.ask(Ask::FlushEnd(number));
@@ -179,22 +165,22 @@ fn a_flush_that_is_waited_for_ends_with_its_client_and_another_does_not() {
 fn anybody_may_stop_it() {
     let mut bench = Bench::ready(ONE, &[("a", flushable())]);
     deferred(&mut bench, "a");
-    let number = flush(&mut bench, FlushCommand { no_wait: true, ..FlushCommand::default() });
+    let number = bench.flush(FlushCommand { no_wait: true, ..FlushCommand::default() });
     agree(&mut bench, "a", 1);
     bench.delivery("a");
-    let stop = flush(&mut bench, FlushCommand { stop: true, ..FlushCommand::default() });
+    let stop = bench.flush(FlushCommand { stop: true, ..FlushCommand::default() });
     assert_eq!(bench.calls("a"), ["EndOutboundFlush", "EndInboundFlush"]);
-    assert!(progress(&mut bench, stop).done && progress(&mut bench, number).done);
+    assert!(bench.flush_progress(stop).done && bench.flush_progress(number).done);
 }
 
 #[test]
 fn a_worker_that_dies_is_flushed_again() {
     let mut bench = Bench::ready(ONE, &[("a", flushable())]);
     deferred(&mut bench, "a");
-    let number = flush(&mut bench, FlushCommand::default());
+    let number = bench.flush(FlushCommand::default());
     agree(&mut bench, "a", 1);
     bench.die("a", "killed");
-    assert!(!progress(&mut bench, number).done);
+    assert!(!bench.flush_progress(number).done);
     bench.pass(200);
     bench.calls("a");
     bench.say("a", FromWorker::LoggedOn(flushable()));
@@ -203,7 +189,7 @@ fn a_worker_that_dies_is_flushed_again() {
     agree(&mut bench, "a", 1);
     bench.deliver("a", &order);
     started(&mut bench, "a", StartResult::NotSaved);
-    assert!(progress(&mut bench, number).done);
+    assert!(bench.flush_progress(number).done);
 }
 
 #[test]

@@ -1,29 +1,14 @@
 //! Receiving, flushes and failures where providers share a resource, or a call is out already.
 
 use spooler_protocol::calls::{SpoolerNotify, StartResult, Wishes};
-use spooler_protocol::control::{FlushCommand, FlushProgress};
+use spooler_protocol::control::FlushCommand;
 use spooler_protocol::from_worker::FromWorker;
 
 use super::bench::{Bench, smtp};
-use crate::supervisor::event::{Answer, Ask};
 
 const MODEM: &str = "[provider.fax1]\nkind = 'smtp'\nresource = 'modem0'\naddress_types = ['ONE']\n\
     [provider.fax2]\nkind = 'smtp'\nresource = 'modem0'\naddress_types = ['TWO']\npoll_interval = '30s'\n";
 const ONE: &str = "[provider.a]\nkind = 'smtp'\n";
-
-fn flush(bench: &mut Bench, command: FlushCommand) -> u64 {
-    match bench.ask(Ask::FlushBegin(command)) {
-        Some(Answer::Flush(Ok(number))) => number,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn progress(bench: &mut Bench, number: u64) -> FlushProgress {
-    match bench.ask(Ask::FlushProgress(number)) {
-        Some(Answer::FlushProgress(Some(progress))) => progress,
-        other => panic!("{other:?}"),
-    }
-}
 
 fn ended(bench: &mut Bench, name: &str, result: StartResult) {
     bench.say(name, FromWorker::StartEnded(result));
@@ -66,13 +51,13 @@ fn a_flush_waits_for_the_call_that_is_out() {
     let mut bench = Bench::ready(ONE, &[("a", smtp(Wishes::POLL))]);
     bench.pass(600_000);
     assert_eq!(bench.calls("a"), Vec::<String>::new(), "the first poll is not answered");
-    let number = flush(&mut bench, FlushCommand { inbound: true, ..FlushCommand::default() });
+    let number = bench.flush(FlushCommand { inbound: true, ..FlushCommand::default() });
     assert!(bench.calls("a").is_empty(), "one call at a time");
     bench.say("a", FromWorker::Polled { waiting: false });
     assert_eq!(bench.calls("a"), ["StartMessage"], "a flush tries it all the same");
     ended(&mut bench, "a", StartResult::NotSaved);
     assert_eq!(bench.calls("a"), ["EndInboundFlush"]);
-    assert!(progress(&mut bench, number).done);
+    assert!(bench.flush_progress(number).done);
 }
 
 #[test]
@@ -80,8 +65,8 @@ fn a_flush_passes_over_a_provider_with_a_critical_error() {
     let mut bench = Bench::ready(ONE, &[("a", smtp(Wishes::default()))]);
     bench.notify("a", SpoolerNotify::CriticalError("the line is dead".to_owned()));
     let named = FlushCommand { provider: Some("a".to_owned()), ..FlushCommand::default() };
-    let number = flush(&mut bench, named);
-    let end = progress(&mut bench, number);
+    let number = bench.flush(named);
+    let end = bench.flush_progress(number);
     assert!(end.done && end.why.contains("provider a cannot go on: the line is dead"), "{end:?}");
     assert!(bench.calls("a").is_empty());
 }
@@ -104,7 +89,7 @@ fn a_flush_that_is_stopped_keeps_the_resource_until_the_last_delivery_is_over() 
     let mut bench = Bench::ready(MODEM, &[("fax1", smtp(Wishes::default())), ("fax2", smtp(Wishes::default()))]);
     bench.submit(&["ONE:1"]);
     let order = bench.delivery("fax1");
-    flush(&mut bench, FlushCommand { stop: true, ..FlushCommand::default() });
+    bench.flush(FlushCommand { stop: true, ..FlushCommand::default() });
     assert_eq!(bench.calls("fax1"), ["EndOutboundFlush"]);
     bench.submit(&["TWO:2"]);
     assert!(bench.calls("fax2").is_empty(), "the modem still sends");
