@@ -79,7 +79,7 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     let mut store = SqliteStore::open(&config.spool.path)?;
     let last_id = store.last_id()?;
     let clock = Clock::new();
-    let (mailbox, letters) = Mailbox::new();
+    let (mailbox, letters) = Mailbox::new().map_err(|error| DaemonError::System("The loop cannot sleep", error))?;
     let (status, status_changes) = watch::channel(0);
     let readers = Arc::new(Readers::start(|| store.reader(), READERS)?);
     let bodies = BodyFolder::of_spool(&config.spool.path);

@@ -17,7 +17,6 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
 use spooler_protocol::from_worker::{Content, FromWorker};
 use spooler_protocol::ids::{AcceptId, DeliveryId, MessageId};
 use spooler_protocol::to_worker::ToWorker;
@@ -32,7 +31,7 @@ use crate::system::clock::Clock;
 use crate::system::control::Request;
 use crate::system::idle_probe::IdleProbe;
 use crate::system::logind::Inhibitor;
-use crate::system::mailbox::{Inbox, Letter, Mailbox, Word};
+use crate::system::mailbox::{Inbox, Letter, Letters, Mailbox, Word};
 use crate::system::priority;
 use crate::system::store::readers::Readers;
 use crate::system::store::uploads::Uploads;
@@ -67,7 +66,7 @@ pub struct Equipment {
     /// Where letters are put.
     pub mailbox: Mailbox,
     /// Where letters are taken from.
-    pub letters: Receiver<Letter>,
+    pub letters: Letters,
     /// The clocks.
     pub clock: Clock,
     /// Moves whenever the status table may have changed.
@@ -153,15 +152,9 @@ impl Driver {
         let wait_ms = deadline_ms.map(|at| u64::try_from(at - now.mono_ms).unwrap_or_default());
         let wait = wait_ms.map(Duration::from_millis).into_iter().chain(self.until_publishing()).min();
         let wait = if self.again.is_empty() { wait } else { Some(Duration::ZERO) };
-        let first = match wait {
-            Some(wait) => self.equipment.letters.recv_timeout(wait),
-            None => self.equipment.letters.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        };
-        if let Ok(letter) = first {
-            self.open(letter);
-        }
+        self.equipment.letters.wait(wait);
         for _ in 0..LETTERS_A_TURN {
-            let Ok(letter) = self.equipment.letters.try_recv() else { break };
+            let Some(letter) = self.equipment.letters.take() else { break };
             self.open(letter);
         }
         for _ in 0..self.again.len() {

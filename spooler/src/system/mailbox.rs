@@ -4,10 +4,14 @@
 //! something in it, once until the loop has looked. So a worker that floods fills its own inbox and holds itself back, and the loop
 //! takes a few words from each worker in turn.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use spooler_protocol::from_worker::FromWorker;
 
 use crate::config::Config;
@@ -44,19 +48,66 @@ pub enum Letter {
 #[derive(Clone)]
 pub struct Mailbox {
     sender: Sender<Letter>,
+    bell: Arc<Bell>,
+}
+
+/// Wakes the loop where it sleeps.
+struct Bell {
+    event: EventFd,
+    /// The loop sleeps, or is about to: who puts a letter in has to ring.
+    sleeps: AtomicBool,
+}
+
+/// The loop's side: what was put in.
+pub struct Letters {
+    receiver: Receiver<Letter>,
+    bell: Arc<Bell>,
+    epoll: Epoll,
 }
 
 impl Mailbox {
     /// The channel. Its letters are few: each source has a bound of its own on what it may have under way.
-    #[must_use]
-    pub fn new() -> (Self, Receiver<Letter>) {
+    ///
+    /// # Errors
+    /// If there can be no further descriptors.
+    pub fn new() -> io::Result<(Self, Letters)> {
         let (sender, receiver) = unbounded();
-        (Self { sender }, receiver)
+        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        // Each ringing is an edge, so that nobody has to read the counter.
+        epoll.add(&event, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0))?;
+        let bell = Arc::new(Bell { event, sleeps: AtomicBool::new(false) });
+        Ok((Self { sender, bell: Arc::clone(&bell) }, Letters { receiver, bell, epoll }))
     }
 
     /// Puts a letter in; nobody misses it when the loop has ended.
     pub fn put(&self, letter: Letter) {
         let _ = self.sender.send(letter);
+        if self.bell.sleeps.swap(false, Ordering::SeqCst) {
+            let _ = self.bell.event.write(1);
+        }
+    }
+}
+
+impl Letters {
+    /// Sleeps until there is a letter, or so long; for ever without an end.
+    pub fn wait(&self, longest: Option<Duration>) {
+        self.bell.sleeps.store(true, Ordering::SeqCst);
+        // A letter that came before is found here; one that comes later finds the flag, and rings.
+        if self.receiver.is_empty() {
+            let whole_ms = longest.map(|longest| i32::try_from(longest.as_millis()).unwrap_or(i32::MAX));
+            let timeout =
+                whole_ms.map_or(EpollTimeout::NONE, |ms| EpollTimeout::try_from(ms).unwrap_or(EpollTimeout::MAX));
+            let mut events = [EpollEvent::empty(); 16];
+            // An interruption is as good as a letter that is not there.
+            let _ = self.epoll.wait(&mut events, timeout);
+        }
+        self.bell.sleeps.store(false, Ordering::SeqCst);
+    }
+
+    /// A letter, if there is one.
+    pub fn take(&self) -> Option<Letter> {
+        self.receiver.try_recv().ok()
     }
 }
 
