@@ -10,6 +10,10 @@
 //!            the need is over for `idle_required`      └──┘
 //! ```
 //!
+//! What others use is not all that they want: on a machine without an idle moment, work of ours may be what keeps them from it. So when
+//! such a look comes, background work pauses until the next one, which shows what others use without it. That counts for
+//! [`PROVEN_MS`], or until they use noticeably more.
+//!
 //! Fewer slots are taken away at the second look in a row that demands it: a single look may be wrong by its grain. More are given
 //! only after [`Plan::idle_required_ms`]. The defaults are those of MS Mail's spooler (`IdleRequiredInterval` 2 s, `ScanAgainInterval`
 //! 2 s, `ForceScanInterval` 300 s); forcing is the scheduler's business, because it knows who waits.
@@ -22,6 +26,12 @@ const FREE_CORE: i64 = 400;
 const SECOND_LOOK_MS: i64 = 250;
 /// Looks that have to demand fewer slots, one after another.
 const LOOKS_TO_CLOSE: u32 = 2;
+/// What others use is worth a pause of ours from here on, thousandths of a core; and so is a change by as much.
+const NOTICEABLE: i64 = 200;
+/// So long does it count what others used while we paused.
+pub const PROVEN_MS: i64 = 10_000;
+/// A pause is over after so long, whether anybody has looked or not.
+const PAUSE_MS_MAX: i64 = 1000;
 /// Debt beyond this is forgiven: CPU seconds that one slice burnt must not stop everything for hours.
 const DEBT_MS_MAX: i64 = 10_000;
 
@@ -60,6 +70,15 @@ pub struct Observation {
     pub capacity: i64,
     /// What others used of it, thousandths of a core.
     pub others: i64,
+    /// What nobody used of it, thousandths of a core.
+    pub unused: i64,
+}
+
+/// What others used while nothing of ours was in their way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Proven {
+    others: i64,
+    until_ms: i64,
 }
 
 /// More slots than now may be given.
@@ -80,6 +99,9 @@ pub struct IdleGate {
     rising: Option<Rising>,
     /// Looks in a row that demanded fewer slots.
     falling: u32,
+    /// Background work pauses until the next look, or until then.
+    pause_ends_ms: Option<i64>,
+    proven: Option<Proven>,
     last: Option<Observation>,
     idle_hint: Option<bool>,
     /// Whether background work wanted to run since the last look.
@@ -100,6 +122,8 @@ impl IdleGate {
             open: most,
             rising: None,
             falling: 0,
+            pause_ends_ms: None,
+            proven: None,
             last: None,
             idle_hint: None,
             wanted: false,
@@ -136,15 +160,22 @@ impl IdleGate {
         // Looks stop when one is over in which nothing wanted to run.
         self.looking = std::mem::take(&mut self.wanted);
         let possible = possible(seen, self.most);
+        if self.pause_ends_ms.take().is_some() {
+            self.proven = Some(Proven { others: seen.others, until_ms: now_ms + PROVEN_MS });
+            if possible < self.open {
+                self.close(possible, now_ms);
+                return;
+            }
+        } else if self.open > 0 && self.is_in_doubt(seen, now_ms) {
+            self.pause_ends_ms = Some(now_ms + PAUSE_MS_MAX);
+            return;
+        }
         if possible < self.open {
-            self.rising = None;
             self.falling += 1;
             if self.falling >= LOOKS_TO_CLOSE {
-                self.falling = 0;
-                self.open = possible;
-                self.debt_us = 0;
-                self.paid_ms = now_ms;
+                self.close(possible, now_ms);
             }
+            self.rising = None;
             return;
         }
         self.falling = 0;
@@ -161,6 +192,19 @@ impl IdleGate {
         } else {
             self.rising = Some(rising);
         }
+    }
+
+    /// Fewer slots from now on.
+    fn close(&mut self, slots: u32, now_ms: i64) {
+        self.open = slots;
+        (self.rising, self.falling) = (None, 0);
+        (self.debt_us, self.paid_ms) = (0, now_ms);
+    }
+
+    /// Whether others may want more than they use.
+    fn is_in_doubt(&self, seen: Observation, now_ms: i64) -> bool {
+        let proven = |proven: Proven| now_ms < proven.until_ms && seen.others <= proven.others + NOTICEABLE;
+        seen.unused < FREE_CORE && seen.others >= NOTICEABLE && !self.proven.is_some_and(proven)
     }
 
     /// Background work has used so much CPU, microseconds.
@@ -205,6 +249,7 @@ impl IdleGate {
         match self.plan.mode {
             Mode::Off => self.most,
             Mode::Fixed(slots) => slots.min(self.most),
+            Mode::Auto if self.pause_ends_ms.is_some_and(|ends| now_ms < ends) => 0,
             Mode::Auto if self.open > 0 => self.open,
             Mode::Auto => {
                 self.pay(now_ms);
@@ -218,7 +263,7 @@ impl IdleGate {
     pub fn deadline_ms(&self) -> Option<i64> {
         let pay_us = self.pay_us_per_ms();
         let pays = self.is_trickling() && self.debt_us > 0;
-        pays.then(|| self.paid_ms + (self.debt_us + pay_us - 1) / pay_us)
+        self.pause_ends_ms.or_else(|| pays.then(|| self.paid_ms + (self.debt_us + pay_us - 1) / pay_us))
     }
 
     /// Whether it goes by what is seen of the machine at all.
@@ -235,7 +280,8 @@ impl IdleGate {
             return None;
         }
         self.looking |= self.wanted;
-        let often = if self.falling > 0 { SECOND_LOOK_MS.min(self.plan.recheck_ms) } else { self.plan.recheck_ms };
+        let soon = self.falling > 0 || self.pause_ends_ms.is_some();
+        let often = if soon { SECOND_LOOK_MS.min(self.plan.recheck_ms) } else { self.plan.recheck_ms };
         self.looking.then_some(often)
     }
 
@@ -276,142 +322,4 @@ fn tenths(thousandths: i64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PLAN: Plan =
-        Plan { mode: Mode::Auto, idle_required_ms: 2000, recheck_ms: 2000, force_after_ms: 300_000, trickle: 5 };
-
-    fn seen(others: i64) -> Observation {
-        Observation { over_ms: 250, capacity: 2000, others }
-    }
-
-    /// A gate that was closed at 0.
-    fn closed(plan: Plan) -> IdleGate {
-        let mut gate = IdleGate::new(plan, 2, 0);
-        gate.observe(seen(1950), -250);
-        gate.observe(seen(1950), 0);
-        gate
-    }
-
-    #[test]
-    fn slots_are_what_others_leave() {
-        let cases = [(0, 2), (600, 2), (650, 1), (1000, 1), (1600, 1), (1650, 0), (2000, 0), (2100, 0)];
-        for (others, slots) in cases {
-            assert_eq!(possible(seen(others), 2), slots, "others use {others}");
-        }
-        assert_eq!(possible(Observation { over_ms: 1, capacity: 64_000, others: 10_000 }, 4), 4);
-        assert_eq!(possible(Observation { over_ms: 1, capacity: 1000, others: 500 }, 1), 1);
-    }
-
-    #[test]
-    fn one_look_does_not_close_it_and_the_second_comes_soon() {
-        let mut gate = IdleGate::new(PLAN, 2, 0);
-        gate.on_demand();
-        assert_eq!(gate.look_every_ms(), Some(2000));
-        gate.on_demand();
-        gate.observe(seen(2000), 100);
-        assert_eq!((gate.slots(100), gate.look_every_ms()), (2, Some(250)));
-        gate.observe(seen(0), 350);
-        gate.observe(seen(2000), 600);
-        assert_eq!(gate.slots(600), 2, "not in a row");
-        gate.observe(seen(2000), 850);
-        assert!(gate.is_trickling());
-    }
-
-    #[test]
-    fn it_opens_only_after_the_time_that_is_required() {
-        let mut gate = closed(Plan { trickle: 0, ..PLAN });
-        assert_eq!(gate.slots(0), 0);
-        gate.observe(seen(100), 1000);
-        gate.observe(seen(900), 2000);
-        assert_eq!(gate.slots(2000), 0);
-        gate.observe(seen(100), 2750);
-        assert_eq!(gate.slots(2750), 1, "as much as was left all the time");
-        gate.observe(Observation { over_ms: 2000, ..seen(100) }, 4750);
-        assert_eq!(gate.slots(4750), 2);
-    }
-
-    #[test]
-    fn who_comes_back_while_it_opens_is_waited_for_anew() {
-        let mut gate = closed(Plan { trickle: 0, ..PLAN });
-        gate.observe(seen(100), 1000);
-        gate.observe(seen(2000), 1900);
-        gate.observe(seen(100), 3000);
-        assert_eq!(gate.slots(3000), 0);
-    }
-
-    #[test]
-    fn nobody_at_the_session_need_not_be_waited_for() {
-        let mut gate = closed(PLAN);
-        gate.set_idle_hint(Some(true));
-        gate.observe(seen(1900), 250);
-        assert!(gate.is_trickling(), "what others compute still counts");
-        gate.observe(seen(0), 500);
-        assert_eq!(gate.slots(500), 2);
-    }
-
-    #[test]
-    fn the_trickle_stays_below_its_share() {
-        let mut gate = closed(PLAN);
-        let (mut now_ms, mut used_us) = (0, 0);
-        while now_ms < 100_000 {
-            if gate.slots(now_ms) == 1 {
-                gate.charge(20_000, now_ms);
-                used_us += 20_000;
-            }
-            now_ms = gate.deadline_ms().expect("a debt is paid some day");
-        }
-        // 5 thousandths of two cores in 100 s.
-        assert!((980_000..=1_020_000).contains(&used_us), "{used_us}");
-    }
-
-    #[test]
-    fn a_great_debt_is_forgiven() {
-        let mut gate = closed(PLAN);
-        gate.charge(u64::MAX, 0);
-        assert_eq!(gate.slots(0), 0);
-        assert_eq!(gate.deadline_ms(), Some(DEBT_MS_MAX));
-        assert_eq!(gate.slots(DEBT_MS_MAX), 1);
-    }
-
-    #[test]
-    fn it_looks_only_while_something_wants_to_run() {
-        let mut gate = IdleGate::new(PLAN, 2, 0);
-        assert_eq!(gate.look_every_ms(), None);
-        gate.on_demand();
-        assert_eq!(gate.look_every_ms(), Some(2000));
-        gate.observe(seen(0), 100);
-        assert_eq!(gate.look_every_ms(), Some(2000), "something wanted to run meanwhile");
-        gate.observe(seen(0), 2100);
-        assert_eq!(gate.look_every_ms(), None);
-    }
-
-    #[test]
-    fn off_and_fixed_do_not_look() {
-        for (mode, slots, words) in
-            [(Mode::Off, 2, "off"), (Mode::Fixed(0), 0, "fixed at 0"), (Mode::Fixed(9), 2, "fixed at 9")]
-        {
-            let mut gate = closed(Plan { mode, ..PLAN });
-            gate.on_demand();
-            assert_eq!((gate.slots(0), gate.look_every_ms(), gate.describe().as_str()), (slots, None, words));
-        }
-    }
-
-    #[test]
-    fn its_state_is_said_with_the_reason() {
-        let mut gate = IdleGate::new(PLAN, 2, 0);
-        assert_eq!(gate.describe(), "open");
-        for (others, words) in [
-            (120, "open: others use 0.1 of 2 cores"),
-            (2000, "open: others use 2.0 of 2 cores"),
-            (1950, "closed, a trickle goes on: others use 2.0 of 2 cores"),
-        ] {
-            gate.on_demand();
-            gate.observe(seen(others), 0);
-            assert_eq!(gate.describe(), words);
-        }
-        gate.observe(seen(1950), 2000);
-        assert_eq!(gate.describe(), "closed, a trickle goes on when it was last asked");
-    }
-}
+mod tests;

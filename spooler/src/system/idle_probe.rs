@@ -220,7 +220,9 @@ impl Reading {
         let own_us: i64 = self.own_us.iter().filter_map(used).sum();
         let others = (all_us - own_us).max(0) * 1000 / over_us;
         let capacity = self.cpus * 1000;
-        Some(Observation { over_ms: over_us / 1000, capacity, others: others.min(capacity) })
+        let unused = (over_us * self.cpus - all_us).max(0) * 1000 / over_us;
+        let (others, unused) = (others.min(capacity), unused.min(capacity));
+        Some(Observation { over_ms: over_us / 1000, capacity, others, unused })
     }
 }
 
@@ -255,7 +257,8 @@ fn parse_stat(text: &str) -> Option<(i64, i64)> {
 fn average_load() -> Option<Observation> {
     let text = std::fs::read_to_string("/proc/loadavg").ok()?;
     let cpus = std::thread::available_parallelism().ok().and_then(|cpus| i64::try_from(cpus.get()).ok())?;
-    Some(Observation { over_ms: 60_000, capacity: cpus * 1000, others: parse_load(&text)? })
+    let capacity = cpus * 1000;
+    Some(Observation { over_ms: 60_000, capacity, others: parse_load(&text)?, unused: capacity })
 }
 
 /// The first number of /proc/loadavg, in thousandths.
@@ -304,7 +307,10 @@ mod tests {
         let before = reading(0, 1000, &[(1, 5000), (2, 0)]);
         // Of 2000 ms 500 were idle, 400 ours; the newcomer's past is not part of it.
         let after = reading(1000, 1500, &[(1, 305_000), (2, 100_000), (3, 9_000_000)]);
-        assert_eq!(after.since(&before), Some(Observation { over_ms: 1000, capacity: 2000, others: 1100 }));
+        assert_eq!(
+            after.since(&before),
+            Some(Observation { over_ms: 1000, capacity: 2000, others: 1100, unused: 500 })
+        );
         // Grain: never less than nothing, never more than all.
         assert_eq!(reading(10, 1020, &[(1, 9000)]).since(&before).map(|seen| seen.others), Some(0));
     }
