@@ -10,7 +10,7 @@ import os
 import pathlib
 import subprocess
 
-from systems import Ours
+from systems import Polite
 from tools import Trouble, end, wait_for
 
 # Bytes that the line keeps for its reader: a 16550 UART, and the buffer of a terminal.
@@ -23,7 +23,7 @@ def label(fifo, mode):
     return f"{fifo} bytes, {mode}"
 
 
-class Line(Ours):
+class Line(Polite):
     """A spooler with a serial line, and maildirs for what comes in."""
 
     def __init__(self, programs, folder, mode, device):

@@ -16,7 +16,7 @@ import politeness
 import report
 import tokens
 import tools
-from systems import Ours, Postfix
+from systems import Ours, Polite, Postfix
 from tools import Sampler, Sink, Trouble, median, send, wait_for
 
 PARTS = ("ceiling", "throughput", "cpu", "sendmail", "fsync", "memory", "queue", "politeness", "tokens", "critical")
@@ -49,8 +49,8 @@ class Bench:
     def scaled(self, count):
         return max(20, int(count * self.options.scale))
 
-    def say(self, *words):
-        print(*words, file=sys.stderr, flush=True)
+    def say(self, *words, sep=" "):
+        print(*words, sep=sep, file=sys.stderr, flush=True)
 
     def rounds(self):
         return range(1, self.options.rounds + 1)
@@ -69,7 +69,7 @@ class Bench:
         self.started += 1
         folder = self.folder / f"{self.started}-{kind.name.lower()}"
         with self.sink() as sink:
-            made = Ours(self.options.programs, folder, sink.port) if kind is Ours else Postfix(folder, sink.port)
+            made = Postfix(folder, sink.port) if kind is Postfix else kind(self.options.programs, folder, sink.port)
             try:
                 made.start(**start)
                 made.sink = sink
@@ -78,10 +78,10 @@ class Bench:
                 made.stop()
 
     @contextlib.contextmanager
-    def both(self):
+    def both(self, *more):
         """All systems at once; one that has nothing to do costs nothing. Each has seen some messages already."""
         with contextlib.ExitStack() as stack:
-            made = [stack.enter_context(self.system(kind)) for kind in self.options.kinds]
+            made = [stack.enter_context(self.system(kind)) for kind in (*self.options.kinds, *more)]
             for system in made:
                 self.deliver(system, "", 10, 4096, self.scaled(500))
             yield made
@@ -111,7 +111,7 @@ class Bench:
                 self.note(("ceiling", label), "none", rate)
 
     def throughput(self, loads=LOADS):
-        with self.both() as systems:
+        with self.both(Polite) as systems:
             for label, sessions, size, count in loads:
                 for _ in self.rounds():
                     for system in systems:

@@ -38,6 +38,7 @@ ROWS = (
     (("rate", RATES[1]), f"accept to delivered: {RATES[1]}", "/s", 0, at_least(4)),
     (("rate", RATES[2]), f"accept to delivered: {RATES[2]}", "/s", 0, ANYTHING),
     (("rate", RATES[3]), f"accept to delivered: {RATES[3]}", "/s", 0, ANYTHING),
+    *((("rate", label), f"the same with the idle gate: {label}", "/s", 0, ANYTHING, "polite") for label in RATES),
     (("cpu", RATES[0]), f"CPU per message: {RATES[0]}", "ms", 2, ANYTHING),
     (("cpu", RATES[1]), f"CPU per message: {RATES[1]}", "ms", 2, at_most(0.25)),
     (("cpu", RATES[2]), f"CPU per message: {RATES[2]}", "ms", 2, ANYTHING),
@@ -71,11 +72,11 @@ def show(results, compared, whole):
     if not any(key in results for key, *_ in ROWS):
         return 1 if missed else 0
     print(COLUMNS.format("median", "ours", "Postfix", "ratio", "must be", "").rstrip())
-    for key, label, unit, digits, (must, holds) in ROWS:
+    for key, label, unit, digits, (must, holds), *system in ROWS:
         if key not in results:
             continue
         values = {system: median(found) for system, found in results[key].items()}
-        ours, peer = values.get("ours", values.get("none")), values.get("Postfix")
+        ours, peer = values.get(*system or ("ours", values.get("none"))), values.get("Postfix")
         word = ""
         if holds is not None:
             verdict = holds(ours, peer)

@@ -18,6 +18,8 @@ class Ours:
 
     name = "ours"
     uncounted = ()
+    idle_gate = "off"
+    """As Postfix has none, the load itself must not count as somebody's work."""
 
     def __init__(self, programs, folder, sink_port):
         self.programs, self.folder, self.sink_port = pathlib.Path(programs), pathlib.Path(folder), sink_port
@@ -44,6 +46,8 @@ class Ours:
         return f"""
 [mail]
 hostname = "bench.test"
+[scheduler]
+gate = "{self.idle_gate}"
 [spool]
 path = "{self.folder}/spool"
 [control]
@@ -127,6 +131,13 @@ address_types = ["SMTP"]
             for pid in tree(self.process.pid):
                 os.kill(pid, signal.SIGKILL)
             self.process.wait()
+
+
+class Polite(Ours):
+    """The same with the idle gate, which is the default."""
+
+    name = "polite"
+    idle_gate = "auto"
 
 
 class Postfix:

@@ -185,7 +185,10 @@ impl Looking {
         self.due = self.every.map(|every| now + every.max(SHORT_LOOK));
         let seen = seen.or_else(average_load);
         match seen {
-            Some(seen) => self.mailbox.put(Letter::Event(Event::Observed(seen))),
+            Some(seen) => {
+                tracing::debug!(?seen, "looked at the machine");
+                self.mailbox.put(Letter::Event(Event::Observed(seen)));
+            }
             None if !self.said_blind => {
                 self.said_blind = true;
                 tracing::warn!("neither /proc/stat nor /proc/loadavg can be read: the idle gate stays as it is");
