@@ -457,6 +457,9 @@ impl Scheduler {
 }
 
 #[cfg(test)]
+mod debt_tests;
+
+#[cfg(test)]
 mod slot_tests;
 
 #[cfg(test)]
