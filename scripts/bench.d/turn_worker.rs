@@ -2,7 +2,7 @@
 //!
 //! | called with | what it is |
 //! |---|---|
-//! | `--connect NAME`, `--check turns`, `--kinds` | the worker program of a spooler, with the one kind `turns` |
+//! | `--connect`, `--check turns`, `--kinds` | the worker program of a spooler, with the one kind `turns` |
 //! | `--raw COUNT FROM UNTIL FOLDER` | a parent that passes a turn round among COUNT children, over a socket pair each |
 //! | `--child FROM UNTIL FILE` | one of these children; its socket is standard input |
 //!
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
-        ["--connect", name] => serve(name),
+        ["--connect"] => serve(),
         ["--check", _] => write_out(&serde_json::to_string(&Findings::default()).unwrap_or_default()),
         ["--kinds"] => write_out("turns"),
         ["--raw", count, from, until, folder] => raw(count, from, until, Path::new(folder)),
@@ -92,8 +92,8 @@ impl Notes {
 
 // --- The worker ---
 
-fn serve(name: &str) -> Result<(), Box<dyn Error>> {
-    bootstrap::run_with(name, async |link, inbox, welcome| Ok(runtime::run::<Turns>(link, inbox, welcome).await))?;
+fn serve() -> Result<(), Box<dyn Error>> {
+    bootstrap::run_with(async |link, inbox, welcome| Ok(runtime::run::<Turns>(link, inbox, welcome).await))?;
     Ok(())
 }
 

@@ -69,7 +69,8 @@ impl DaemonError {
 /// # Errors
 /// If it cannot start. Once it runs, trouble is a matter for the log and the status table.
 pub fn run(config_path: &Path) -> Result<(), DaemonError> {
-    // The sockets where workers say hello are made by ipc-channel with the default mode: nobody else may enter their folders.
+    // Workers inherit it: the sockets where they get their channels are made by ipc-channel with the default mode, and nobody else may
+    // enter their folders.
     umask(Mode::from_bits_truncate(0o077));
     raise_descriptor_limit();
     let config = crate::config::load(config_path)?;

@@ -44,10 +44,12 @@ const METHODS: [&str; 9] = ["logon", "end", "poll", "start", "idle", "flush", "v
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [connect, name] = arguments.as_slice() else { return ExitCode::FAILURE };
+    if arguments != ["--connect"] {
+        return ExitCode::FAILURE;
+    }
     let session = async |link, inbox, welcome| Ok(runtime::run::<Scripted>(link, inbox, welcome).await);
-    match bootstrap::run_with(name, session) {
-        Ok(Ended::LoggedOff | Ended::LogonFailed) if connect == "--connect" => ExitCode::SUCCESS,
+    match bootstrap::run_with(session) {
+        Ok(Ended::LoggedOff | Ended::LogonFailed) => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     }
 }

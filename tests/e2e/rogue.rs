@@ -96,11 +96,17 @@ fn one_of_another_version_is_told_apart() {
 }
 
 #[test]
-fn one_that_does_not_know_the_secret_is_not_believed() {
-    let sink = Sink::start();
-    let world = world_before_hello(&sink, "wrong-nonce");
-    wait_error(&world, &["somebody else said hello"]);
-    others_deliver(&world, &sink);
+fn one_that_is_not_who_it_says_is_not_believed() {
+    for (mode, words) in [
+        ("wrong-pid", "somebody else said hello"),
+        ("wrong-folder", "names no folder that can be its own"),
+        ("lost-server", "nowhere/socket: No such file or directory"),
+    ] {
+        let sink = Sink::start();
+        let world = world_before_hello(&sink, mode);
+        wait_error(&world, &[words]);
+        others_deliver(&world, &sink);
+    }
 }
 
 #[test]
@@ -109,6 +115,38 @@ fn one_that_talks_garbage_is_ended() {
     let world = world_before_hello(&sink, "garbage");
     let row = wait_error(&world, &["talks garbage", "SIGKILL"]);
     assert!(row["deaths"].as_u64().unwrap() >= 1, "{row}");
+    others_deliver(&world, &sink);
+}
+
+#[test]
+fn one_whose_packets_are_none_is_ended_with_the_reason() {
+    for (mode, words) in [
+        ("packets-short", "talks garbage"),
+        ("packets-empty", "an empty packet"),
+        ("packets-long", "a packet of 200000 bytes"),
+        ("packets-random", "talks garbage"),
+        ("packets-endless", "larger than"),
+        ("packets-ipc", "talks garbage"),
+        ("packets-half", "closed its channel and did not end"),
+    ] {
+        let sink = Sink::start();
+        let world = world_before_hello(&sink, mode);
+        wait_error(&world, &[words, "SIGKILL"]);
+        others_deliver(&world, &sink);
+    }
+}
+
+#[test]
+fn one_that_sends_descriptors_without_end_leaves_none_behind() {
+    let sink = Sink::start();
+    let world = world_before_hello(&sink, "packets-descriptors");
+    wait_row(&world, "the rogue", |row| row["state"] == "ready");
+    let descriptors = || fs::read_dir(format!("/proc/{}/fd", world.pid())).unwrap().count();
+    let before = descriptors();
+    others_deliver(&world, &sink);
+    let row = wait_row(&world, "its words", |row| row["text"].as_str().unwrap().starts_with("sent"));
+    wait_row(&world, "more of its words", |later| later["text"] != row["text"]);
+    assert!(descriptors() < before + 64, "{before} descriptors have become {}", descriptors());
     others_deliver(&world, &sink);
 }
 
@@ -162,6 +200,19 @@ fn one_that_floods_holds_only_itself_back() {
     wait_row(&world, "its overdraft", |row| row["overdraft_ms"].as_u64().unwrap() > 0);
     let seen = world.provider("rogue").unwrap()["text"].clone();
     wait_row(&world, "the flood to go on", |row| row["text"] != seen);
+}
+
+#[test]
+fn one_that_begins_messages_without_end_fills_neither_memory_nor_disk() {
+    const MEMORY_KIB_MAX: u64 = 200 * 1024;
+    let sink = Sink::start();
+    let world = world_with(&sink, "hoard");
+    wait_error(&world, &["does not read what it is told"]);
+    others_deliver(&world, &sink);
+    let status = fs::read_to_string(format!("/proc/{}/status", world.pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak_kib: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak_kib < MEMORY_KIB_MAX, "{peak_kib} KiB");
 }
 
 #[test]

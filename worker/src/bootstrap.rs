@@ -33,12 +33,12 @@ pub enum BootstrapError {
     Runtime(#[source] std::io::Error),
 }
 
-/// Runs one worker from its first instruction to its last, for the supervisor behind the one-shot server `name`. `session` runs the
-/// kind that the welcome names.
+/// Runs one worker from its first instruction to its last, for the supervisor on standard input. `session` runs the kind that the welcome
+/// names.
 ///
 /// # Errors
 /// If it never came to a session.
-pub fn run_with<S>(name: &str, session: S) -> Result<Ended, BootstrapError>
+pub fn run_with<S>(session: S) -> Result<Ended, BootstrapError>
 where
     S: AsyncFnOnce(LinkSender, UnboundedReceiver<ToWorker>, Welcome) -> Result<Ended, UnknownKind>,
 {
@@ -46,12 +46,12 @@ where
     die_with_the_supervisor();
     // A session of its own gives the worker an autogroup of its own, which is what priorities between sessions act on.
     let _ = unistd::setsid();
-    // The supervisor's own files are private; what a worker and its programs make has the modes that they ask for.
-    umask(Mode::from_bits_truncate(0o022));
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(BootstrapError::Runtime)?;
     runtime.block_on(async {
-        let (link, mut inbox) = link::connect(name)?;
+        let (link, mut inbox) = link::connect()?;
+        // The supervisor's own files are private; what a worker and its programs make has the modes that they ask for.
+        umask(Mode::from_bits_truncate(0o022));
         let Some(ToWorker::Welcome(welcome)) = inbox.recv().await else {
             return Err(BootstrapError::NoWelcome);
         };

@@ -20,6 +20,8 @@ pub mod logind;
 pub mod mailbox;
 // A socket on which the kernel tells news.
 mod netlink;
+// Packets from a worker.
+pub mod packets;
 // The pick-up folder.
 pub mod pickup;
 // Empties the pick-up folder.
@@ -34,7 +36,7 @@ pub mod signals;
 pub mod store;
 // What each thread of a worker runs at.
 mod threads;
-// The channel to a worker.
+// The channel to a worker, and what it says.
 pub mod worker_link;
 // A worker's process.
 pub mod worker_process;

@@ -3,22 +3,21 @@
 //! One thread per worker, the minder, waits for the end of the process and meanwhile passes its log lines on.
 
 use std::collections::VecDeque;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use spooler_protocol::handshake::NONCE_BYTES;
 
 use crate::supervisor::event::WorkerId;
 use crate::system::mailbox::{Letter, Mailbox};
-use crate::system::worker_link::{Greeted, Server, give_up};
+use crate::system::packets::{self, Packets, hang_up};
+use crate::system::worker_link::{Greeted, greet};
 
 /// The last lines of a worker's log that are kept for the reason of its death.
 const LAST_LINES: usize = 5;
@@ -47,12 +46,8 @@ impl WorkerProcess {
         greeted: impl FnOnce(Result<Greeted, String>) + Send + 'static,
     ) -> Result<Self, String> {
         let failed = |what: &str, why: &dyn std::fmt::Display| format!("{what} {}: {why}", program.display());
-        let server = Server::new()?;
-        let name = server.name().to_owned();
-        let mut nonce = [0; NONCE_BYTES];
-        rustix::rand::getrandom(&mut nonce, rustix::rand::GetRandomFlags::empty())
-            .map_err(|error| failed("no random numbers for", &error))?;
-        let mut child = command(program, &name).spawn().map_err(|error| failed("cannot start", &error))?;
+        let (ours, theirs) = packets::pair()?;
+        let mut child = command(program, theirs).spawn().map_err(|error| failed("cannot start", &error))?;
         let pid = child.id();
         let minded = raw_pid(pid)
             .ok_or_else(|| "the process has no id".to_owned())
@@ -65,33 +60,20 @@ impl WorkerProcess {
                 return Err(pidfd.err().unwrap_or_else(|| "the worker has no log".to_owned()));
             }
         };
-        if let Some(mut stdin) = child.stdin.take() {
-            // If it is dead already this fails, and its end says why.
-            let _ = stdin.write_all(&nonce);
-        }
-        let (came, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES);
-        let (came_to_minder, ended_to_greeter) = (Arc::clone(&came), Arc::clone(&ended));
+        let packets = Packets::new(Arc::clone(&ours));
         let (mailbox, provider) = (mailbox.clone(), provider.to_owned());
         let (watched, process) = (Arc::clone(&pidfd), Self { pid, pidfd });
         thread("worker-minder")
             .spawn(move || {
                 let how = mind(child, &watched, stderr, &provider);
-                ended.store(true, Ordering::Release);
-                if !came_to_minder.load(Ordering::Acquire) {
-                    give_up(&name);
-                }
+                // Whoever inherited the worker's end does not speak for it.
+                hang_up(&ours);
                 mailbox.put(Letter::Ended(worker, how));
             })
             .and_then(|_| {
-                thread("worker-greeter").spawn(move || {
-                    let hello = server.accept(pid, nonce);
-                    came.store(true, Ordering::Release);
-                    // How it ended says more than that it did not come.
-                    if hello.is_ok() || !ended_to_greeter.load(Ordering::Acquire) {
-                        greeted(hello);
-                    }
-                })
+                // How a worker ends that says nothing says more than that.
+                thread("worker-greeter").spawn(move || greet(packets, pid).transpose().map_or((), greeted))
             })
             .map_err(|error| failed("no thread for", &error))?;
         Ok(process)
@@ -113,10 +95,10 @@ fn raw_pid(pid: u32) -> Option<Pid> {
 }
 
 /// A command that `posix_spawn` can run: nothing of `pre_exec`'s kind, which would fork the whole supervisor.
-fn command(program: &Path, name: &str) -> Command {
+fn command(program: &Path, channel: OwnedFd) -> Command {
     let mut command = Command::new(program);
-    command.args(["--connect", name]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).env_clear();
-    for key in ["PATH", "SPOOLER_LOG", "RUST_BACKTRACE", "TZ"] {
+    command.arg("--connect").stdin(Stdio::from(channel)).stdout(Stdio::null()).stderr(Stdio::piped()).env_clear();
+    for key in ["PATH", "SPOOLER_LOG", "RUST_BACKTRACE", "TMPDIR", "TZ"] {
         if let Some(value) = std::env::var_os(key) {
             command.env(key, value);
         }
