@@ -9,6 +9,7 @@ pub use acting::committed;
 mod bodies;
 // What the control socket and the pick-up folder may ask of the loop.
 pub mod bridge;
+mod debts;
 mod hops;
 mod reports;
 mod watching;
@@ -50,6 +51,7 @@ struct Worker {
     process: WorkerProcess,
     inbox: Inbox,
     link: Option<Link>,
+    debts: debts::Debts,
     /// Why its process ended, while its last words are still being read.
     ended: Option<String>,
     /// The priority that is wanted for it.
@@ -224,7 +226,7 @@ impl Driver {
 
     /// Takes a few words from a worker's inbox.
     fn read_mail(&mut self, worker: WorkerId) {
-        let Some(known) = self.workers.get(&worker) else { return };
+        let Some(known) = self.workers.get(&worker).filter(|known| known.debts.admits()) else { return };
         let (words, more) = known.inbox.take(WORDS_A_TURN);
         if more {
             self.again.push_back(worker);
@@ -313,6 +315,9 @@ impl Driver {
                         Incoming::Upload { key, size }
                     }
                 };
+                if let Some(known) = self.workers.get_mut(&worker) {
+                    known.debts.accepting(accept, &envelope, &content);
+                }
                 WorkerNews::Accept { accept, envelope, content }
             }
             said @ (FromWorker::Want | FromWorker::Yield { .. }) => {

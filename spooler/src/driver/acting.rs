@@ -6,6 +6,7 @@ use std::time::Duration;
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::to_worker::{Refusal, ToWorker};
 
+use super::debts::Debts;
 use super::{Driver, Worker, later};
 use crate::record::Scanned;
 use crate::supervisor::event::{Action, Event, Loudness, Ticket, UploadKey, WorkerId, WorkerNews};
@@ -96,7 +97,9 @@ impl Driver {
         match started {
             Ok(process) => {
                 self.equipment.probe.own(process.pid);
-                self.workers.insert(worker, Worker { process, inbox: reader, link: None, ended: None, level: None });
+                let debts = Debts::new(worker, mailbox);
+                let known = Worker { process, inbox: reader, link: None, debts, ended: None, level: None };
+                self.workers.insert(worker, known);
             }
             Err(why) => self.hear(Event::Worker(worker, WorkerNews::StartFailed(why))),
         }
@@ -109,7 +112,11 @@ impl Driver {
     }
 
     pub(super) fn say(&mut self, worker: WorkerId, word: ToWorker) {
-        let Some(link) = self.workers.get(&worker).and_then(|known| known.link.as_ref()) else { return };
+        let Some(known) = self.workers.get_mut(&worker) else { return };
+        if let ToWorker::Accepted { accept, .. } = &word {
+            known.debts.accepted(*accept);
+        }
+        let Some(link) = known.link.as_ref() else { return };
         match link.say(word) {
             Ok(()) | Err(LinkError::Closed) => {}
             Err(error @ LinkError::Full) => {
