@@ -34,6 +34,8 @@ mod delivering;
 pub mod event;
 mod flushing;
 mod following;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod gating;
 mod idling;
 mod logon;
