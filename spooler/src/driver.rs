@@ -10,6 +10,8 @@ mod bodies;
 // What the control socket and the pick-up folder may ask of the loop.
 pub mod bridge;
 mod hops;
+// SIGHUP.
+mod reloading;
 mod reports;
 mod watching;
 
@@ -30,10 +32,13 @@ use crate::supervisor::event::{Action, Answer, Ask, AskId, Event, Incoming, Uplo
 use crate::system::cgroup::Cgroups;
 use crate::system::clock::Clock;
 use crate::system::control::Request;
+use crate::system::folders::WorkersFolder;
 use crate::system::idle_probe::IdleProbe;
 use crate::system::logind::Inhibitor;
 use crate::system::mailbox::{Inbox, Letter, Mailbox, Word};
 use crate::system::priority;
+use crate::system::privileges::Reduced;
+use crate::system::service_manager::{self, ServiceManager};
 use crate::system::store::readers::Readers;
 use crate::system::store::uploads::Uploads;
 use crate::system::store::writer::Writer;
@@ -78,6 +83,12 @@ pub struct Equipment {
     pub probe: IdleProbe,
     /// What keeps the machine awake until the workers were told.
     pub inhibitor: Inhibitor,
+    /// Where workers meet the supervisor.
+    pub workers_folder: WorkersFolder,
+    /// What of root's power is left.
+    pub reduced: Reduced,
+    /// Who is told how we are, and watches whether the loop goes on.
+    pub service: ServiceManager,
 }
 
 /// The loop and everything in its hands.
@@ -142,6 +153,7 @@ impl Driver {
                 self.equipment.status.send_modify(|version| *version += 1);
             }
             self.publish();
+            self.equipment.service.feed();
         }
         self.equipment.writer.stop();
     }
@@ -151,7 +163,8 @@ impl Driver {
         let now = self.equipment.clock.now();
         let deadline_ms = self.supervisor.deadline_ms();
         let wait_ms = deadline_ms.map(|at| u64::try_from(at - now.mono_ms).unwrap_or_default());
-        let wait = wait_ms.map(Duration::from_millis).into_iter().chain(self.until_publishing()).min();
+        let others = self.until_publishing().into_iter().chain(self.equipment.service.until_due());
+        let wait = wait_ms.map(Duration::from_millis).into_iter().chain(others).min();
         let wait = if self.again.is_empty() { wait } else { Some(Duration::ZERO) };
         let first = match wait {
             Some(wait) => self.equipment.letters.recv_timeout(wait),
@@ -193,7 +206,12 @@ impl Driver {
 
     fn open(&mut self, letter: Letter) {
         match letter {
-            Letter::Event(event) => self.hear(event),
+            Letter::Event(event) => {
+                if matches!(event, Event::Stop) {
+                    service_manager::stopping();
+                }
+                self.hear(event);
+            }
             Letter::Events(events) => events.into_iter().for_each(|event| self.hear(event)),
             Letter::Mail(worker) => self.read_mail(worker),
             Letter::Hello(worker, Ok(link)) => self.greet(worker, link),
@@ -205,13 +223,7 @@ impl Driver {
             Letter::PriorityAgain(worker) => self.set_priority(worker),
             Letter::Asked(request) => self.asked(request),
             Letter::Reload => self.reload(),
-            Letter::Reloaded(number, config) => {
-                // A reading that took longer than a later one is out of date.
-                if number > self.reloads.1 {
-                    self.reloads.1 = number;
-                    self.adopt(*config);
-                }
-            }
+            Letter::Reloaded(number, config) => self.reloaded(number, *config),
         }
     }
 
@@ -354,33 +366,6 @@ impl Driver {
         }
         self.questions.insert(ask_id, question);
         self.hear(Event::Asked(ask_id, ask));
-    }
-
-    /// Reads the configuration on a thread of its own, because it asks the worker program about its settings.
-    fn reload(&mut self) {
-        self.reloads.0 += 1;
-        let number = self.reloads.0;
-        let (path, mailbox) = (self.config.source.clone(), self.equipment.mailbox.clone());
-        let read = move || match crate::config::load(&path) {
-            Ok(config) => {
-                tracing::info!("configuration {} read again", path.display());
-                mailbox.put(Letter::Reloaded(number, Box::new(config)));
-            }
-            Err(error) => tracing::error!("the new configuration is refused and the old one stays: {error}"),
-        };
-        if let Err(error) = std::thread::Builder::new().name("reload".to_owned()).spawn(read) {
-            tracing::error!("the configuration cannot be read: {error}");
-        }
-    }
-
-    /// Takes a new configuration. Where messages and the control socket are is decided at the start.
-    fn adopt(&mut self, config: Config) {
-        if config.spool != self.config.spool || config.control != self.config.control {
-            tracing::warn!("changes of [spool] and [control] take effect at the next start");
-        }
-        let config = Config { spool: self.config.spool.clone(), control: self.config.control.clone(), ..config };
-        self.config = config.clone();
-        self.hear(Event::Reload(Box::new(config)));
     }
 }
 

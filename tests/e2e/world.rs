@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -69,6 +69,8 @@ impl World {
         let gate = if config.contains("[scheduler]") { "" } else { "[scheduler]\ngate = \"off\"\n" };
         let text = format!("{head}{gate}{config}").replace("{dir}", self.folder.path().to_str().unwrap());
         fs::write(self.path("spooler.toml"), text).unwrap();
+        // Some hold passwords.
+        fs::set_permissions(self.path("spooler.toml"), fs::Permissions::from_mode(0o600)).unwrap();
     }
 
     pub(crate) fn path(&self, below: &str) -> PathBuf {

@@ -115,6 +115,9 @@ impl Notes {
 
 /// `retry.first is "x"` if the message is the rest of a sentence; `retry.first: "x" is no duration` if it is one.
 fn about(key: &str, message: &str) -> String {
+    if key.is_empty() {
+        return message.to_owned();
+    }
     let goes_on = message.starts_with(|c: char| c.is_lowercase());
     if goes_on { format!("{key} {message}") } else { format!("{key}: {message}") }
 }

@@ -91,7 +91,14 @@ impl Driver {
             let link = greeted.and_then(|greeted| greeted.link(writer));
             hello_to.put(Letter::Hello(worker, link));
         };
-        let started = WorkerProcess::start(&self.config.worker, worker, &name, &mailbox, greeted);
+        let started = WorkerProcess::start(
+            &self.config.worker,
+            self.equipment.workers_folder.path(),
+            worker,
+            &name,
+            &mailbox,
+            greeted,
+        );
         self.names.insert(worker.provider, name);
         match started {
             Ok(process) => {

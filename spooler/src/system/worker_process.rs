@@ -34,13 +34,14 @@ pub struct WorkerProcess {
 }
 
 impl WorkerProcess {
-    /// Starts a worker. `greeted` is called on another thread with its hello, or with why it is not acceptable, unless the process
+    /// Starts a worker, which makes its sockets in `folder`. `greeted` is called on another thread with its hello, or with why it is not acceptable, unless the process
     /// ends before it says anything; its end comes as [`Letter::Ended`].
     ///
     /// # Errors
     /// If there is no process.
     pub fn start(
         program: &Path,
+        folder: &Path,
         worker: WorkerId,
         provider: &str,
         mailbox: &Mailbox,
@@ -52,7 +53,7 @@ impl WorkerProcess {
         let mut nonce = [0; NONCE_BYTES];
         rustix::rand::getrandom(&mut nonce, rustix::rand::GetRandomFlags::empty())
             .map_err(|error| failed("no random numbers for", &error))?;
-        let mut child = command(program, &name).spawn().map_err(|error| failed("cannot start", &error))?;
+        let mut child = command(program, folder, &name).spawn().map_err(|error| failed("cannot start", &error))?;
         let pid = child.id();
         let minded = raw_pid(pid)
             .ok_or_else(|| "the process has no id".to_owned())
@@ -113,9 +114,10 @@ fn raw_pid(pid: u32) -> Option<Pid> {
 }
 
 /// A command that `posix_spawn` can run: nothing of `pre_exec`'s kind, which would fork the whole supervisor.
-fn command(program: &Path, name: &str) -> Command {
+fn command(program: &Path, folder: &Path, name: &str) -> Command {
     let mut command = Command::new(program);
     command.args(["--connect", name]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).env_clear();
+    command.env("TMPDIR", folder);
     for key in ["PATH", "SPOOLER_LOG", "RUST_BACKTRACE", "TZ"] {
         if let Some(value) = std::env::var_os(key) {
             command.env(key, value);
