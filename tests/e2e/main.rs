@@ -16,6 +16,7 @@
 //! | `reports` | senders are told what became of their messages |
 //! | `rights` | other users send, and have to do with their own messages only |
 //! | `rogue` | a worker that misbehaves costs the others nothing, and its row says what is wrong |
+//! | `service` | readiness, watchdog, what of root's power is left, and the unit for systemd |
 //! | `stopped` | a worker that is stopped in the middle of a large message holds up nobody but itself |
 //! | `supervisor_crash` | the supervisor is killed under load: what was acknowledged arrives |
 //! | `tokens` | tokens are fair and bounded, overdraft is visible, critical sections raise and put back |
@@ -63,6 +64,8 @@ mod reports;
 mod rights;
 #[cfg(test)]
 mod rogue;
+#[cfg(test)]
+mod service;
 #[cfg(test)]
 mod sink;
 #[cfg(test)]

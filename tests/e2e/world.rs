@@ -55,11 +55,16 @@ impl World {
     /// The same with a program in front of the supervisor.
     pub(crate) fn rogue_under(wrap: &[&str], config: &str) -> Self {
         let mut world = Self::new(config);
-        world.wrap = wrap.iter().map(|&word| word.to_owned()).collect();
+        world.run_under(wrap);
         fs::remove_file(world.worker_program()).unwrap();
         symlink(built("examples/fault-worker"), world.worker_program()).unwrap();
         world.start();
         world
+    }
+
+    /// Puts a program in front of the supervisor at its next start.
+    pub(crate) fn run_under(&mut self, wrap: &[&str]) {
+        self.wrap = wrap.iter().map(|&word| word.to_owned()).collect();
     }
 
     /// Writes another configuration.

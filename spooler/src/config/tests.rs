@@ -311,9 +311,9 @@ fn a_secret_that_others_can_read_is_refused() {
     let name = path.display();
     let mistake = format!("{name}: holds secrets and has mode 644, so others can read them; `chmod 600 {name}`");
     assert_eq!(check_command(Some(&path), false), (78, format!("{mistake}\n1 mistake\n")));
-    fs::write(&path, fs::read_to_string(&path).unwrap().replace("auth.password", "auth.user")).unwrap();
-    let said = load(&path).map_or_else(|error| error.to_string(), |_| String::new());
-    assert!(!said.contains("secrets"), "nothing is secret any more: {said}");
+    // Its own group is as good as its user.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(load(&path).unwrap().warnings, []);
 }
 
 #[test]
