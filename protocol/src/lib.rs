@@ -13,6 +13,10 @@ pub mod codec;
 pub mod control;
 // What a worker says to the supervisor.
 pub mod from_worker;
+// Fuzz targets, and what they have in common.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 // The first words of a worker, before anything else is believed.
 pub mod handshake;
 // A type for each identity.

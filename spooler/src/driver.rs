@@ -10,6 +10,8 @@ mod bodies;
 // What the control socket and the pick-up folder may ask of the loop.
 pub mod bridge;
 mod hops;
+#[cfg(feature = "fuzzing")]
+pub(crate) use hops::fuzz as hops;
 mod reports;
 mod watching;
 

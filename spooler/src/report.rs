@@ -13,6 +13,8 @@
 //! submits nothing; the caller gives the report the null sender, so that nobody reports about it.
 
 mod fields;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod person;
 mod quote;
 

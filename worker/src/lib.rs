@@ -15,6 +15,10 @@ mod critical;
 pub mod delivery;
 // Programs that look at messages before and after the provider does.
 pub mod filter;
+// Fuzz targets, and the world that they play in.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 // One message on its way in.
 pub mod inbound;
 // The channel to the supervisor; the only file of this crate that knows ipc-channel.

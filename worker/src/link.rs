@@ -43,16 +43,41 @@ pub enum LinkError {
 /// The sending end.
 #[derive(Debug)]
 pub struct LinkSender {
-    channel: IpcBytesSender,
+    way: Way,
+}
+
+/// Where words go.
+#[derive(Debug)]
+enum Way {
+    Supervisor(IpcBytesSender),
+    /// A fuzz target plays the supervisor.
+    #[cfg(feature = "fuzzing")]
+    Ear(mpsc::UnboundedSender<FromWorker>),
 }
 
 impl LinkSender {
+    /// A link to a supervisor that is played by who reads the other end.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn to_ear() -> (Self, mpsc::UnboundedReceiver<FromWorker>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self { way: Way::Ear(sender) }, receiver)
+    }
+
     /// Sends a message; blocks while the supervisor does not read.
     ///
     /// # Errors
     /// If the supervisor is gone.
     pub fn send(&self, message: &FromWorker) -> Result<(), LinkError> {
-        codec::encode(message, |frame| self.channel.send(frame).map_err(|_| LinkError::Gone))
+        match &self.way {
+            Way::Supervisor(channel) => {
+                codec::encode(message, |frame| channel.send(frame).map_err(|_| LinkError::Gone))
+            }
+            #[cfg(feature = "fuzzing")]
+            Way::Ear(ear) => {
+                codec::encode(message, |_| Ok::<(), LinkError>(()))?;
+                ear.send(message.clone()).map_err(|_| LinkError::Gone)
+            }
+        }
     }
 }
 
@@ -75,7 +100,7 @@ pub fn connect(name: &str) -> Result<(LinkSender, mpsc::UnboundedReceiver<ToWork
     let (inbox, watch) = take_inbox(&inbox).map_err(|error| failed(error.to_string()))?;
     let (sender, receiver) = mpsc::unbounded_channel();
     drop(tokio::spawn(read_all(inbox, watch, sender)));
-    Ok((LinkSender { channel: outbox }, receiver))
+    Ok((LinkSender { way: Way::Supervisor(outbox) }, receiver))
 }
 
 /// Takes the inbox that the supervisor sends, with a second descriptor of it for the reactor to watch. ipc-channel does not tell its

@@ -22,6 +22,8 @@ use toml::{Table, Value};
 mod command;
 // Finding and reading the file.
 mod file;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod hostname;
 mod notes;
 mod places;

@@ -10,6 +10,9 @@
 //! folder's group, so that a supervisor which is not root can read it. The owner of a file is its sender; a link of either kind
 //! could make that a lie, so links are refused.
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
+
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -134,12 +137,17 @@ pub fn read(path: &Path, content_bytes_max: u64) -> Result<Picked, PickupError> 
     let mut bytes = Vec::new();
     // Bounded again: the file may still be growing.
     file.take(max).read_to_end(&mut bytes)?;
-    let (submit, message) = split(&bytes)?;
+    picked(&bytes, metadata.uid(), content_bytes_max)
+}
+
+/// What is in a file.
+fn picked(bytes: &[u8], owner_uid: u32, content_bytes_max: u64) -> Result<Picked, PickupError> {
+    let (submit, message) = split(bytes)?;
     let content = line_ends::with_crlf(message)?;
     if content.len() as u64 > content_bytes_max {
         return Err(PickupError::TooLarge { size: content.len() as u64, max: content_bytes_max });
     }
-    Ok(Picked { submit, owner_uid: metadata.uid(), content })
+    Ok(Picked { submit, owner_uid, content })
 }
 
 fn split(bytes: &[u8]) -> Result<(Submit, &[u8]), PickupError> {

@@ -21,6 +21,8 @@
 
 // The private folder of a message, and contents in files.
 mod artifacts;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 // On the way in.
 mod inbound;
 // Around a delivery.

@@ -7,6 +7,8 @@ mod access;
 mod body;
 mod desk;
 mod feed;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod listing;
 mod patience;
 mod provider;

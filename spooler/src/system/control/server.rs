@@ -20,6 +20,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -109,7 +110,8 @@ pub fn start(listener: StdUnixListener, options: ControlOptions, bridge: Arc<dyn
     Ok(ControlServer { stop, thread: Some(thread) })
 }
 
-fn routes(desk: Arc<Desk>) -> Router {
+/// What can be asked for.
+pub(super) fn routes(desk: Arc<Desk>) -> Router {
     let nothing_here = || async { Refusal::not_found("There is nothing at this path") };
     let wrong_method = || async { Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "This path takes another method") };
     Router::new()
@@ -167,7 +169,16 @@ async fn accept(
 }
 
 async fn connection(stream: UnixStream, desk: Arc<Desk>, router: Router) {
-    let Some(peer) = peer_of(&stream, desk.access).await else { return };
+    if let Some(peer) = peer_of(&stream, desk.access).await {
+        converse(stream, peer, router).await;
+    }
+}
+
+/// Answers one request of a peer.
+pub(super) async fn converse<S>(stream: S, peer: Peer, router: Router)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |request: HttpRequest<Incoming>| {
         let mut request = request.map(Body::new);

@@ -27,6 +27,8 @@ mod company;
 #[cfg(test)]
 mod conformance;
 mod failure;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod lock;
 mod rows;
 mod schema;

@@ -16,6 +16,8 @@
 
 mod failure;
 mod folder;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod place;
 mod unique;
 mod write;

@@ -22,6 +22,8 @@
 //! last lines that it wrote to standard error, or else to standard output, say why.
 
 mod command;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 // Runs a program without holding up others; the filters use it, too.
 pub(crate) mod run;
 mod tail;

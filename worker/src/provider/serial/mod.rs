@@ -19,6 +19,8 @@
 //! tried again. Frames wait in memory until the spooler has them on disk: a worker that is killed in that moment loses them.
 
 mod framing;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod letter;
 mod line;
 mod port;

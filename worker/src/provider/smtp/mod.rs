@@ -40,8 +40,10 @@ mod auth;
 mod command;
 mod connection;
 mod dial;
-mod dot;
+pub(crate) mod dot;
 mod extensions;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod health;
 mod pool;
 mod reply;

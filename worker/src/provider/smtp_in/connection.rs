@@ -10,7 +10,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::data::ContentReader;
@@ -59,14 +58,14 @@ pub(super) struct Connection {
 
 impl Connection {
     /// A client has connected.
-    pub(super) fn new(slot: Slot, socket: TcpStream, peer: IpAddr) -> Self {
+    pub(super) fn new(slot: Slot, stream: Stream, peer: IpAddr) -> Self {
         let service = slot.service();
         let session = Session::new(service.rules.clone(), peer, service.may_relay(peer));
         let support = service.support.clone();
         let input = service.spare.borrow_mut().take();
         Self {
             peer,
-            stream: Stream::Plain(socket),
+            stream,
             input,
             out: Vec::with_capacity(256),
             lines: LineReader::default(),

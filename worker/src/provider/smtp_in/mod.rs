@@ -15,6 +15,8 @@ mod auth;
 mod command;
 mod connection;
 mod data;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod incoming;
 mod input;
 mod lines;
@@ -47,6 +49,7 @@ use self::reply::Reply;
 use self::service::Service;
 use self::session::Rules;
 pub use self::settings::Settings;
+use self::stream::Stream;
 use crate::contract::Provider;
 use crate::support::Support;
 
@@ -196,7 +199,7 @@ async fn accept_all(service: &Rc<Service>, listener: TcpListener) {
 fn welcome(service: &Rc<Service>, socket: TcpStream, peer: SocketAddr) {
     let peer = peer.ip().to_canonical();
     match service.slot() {
-        Some(slot) => drop(service.support.spawn(Connection::new(slot, socket, peer).serve())),
+        Some(slot) => drop(service.support.spawn(Connection::new(slot, Stream::Plain(socket), peer).serve())),
         None => turn_away(socket),
     }
 }
