@@ -16,6 +16,7 @@
 //! | `reports` | senders are told what became of their messages |
 //! | `rights` | other users send, and have to do with their own messages only |
 //! | `rogue` | a worker that misbehaves costs the others nothing, and its row says what is wrong |
+//! | `smtp_safety` | no look-alike of an end of message comes in or leaves, by any entrance |
 //! | `stopped` | a worker that is stopped in the middle of a large message holds up nobody but itself |
 //! | `supervisor_crash` | the supervisor is killed under load: what was acknowledged arrives |
 //! | `tokens` | tokens are fair and bounded, overdraft is visible, critical sections raise and put back |
@@ -67,6 +68,8 @@ mod rogue;
 mod sink;
 #[cfg(test)]
 mod smtp;
+#[cfg(test)]
+mod smtp_safety;
 #[cfg(test)]
 mod stopped;
 #[cfg(test)]

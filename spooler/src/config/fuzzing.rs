@@ -25,9 +25,16 @@ pub(crate) fn configuration(input: &[u8]) {
             };
             assert_eq!(print_effective(&again), printed);
             let names = |config: &super::Config| {
-                config.providers.iter().map(|provider| (provider.name.clone(), provider.kind.clone())).collect::<Vec<_>>()
+                config
+                    .providers
+                    .iter()
+                    .map(|provider| (provider.name.clone(), provider.kind.clone()))
+                    .collect::<Vec<_>>()
             };
-            assert_eq!((names(&again), &again.retry, &again.hostname), (names(&config), &config.retry, &config.hostname));
+            assert_eq!(
+                (names(&again), &again.retry, &again.hostname),
+                (names(&config), &config.retry, &config.hostname)
+            );
         }
     }
 }

@@ -84,17 +84,8 @@ fn reply_of(text: &str, flags: &str) -> Reply {
 }
 
 /// The fields of a report's own header, in lower case.
-const FIELDS: [&str; 9] = [
-    "from",
-    "to",
-    "subject",
-    "date",
-    "message-id",
-    "mime-version",
-    "auto-submitted",
-    "content-type",
-    "references",
-];
+const FIELDS: [&str; 9] =
+    ["from", "to", "subject", "date", "message-id", "mime-version", "auto-submitted", "content-type", "references"];
 
 fn check(input: &ReportInput, report: &[u8]) {
     assert_clean("a report", report);
@@ -105,7 +96,9 @@ fn check(input: &ReportInput, report: &[u8]) {
     for name in ["from", "to", "subject", "date", "message-id", "mime-version", "content-type"] {
         assert_eq!(names.iter().filter(|found| *found == name).count(), 1, "{name} in {head}");
     }
-    names.retain(|name| !FIELDS.contains(&name.as_str()) && name != "in-reply-to" && name != "content-transfer-encoding");
+    names.retain(|name| {
+        !FIELDS.contains(&name.as_str()) && name != "in-reply-to" && name != "content-transfer-encoding"
+    });
     assert!(names.is_empty(), "fields that nobody wrote: {names:?} in {head}");
     let boundary = head.split_once("boundary=\"").and_then(|(_, rest)| rest.split_once('"')).expect("a boundary").0;
     let (begin, end) = (format!("--{boundary}\r\n"), format!("--{boundary}--\r\n"));

@@ -27,7 +27,8 @@ pub fn targets() -> Vec<Target> {
 /// If there is none of this name, or if something does not hold that has to.
 pub fn run(name: &str, input: &[u8]) {
     let all = targets();
-    let (_, target) = all.iter().find(|(known, _)| *known == name).unwrap_or_else(|| panic!("there is no target {name}"));
+    let (_, target) =
+        all.iter().find(|(known, _)| *known == name).unwrap_or_else(|| panic!("there is no target {name}"));
     target(input);
 }
 

@@ -21,8 +21,36 @@ const INPUT_BYTES_MAX: usize = 4096;
 const POOL_MAX: usize = 2000;
 /// Pieces that are more often the trouble than others.
 const WORDS: &[&[u8]] = &[
-    b"\r\n", b"\n", b"\r", b"\0", b".", b"\r\n.\r\n", b"\n%%\n", b"\n.\n", b"%", b"\xff", b"\xc3\xa4", b"\"", b"<", b">", b"@", b"{", b"}",
-    b"\\", b" ", b"\t", b":", b"=", b"0", b"-1", b"18446744073709551615", b"9223372036854775807", b"\x02", b"\x03", b"\x10", b"--",
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b"\0",
+    b".",
+    b"\r\n.\r\n",
+    b"\n%%\n",
+    b"\n.\n",
+    b"%",
+    b"\xff",
+    b"\xc3\xa4",
+    b"\"",
+    b"<",
+    b">",
+    b"@",
+    b"{",
+    b"}",
+    b"\\",
+    b" ",
+    b"\t",
+    b":",
+    b"=",
+    b"0",
+    b"-1",
+    b"18446744073709551615",
+    b"9223372036854775807",
+    b"\x02",
+    b"\x03",
+    b"\x10",
+    b"--",
 ];
 
 fn main() -> ExitCode {
@@ -99,7 +127,9 @@ fn mutate(name: &str, limit: Duration, seed: u64) -> Result<bool, String> {
 fn keep(name: &str, input: &[u8]) -> io::Result<String> {
     let place = folder().join("artifacts").join(name);
     fs::create_dir_all(&place)?;
-    let sum = input.iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
+    let sum = input
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
     let path = place.canonicalize()?.join(format!("crash-{sum:016x}"));
     fs::write(&path, input)?;
     Ok(path.display().to_string())

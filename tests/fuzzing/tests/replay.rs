@@ -48,7 +48,10 @@ mod replay {
         assert_eq!(names_in(&folder().join("fuzz_targets"), ".rs"), names, "the programs of fuzz/fuzz_targets");
         let manifest = fs::read_to_string(folder().join("Cargo.toml")).unwrap();
         for name in names {
-            assert!(manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")), "{name} is missing in fuzz/Cargo.toml");
+            assert!(
+                manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")),
+                "{name} is missing in fuzz/Cargo.toml"
+            );
             let program = fs::read_to_string(folder().join("fuzz_targets").join(format!("{name}.rs"))).unwrap();
             assert!(program.contains(&format!("run(\"{name}\", input)")), "fuzz_targets/{name}.rs runs another target");
         }

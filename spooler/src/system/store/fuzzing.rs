@@ -84,7 +84,8 @@ pub(crate) fn damage(input: &[u8]) {
     for line in String::from_utf8_lossy(patches).lines().take(64) {
         let Some((at, hex)) = line.split_once(' ') else { continue };
         let digits: Vec<u8> = hex.chars().filter_map(|c| u8::try_from(c.to_digit(16)?).ok()).collect();
-        let bytes: Vec<u8> = digits.chunks_exact(2).map(|two| two.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
+        let bytes: Vec<u8> =
+            digits.chunks_exact(2).map(|two| two.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
         let size = file.metadata().map_or(0, |metadata| metadata.len());
         if let Ok(at) = at.parse::<u64>()
             && at < size

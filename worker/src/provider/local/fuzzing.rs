@@ -59,7 +59,8 @@ fn front(addresses: &str) {
         for (line, begin) in lines.iter().zip(begin) {
             assert!(line.starts_with(begin) && !line.contains(char::is_control), "{line:?}");
         }
-        let words: Vec<&str> = lines.first().map(|line| line.split(' ').filter(|word| !word.is_empty()).collect()).unwrap_or_default();
+        let words: Vec<&str> =
+            lines.first().map(|line| line.split(' ').filter(|word| !word.is_empty()).collect()).unwrap_or_default();
         assert_eq!(words.len(), 7, "the line From_ has a sender of one word, and a date: {words:?}");
     }
 }

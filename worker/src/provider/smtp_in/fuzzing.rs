@@ -108,7 +108,9 @@ impl Desk {
             FromWorker::Accept { accept, envelope, content } => {
                 let content = match content {
                     Content::Inline(bytes) => bytes.to_vec(),
-                    Content::Uploaded { size } => self.uploads.remove(&accept).filter(|all| all.len() as u64 == size)?,
+                    Content::Uploaded { size } => {
+                        self.uploads.remove(&accept).filter(|all| all.len() as u64 == size)?
+                    }
                 };
                 Some(ToWorker::Accepted { accept, result: self.accept(envelope, content) })
             }
