@@ -19,7 +19,7 @@ pub const TARGETS: &[Target] = &[("addresses", addresses)];
 #[must_use]
 pub fn sections<const N: usize>(input: &[u8]) -> [&[u8]; N] {
     const MARK: &[u8] = b"\n%%\n";
-    let mut sections = [&input[..0]; N];
+    let mut sections = [input.split_at(0).0; N];
     let mut rest = input;
     let mut left = N;
     for section in &mut sections {

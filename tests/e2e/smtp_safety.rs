@@ -132,7 +132,7 @@ fn by_bdat(world: &World) -> usize {
         for line in ["MAIL FROM:<bdat@b.test>", "RCPT TO:<one@x.test>"] {
             client.command(line).unwrap();
         }
-        let (message, half) = (message(vector), 90);
+        let (message, half) = (message(vector), 40);
         client.write(format!("BDAT {half}\r\n").as_bytes()).unwrap();
         client.write(&message[..half]).unwrap();
         assert!(client.reply().unwrap().starts_with("250"));
