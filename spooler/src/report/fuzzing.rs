@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use spooler_protocol::fuzzing::{assert_clean, sections};
 use spooler_protocol::ids::MessageId;
+use spooler_protocol::limits::ADDRESS_BYTES_MAX;
 use spooler_protocol::message::Ret;
 use spooler_protocol::outcome::{Cause, Reply};
 
@@ -43,11 +44,12 @@ pub(crate) fn report(input: &[u8]) {
         })
     };
     let recipients: Vec<ReportedRecipient> = recipients.lines().filter_map(recipient).take(50).collect();
-    if recipients.is_empty() || sender.is_empty() {
+    if recipients.is_empty() || sender.is_empty() || sender.len() > ADDRESS_BYTES_MAX {
         return;
     }
     let input = ReportInput {
-        hostname: hostname.to_owned(),
+        // Ours, and never longer: the configuration sees to that.
+        hostname: hostname.chars().take(HOSTNAME_CHARS_MAX).collect(),
         sender: sender.to_owned(),
         envid: (!envid.is_empty()).then(|| envid.to_owned()),
         ret: flags.contains('h').then_some(Ret::Headers),
@@ -62,6 +64,9 @@ pub(crate) fn report(input: &[u8]) {
     };
     check(&input, &build(&input));
 }
+
+/// Characters of a host's name (RFC 1035 2.3.4).
+const HOSTNAME_CHARS_MAX: usize = 253;
 
 fn first_bytes(bytes: &[u8]) -> [u8; 8] {
     let mut first = [0; 8];
