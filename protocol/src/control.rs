@@ -156,6 +156,28 @@ pub struct MessageDetail {
     pub origin: String,
     /// Each recipient.
     pub recipient_details: Vec<RecipientDetail>,
+    /// Workers that died while they had it, since it was accepted or released; the oldest first.
+    #[serde(default)]
+    pub deaths: Vec<Death>,
+}
+
+/// The end of a worker that had a message in its hands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Death {
+    /// When, milliseconds since 1970.
+    pub at_ms: i64,
+    /// Whose worker it was.
+    pub provider: String,
+    /// How it ended, such as `signal 11 (SIGSEGV)`, and what it was ended for if it was ended.
+    pub cause: String,
+    /// What it was doing with the message, in its own words; empty if it had said nothing.
+    pub phase: String,
+    /// Bytes of the content that it had asked for or sent on, as it had said.
+    pub bytes: u64,
+    /// How many other messages it had in its hands.
+    pub company: u32,
+    /// The last lines of its log.
+    pub last_words: Vec<String>,
 }
 
 /// What to do with messages.

@@ -26,7 +26,9 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::policy::priority_plan::Level;
 use crate::supervisor::Supervisor;
-use crate::supervisor::event::{Action, Answer, Ask, AskId, Event, Incoming, UploadKey, WorkerId, WorkerNews};
+use crate::supervisor::event::{
+    Action, Answer, Ask, AskId, Event, Incoming, UploadKey, WorkerEnd, WorkerId, WorkerNews,
+};
 use crate::system::cgroup::Cgroups;
 use crate::system::clock::Clock;
 use crate::system::control::Request;
@@ -51,7 +53,7 @@ struct Worker {
     inbox: Inbox,
     link: Option<Link>,
     /// Why its process ended, while its last words are still being read.
-    ended: Option<String>,
+    ended: Option<WorkerEnd>,
     /// The priority that is wanted for it.
     level: Option<Level>,
 }
@@ -201,7 +203,7 @@ impl Driver {
                 tracing::warn!(provider = self.name(worker), "{why}");
                 self.hear(Event::Worker(worker, WorkerNews::Garbled(why)));
             }
-            Letter::Ended(worker, why) => self.bury(worker, why),
+            Letter::Ended(worker, end) => self.bury(worker, end),
             Letter::PriorityAgain(worker) => self.set_priority(worker),
             Letter::Asked(request) => self.asked(request),
             Letter::Reload => self.reload(),
@@ -242,7 +244,7 @@ impl Driver {
     fn closed(&mut self, worker: WorkerId) {
         let Some(known) = self.workers.get_mut(&worker) else { return };
         match known.ended.take() {
-            Some(why) => self.over(worker, why),
+            Some(end) => self.over(worker, end),
             // It has a moment to end by itself. One that lives on without its channel is of no use.
             None => {
                 known.link = None;
@@ -254,19 +256,19 @@ impl Driver {
     }
 
     /// A worker's process has ended. What it said before is heard first.
-    fn bury(&mut self, worker: WorkerId, why: String) {
+    fn bury(&mut self, worker: WorkerId, end: WorkerEnd) {
         let Some(known) = self.workers.get_mut(&worker) else { return };
         if known.link.is_none() || known.ended.is_some() {
-            self.over(worker, why);
+            self.over(worker, end);
             return;
         }
-        known.ended = Some(why.clone());
+        known.ended = Some(end.clone());
         // Whoever inherited its channel could keep the end of its words away; nobody waits for that.
         let mailbox = self.equipment.mailbox.clone();
-        later(LAST_WORDS_PATIENCE, move || mailbox.put(Letter::Ended(worker, why)));
+        later(LAST_WORDS_PATIENCE, move || mailbox.put(Letter::Ended(worker, end)));
     }
 
-    fn over(&mut self, worker: WorkerId, why: String) {
+    fn over(&mut self, worker: WorkerId, end: WorkerEnd) {
         if let Some(gone) = self.workers.remove(&worker) {
             self.equipment.probe.disown(gone.process.pid);
             if let Some(cgroups) = &self.equipment.cgroups {
@@ -280,7 +282,7 @@ impl Driver {
                 self.abandon(key);
             }
         }
-        self.hear(Event::Worker(worker, WorkerNews::Died(why)));
+        self.hear(Event::Worker(worker, WorkerNews::Died(end)));
     }
 
     /// What concerns content is dealt with here; the rest is for the supervisor.

@@ -1,7 +1,7 @@
 //! What is kept on disk, as plain data: the words between the supervisor, which decides, and the store, which keeps.
 
 use bytes::Bytes;
-use spooler_protocol::control::{MessageState, RecipientState};
+use spooler_protocol::control::{Death, MessageState, RecipientState};
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::message::Envelope;
 use spooler_protocol::outcome::Reply;
@@ -78,6 +78,8 @@ pub enum Change {
         deaths: u32,
         /// Whether its sender was told of the delay.
         delay_reported: bool,
+        /// The latest of these deaths, to be kept beside those before it. With no deaths at all, those before it are forgotten.
+        death: Option<Box<Death>>,
     },
     /// A message is forgotten, content and all.
     Remove {

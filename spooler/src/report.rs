@@ -13,6 +13,8 @@
 //! submits nothing; the caller gives the report the null sender, so that nobody reports about it.
 
 mod fields;
+// A notice to the postmaster.
+pub mod notice;
 mod person;
 mod quote;
 

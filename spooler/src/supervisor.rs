@@ -9,6 +9,7 @@
 //! | `delivering` | messages go out, and what comes after |
 //! | `recording` | what became of recipients |
 //! | `mishaps` | deliveries that end without a word |
+//! | `quarantine` | messages that kill workers are set aside |
 //! | `sessions` | sessions with providers: begin, news, end |
 //! | `receiving` | providers are asked for messages |
 //! | `idling` | housekeeping while the machine is idle |
@@ -39,6 +40,7 @@ mod idling;
 mod logon;
 mod mishaps;
 mod overrunning;
+mod quarantine;
 mod receiving;
 mod recording;
 mod reporting;
@@ -140,6 +142,8 @@ enum Pending {
     Accept(Acceptor, MessageId, Entry),
     /// A report is being built; these changes go to disk with it.
     Report(Vec<Change>),
+    /// A message is in quarantine.
+    Quarantined(MessageId),
     /// A client is told.
     Command(AskId, QueueDone),
     /// Nobody waits.
@@ -168,6 +172,7 @@ pub struct Supervisor {
     validations: BTreeMap<RequestId, validating::Validation>,
     /// What senders were told of recipients, so that they are told once.
     told: HashMap<MessageId, BTreeSet<(u32, reporting::Fact)>>,
+    quarantine: quarantine::Quarantine,
     jitter: Jitter,
     cores: u32,
     pid: u32,
@@ -255,6 +260,7 @@ impl Supervisor {
             watch_seq: 0,
             validations: BTreeMap::new(),
             told: HashMap::new(),
+            quarantine: quarantine::Quarantine::default(),
             jitter: Jitter::new(surroundings.seed),
             cores: surroundings.cores,
             pid: surroundings.pid,
@@ -322,6 +328,7 @@ impl Supervisor {
         lives
             .chain(sections)
             .chain(rows)
+            .chain(self.next_notice_ms())
             .chain(self.next_receipt_ms())
             .chain(validations)
             .chain(self.idle_at_ms())
@@ -361,7 +368,7 @@ impl Supervisor {
         }
         match news {
             WorkerNews::Started { pid } => self.on_started(worker, pid, now, actions),
-            WorkerNews::StartFailed(why) => self.on_died(worker, &why, now, actions),
+            WorkerNews::StartFailed(why) => self.on_died(worker, &why.as_str().into(), now, actions),
             WorkerNews::Said { said, cpu_us } => self.on_said(worker, said, cpu_us, now, actions),
             WorkerNews::Accept { accept, envelope, content } => {
                 let origin = format!("provider {}", provider.config.name);
@@ -372,7 +379,7 @@ impl Supervisor {
                 let step = provider.life.condemn(&why);
                 self.take_step(worker, step, actions);
             }
-            WorkerNews::Died(why) => self.on_died(worker, &why, now, actions),
+            WorkerNews::Died(end) => self.on_died(worker, &end, now, actions),
             WorkerNews::Priority(level, reached) => self.on_priority(worker, level, &reached, actions),
             WorkerNews::Cpu(cpu_us) => self.on_cpu_read(worker, cpu_us, now, actions),
             WorkerNews::Reads(delivery) => self.on_delivery_news(worker, delivery, now, actions),

@@ -126,6 +126,8 @@ impl Loop {
             in_flight: 0,
             deferred: 0,
             held: 0,
+            quarantined: 0,
+            quarantine: None,
             accepted: 0,
             sent: 0,
             failed: 0,
@@ -312,7 +314,13 @@ impl StoreReader for Reader {
         let found = self.0.iter().find(|kept| kept.id == id);
         Ok(found.map(|kept| {
             let origin = format!("uid {}", kept.owner_uid);
-            let detail = MessageDetail { summary: summary(kept), envid: None, origin, recipient_details: Vec::new() };
+            let detail = MessageDetail {
+                summary: summary(kept),
+                envid: None,
+                origin,
+                recipient_details: Vec::new(),
+                deaths: Vec::new(),
+            };
             (detail, Some(kept.owner_uid))
         }))
     }

@@ -12,6 +12,7 @@
 //! | `machine` | power fails, links and devices come and go, the machine sleeps and wakes up |
 //! | `overrun` | a worker that hangs or computes without end is found, demoted, ended and replaced |
 //! | `peers` | other people's servers and programs at the far end |
+//! | `poison` | a message that kills its workers, among thousands that do not |
 //! | `politeness` | background work waits for the idle gate, and whoever somebody waits for does not |
 //! | `reports` | senders are told what became of their messages |
 //! | `rights` | other users send, and have to do with their own messages only |
@@ -55,6 +56,8 @@ mod machine;
 mod overrun;
 #[cfg(test)]
 mod peers;
+#[cfg(test)]
+mod poison;
 #[cfg(test)]
 mod politeness;
 #[cfg(test)]

@@ -49,6 +49,9 @@ impl World {
             }
             Action::Scan(up_to) => self.soon(Happening::Scan(up_to)),
             Action::Lookup(id) => self.soon(Happening::Lookup(id)),
+            Action::Notice(order) => {
+                self.soon(Happening::Hear(Box::new(Event::ReportBuilt(order.ticket, None))));
+            }
             Action::Report(order) => self.soon(Happening::Report(Box::new(order))),
             Action::Answer(ask, answer) => self.answered(ask, &answer),
             Action::ReadCpu(id) => {

@@ -221,12 +221,12 @@ impl World {
         let Some(mut worker) = self.workers.remove(&id) else { return Ok(()) };
         let late = self.stage.mishap(self.stage.plan.troubles.late_words);
         if late {
-            self.hear(Event::Worker(id, WorkerNews::Died(why.to_owned())))?;
+            self.hear(Event::Worker(id, WorkerNews::Died(why.into())))?;
         }
         while let Some(word) = worker.outbox.pop_front() {
             self.heard(id, word, worker.cpu_us)?;
         }
-        if late { Ok(()) } else { self.hear(Event::Worker(id, WorkerNews::Died(why.to_owned()))) }
+        if late { Ok(()) } else { self.hear(Event::Worker(id, WorkerNews::Died(why.into()))) }
     }
 
     /// A run of the supervisor begins.

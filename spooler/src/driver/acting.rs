@@ -65,6 +65,7 @@ impl Driver {
             Action::Scan(up_to) => self.scan(up_to),
             Action::Lookup(id) => self.look_up(id),
             Action::Report(order) => self.report(order),
+            Action::Notice(order) => self.notice(order),
             Action::Answer(ask_id, answer) => {
                 if let Some(question) = self.questions.remove(&ask_id) {
                     question.answer(answer);

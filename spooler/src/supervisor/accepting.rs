@@ -144,7 +144,8 @@ impl Supervisor {
                 });
                 actions.push(Action::Answer(ask_id, Answer::Queue(result)));
             }
-            (Pending::Nothing, Err(refusal)) => {
+            (Pending::Quarantined(id), Ok(())) => self.on_quarantined(id),
+            (Pending::Nothing | Pending::Quarantined(_), Err(refusal)) => {
                 // The schedule is ahead of the disk now: after a restart it is offered again, which is what at-least-once allows.
                 log(actions, Loudness::Warn, format!("what became of a delivery could not be kept: {}", refusal.text));
             }
@@ -232,6 +233,9 @@ impl Supervisor {
             MessageState::Quarantined => Standing::Quarantined,
             MessageState::Ready | MessageState::InFlight | MessageState::Deferred => Standing::Active,
         };
+        if entry.standing == Standing::Quarantined {
+            self.note_quarantined(message.id);
+        }
         let longest_ms = self.providers.values().map(|provider| provider.retry.max_ms).max().unwrap_or_default();
         let pending: Vec<Wayfarer<'_>> = message
             .recipients

@@ -107,7 +107,7 @@ impl Supervisor {
                     entry.free(None);
                 });
                 self.make_due(id);
-                let marks = Change::Marks { id, deaths: 0, delay_reported };
+                let marks = Change::Marks { id, deaths: 0, delay_reported, death: None };
                 self.commit(vec![marks], Pending::Nothing, actions);
                 Ok(state(MessageState::Ready, ""))
             }

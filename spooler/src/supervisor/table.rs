@@ -91,6 +91,8 @@ impl Supervisor {
             in_flight: lanes().map(Lane::in_flight).sum(),
             deferred: lanes().map(|lane| lane.deferred).sum(),
             held: self.queue.stopped(),
+            quarantined: self.queue.quarantined(),
+            quarantine: self.quarantine_text(),
             accepted: self.accepted,
             sent: self.sent,
             failed: self.failed,

@@ -5,7 +5,8 @@ use spooler_protocol::from_worker::{FromWorker, RowUpdate};
 use spooler_protocol::notification::SystemMessage;
 use spooler_protocol::to_worker::{ToWorker, Welcome};
 
-use super::event::{Action, Loudness, WorkerId};
+use super::event::{Action, Loudness, WorkerEnd, WorkerId};
+use super::mishaps::Blame;
 use super::{Provider, Scan, Stopping, Supervisor, log, overrunning};
 use crate::config::{self, Config};
 use crate::policy::flush::Ways;
@@ -241,10 +242,13 @@ impl Supervisor {
     }
 
     /// The process is dead, or never came to be.
-    pub(super) fn on_died(&mut self, worker: WorkerId, why: &str, now: Now, actions: &mut Vec<Action>) {
+    pub(super) fn on_died(&mut self, worker: WorkerId, end: &WorkerEnd, now: Now, actions: &mut Vec<Action>) {
+        let busy = self.has_flights(worker.provider);
         let Some(provider) = self.providers.get_mut(&worker.provider) else { return };
         let deaths = provider.life.deaths;
-        let step = provider.life.on_died(why, &mut self.generation, now.mono_ms, &mut self.jitter);
+        let blame = Blame::new(end, provider.life.condemned_for());
+        let why = end.to_string();
+        let step = provider.life.on_died(&why, busy, &mut self.generation, now.mono_ms, &mut self.jitter);
         let unasked = provider.life.deaths > deaths;
         provider.pid = None;
         // What it said of itself is void.
@@ -253,7 +257,7 @@ impl Supervisor {
         let state = provider.life.state();
         let name = provider.config.name.clone();
         if unasked {
-            let why = provider.life.last_error.as_deref().unwrap_or(why);
+            let why = provider.life.last_error.as_deref().unwrap_or(&why);
             log(actions, Loudness::Warn, format!("provider {name}: worker died: {why}; now {state:?}"));
         } else {
             log(actions, Loudness::Info, format!("provider {name}: worker gone: {why}"));
@@ -263,7 +267,7 @@ impl Supervisor {
         self.forget_flush(worker.provider);
         self.scheduler.remove(worker.provider);
         self.tokens_touched = true;
-        self.return_flights(worker, unasked, actions);
+        self.return_flights(worker, blame.as_ref().filter(|_| unasked), now, actions);
         self.release_resource(worker.provider);
         self.take_step(worker, step, actions);
         self.answer_logon(worker.provider, actions);

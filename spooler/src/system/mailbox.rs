@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use spooler_protocol::from_worker::FromWorker;
 
 use crate::config::Config;
-use crate::supervisor::event::{Event, WorkerId};
+use crate::supervisor::event::{Event, WorkerEnd, WorkerId};
 use crate::system::control::Request;
 use crate::system::worker_link::Link;
 
@@ -28,8 +28,8 @@ pub enum Letter {
     Mail(WorkerId),
     /// A worker has said hello, or will not.
     Hello(WorkerId, Result<Link, String>),
-    /// A worker's process has ended; why, with its last words.
-    Ended(WorkerId, String),
+    /// A worker's process has ended.
+    Ended(WorkerId, WorkerEnd),
     /// A worker's priority could not be set a moment ago.
     PriorityAgain(WorkerId),
     /// A client asks.

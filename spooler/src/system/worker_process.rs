@@ -16,7 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use spooler_protocol::handshake::NONCE_BYTES;
 
-use crate::supervisor::event::WorkerId;
+use crate::supervisor::event::{WorkerEnd, WorkerId};
 use crate::system::mailbox::{Letter, Mailbox};
 use crate::system::worker_link::{Greeted, Server, give_up};
 
@@ -24,6 +24,9 @@ use crate::system::worker_link::{Greeted, Server, give_up};
 const LAST_LINES: usize = 5;
 /// A log line is cut here.
 const LINE_BYTES_MAX: usize = 1024;
+/// Signals with which people ask processes to go.
+const BY_HAND: [nix::sys::signal::Signal; 3] =
+    [nix::sys::signal::Signal::SIGTERM, nix::sys::signal::Signal::SIGINT, nix::sys::signal::Signal::SIGHUP];
 const STACK_BYTES: usize = 256 * 1024;
 
 /// A process that runs, or has ended a moment ago.
@@ -125,7 +128,7 @@ fn command(program: &Path, name: &str) -> Command {
 }
 
 /// Passes log lines on until the process ends; then says how it ended.
-fn mind(mut child: Child, pidfd: &OwnedFd, mut stderr: ChildStderr, provider: &str) -> String {
+fn mind(mut child: Child, pidfd: &OwnedFd, mut stderr: ChildStderr, provider: &str) -> WorkerEnd {
     let mut lines = Lines::default();
     let flags = fcntl(&stderr, FcntlArg::F_GETFL).map(OFlag::from_bits_truncate).unwrap_or(OFlag::empty());
     let _ = fcntl(&stderr, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK));
@@ -146,8 +149,10 @@ fn mind(mut child: Child, pidfd: &OwnedFd, mut stderr: ChildStderr, provider: &s
     }
     let status = child.wait();
     lines.flush(provider);
+    let by_hand =
+        status.as_ref().is_ok_and(|status| BY_HAND.iter().any(|signal| status.signal() == Some(*signal as i32)));
     let how = status.map_or_else(|error| error.to_string(), describe);
-    lines.append_to(how)
+    WorkerEnd { how, last_words: lines.last.into(), by_hand }
 }
 
 fn describe(status: ExitStatus) -> String {
@@ -210,13 +215,5 @@ impl Lines {
         if self.last.len() > LAST_LINES {
             self.last.pop_front();
         }
-    }
-
-    fn append_to(self, how: String) -> String {
-        if self.last.is_empty() {
-            return how;
-        }
-        let last: Vec<String> = self.last.into();
-        format!("{how}; its last words: {}", last.join(" / "))
     }
 }

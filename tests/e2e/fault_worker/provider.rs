@@ -1,6 +1,7 @@
 //! Misbehaviour within the contract.
 
 use std::cell::RefCell;
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ pub(crate) struct FaultSettings {
     work: Duration,
     rounds: u32,
     hold: PathBuf,
+    journal: PathBuf,
 }
 
 /// A provider that does what it is told.
@@ -37,6 +39,7 @@ impl Provider for Fault {
             mode: settings.string("mode", "good"),
             work: settings.duration("work", "0s", Duration::ZERO..=Duration::from_secs(10)),
             rounds: settings.integer("rounds", 1, 1..=1000),
+            journal: PathBuf::from(settings.string("journal", "")),
             hold: PathBuf::from(settings.string("hold", "")),
         }
     }
@@ -69,7 +72,7 @@ impl Provider for Fault {
         let address = delivery.recipients().first().map(|recipient| &recipient.address);
         let told = address.filter(|address| address.kind() == "FAULT").map(|address| address.text());
         match told.unwrap_or(&self.settings.mode) {
-            "crash" => drop(raise(Signal::SIGILL)),
+            "crash" => self.crash(delivery).await,
             "rows" => self.flood_rows(),
             "leak" => self.leak(),
             "panic" => panic!("the line went up in smoke"),
@@ -81,12 +84,36 @@ impl Provider for Fault {
             "critical" => self.dial().await,
             _ => {}
         }
+        self.note(delivery);
         delivery.settle_all(&Outcome::Delivered(Reply::local(250, "2.0.0", "done")));
         SubmitResult::Done
     }
 }
 
 impl Fault {
+    /// Dies after some last words; the progress is told before.
+    async fn crash(&self, delivery: &Delivery) {
+        // The first word is held back, and the next ones come at intervals.
+        delivery.progress("warming up", 0);
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        delivery.progress("setting fire", 1);
+        self.support.spooler_yield().await;
+        eprintln!("the paper tray is on fire");
+        let _ = raise(Signal::SIGILL);
+    }
+
+    /// Writes down what was delivered, if it is to: a line with the message's number.
+    fn note(&self, delivery: &Delivery) {
+        if self.settings.journal.as_os_str().is_empty() {
+            return;
+        }
+        let opened = std::fs::OpenOptions::new().create(true).append(true).open(&self.settings.journal);
+        let noted = opened.and_then(|mut journal| writeln!(journal, "{}", delivery.submission().message));
+        if let Err(error) = noted {
+            eprintln!("the journal: {error}");
+        }
+    }
+
     async fn compute(&self) {
         for _ in 0..self.settings.rounds {
             let start = Instant::now();

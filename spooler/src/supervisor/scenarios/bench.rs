@@ -19,7 +19,7 @@ use crate::policy::Now;
 use crate::policy::priority_plan::Reached;
 use crate::record::{Change, RecipientUpdate, Scanned, ScannedMessage};
 use crate::supervisor::event::{
-    Action, Answer, Ask, AskId, Event, Incoming, ReportOrder, SubmitOrder, WorkerId, WorkerNews,
+    Action, Answer, Ask, AskId, Event, Incoming, NoticeOrder, ReportOrder, SubmitOrder, WorkerId, WorkerNews,
 };
 use crate::supervisor::{Supervisor, Surroundings};
 
@@ -45,6 +45,8 @@ pub(in crate::supervisor) struct Bench {
     pub(in crate::supervisor) disk: BTreeMap<MessageId, ScannedMessage>,
     /// Reports that were ordered.
     pub(in crate::supervisor) reports: Vec<ReportOrder>,
+    /// Notices that were ordered.
+    pub(in crate::supervisor) notices: Vec<NoticeOrder>,
     /// Answers that were not looked at.
     pub(in crate::supervisor) answers: HashMap<AskId, Answer>,
     /// Lines of the log.
@@ -104,6 +106,7 @@ impl Bench {
             told: HashMap::new(),
             disk,
             reports: Vec::new(),
+            notices: Vec::new(),
             answers: HashMap::new(),
             log: Vec::new(),
             exited: false,
@@ -144,7 +147,7 @@ impl Bench {
     /// The process of a worker is dead.
     pub(in crate::supervisor) fn die(&mut self, name: &str, why: &str) {
         let worker = self.worker(name);
-        self.hear(Event::Worker(worker, WorkerNews::Died(why.to_owned())));
+        self.hear(Event::Worker(worker, WorkerNews::Died(why.into())));
     }
 
     /// Time passes; what is due in between happens in between.
@@ -324,6 +327,10 @@ impl Bench {
                 self.events
                     .push_back(Event::Scanned(kept.into_iter().map(|kept| Scanned::Message(Box::new(kept))).collect()));
             }
+            Action::Notice(order) => {
+                self.events.push_back(Event::ReportBuilt(order.ticket, None));
+                self.notices.push(order);
+            }
             Action::Report(order) => {
                 let ticket = order.ticket;
                 self.reports.push(order);
@@ -377,7 +384,7 @@ impl Bench {
             Change::State { id, state, .. } => {
                 self.disk.entry(id).and_modify(|message| message.state = state);
             }
-            Change::Marks { id, deaths, delay_reported } => {
+            Change::Marks { id, deaths, delay_reported, .. } => {
                 self.disk.entry(id).and_modify(|message| {
                     message.deaths = deaths;
                     message.delay_reported = delay_reported;

@@ -13,6 +13,7 @@
 //! | `flushes` | who begins and ends a flush, in which order, and who holds a resource |
 //! | `rows` | status rows, and those who watch them |
 //! | `reports` | who is told, once |
+//! | `quarantine` | messages whose workers die, and the postmaster |
 //! | `resources` | receiving and failing where providers share a resource, or a call is out |
 //! | `validation` | providers look after their state |
 
@@ -24,6 +25,7 @@ mod inbound;
 mod logons;
 mod order;
 mod outbound;
+mod quarantine;
 mod reports;
 mod resources;
 mod rows;

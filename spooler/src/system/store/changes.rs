@@ -3,6 +3,7 @@
 //! A change of a message that is gone changes nothing and is no error: it may have been removed while the change was on its way.
 
 use rusqlite::Connection;
+use spooler_protocol::control::Death;
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::message::Recipient;
 
@@ -19,7 +20,9 @@ const ACCEPT_BODY: &str = "INSERT INTO bodies (message_id, content) VALUES (?1, 
 const UPDATE_RECIPIENT: &str = "UPDATE recipients SET state = ?3, attempts = ?4, next_try_ms = ?5, provider = ?6, \
     reply = ?7 WHERE message_id = ?1 AND idx = ?2";
 const UPDATE_STATE: &str = "UPDATE messages SET state = ?2, why = ?3 WHERE id = ?1";
-const UPDATE_MARKS: &str = "UPDATE messages SET deaths = ?2, delay_reported = ?3 WHERE id = ?1";
+const UPDATE_MARKS: &str =
+    "UPDATE messages SET deaths = ?2, delay_reported = ?3, died = CASE ?2 WHEN 0 THEN NULL ELSE died END WHERE id = ?1";
+const ADD_DEATH: &str = "UPDATE messages SET died = json_insert(CASE WHEN json_valid(died) THEN died ELSE '[]' END, '$[#]', json(?2)) WHERE id = ?1";
 const REMOVE_MESSAGE: &str = "DELETE FROM messages WHERE id = ?1";
 const REMOVE_RECIPIENTS: &str = "DELETE FROM recipients WHERE message_id = ?1";
 const REMOVE_BODY: &str = "DELETE FROM bodies WHERE message_id = ?1";
@@ -67,8 +70,9 @@ impl Tally {
             Change::State { id, state, why } => {
                 run(connection, UPDATE_STATE, (key(*id), message_state_number(*state), why)).map(drop)
             }
-            Change::Marks { id, deaths, delay_reported } => {
-                run(connection, UPDATE_MARKS, (key(*id), deaths, delay_reported)).map(drop)
+            Change::Marks { id, deaths, delay_reported, death } => {
+                run(connection, UPDATE_MARKS, (key(*id), deaths, delay_reported))?;
+                death.as_deref().map_or(Ok(()), |death| add_death(connection, *id, death))
             }
             Change::Remove { id } => self.remove(connection, *id),
         }
@@ -135,8 +139,16 @@ fn accept_recipient(connection: &Connection, id: i64, index: u32, recipient: &Re
     run(connection, ACCEPT_RECIPIENT, (id, index, notify, recipient.address.to_string(), &recipient.orcpt)).map(drop)
 }
 
+fn add_death(connection: &Connection, id: MessageId, death: &Death) -> rusqlite::Result<()> {
+    run(connection, ADD_DEATH, (key(id), json(death)?)).map(drop)
+}
+
+fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
+    serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+}
+
 fn update_recipient(connection: &Connection, id: MessageId, update: &RecipientUpdate) -> rusqlite::Result<()> {
-    let reply = update.reply.as_ref().map(serde_json::to_string).transpose();
+    let reply = update.reply.as_ref().map(json).transpose()?;
     let columns = (
         key(id),
         update.index,
@@ -144,7 +156,7 @@ fn update_recipient(connection: &Connection, id: MessageId, update: &RecipientUp
         update.attempts,
         update.next_try_ms,
         &update.provider,
-        reply.map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?,
+        reply,
     );
     run(connection, UPDATE_RECIPIENT, columns).map(drop)
 }

@@ -125,10 +125,14 @@ impl Shared {
                 };
                 message.why.clone_from(why);
             }
-            Change::Marks { id, deaths, delay_reported } => {
+            Change::Marks { id, deaths, delay_reported, death } => {
                 let Some(message) = self.messages.get_mut(id) else { return };
                 message.scanned.deaths = *deaths;
                 message.scanned.delay_reported = *delay_reported;
+                if *deaths == 0 {
+                    message.died.clear();
+                }
+                message.died.extend(death.as_deref().cloned());
             }
             Change::Remove { id } => {
                 self.messages.remove(id);
@@ -164,7 +168,8 @@ impl Shared {
             recipients: (0..).zip(&message.envelope.recipients).map(|(index, _)| fresh(index)).collect(),
         };
         let origin = message.origin.clone();
-        let stored = StoredMessage { scanned, why: String::new(), origin, owner_uid: message.owner_uid };
+        let (why, owner_uid) = (String::new(), message.owner_uid);
+        let stored = StoredMessage { scanned, why, origin, owner_uid, died: Vec::new() };
         self.messages.insert(message.id, stored);
         self.last_id = self.last_id.max(message.id);
     }

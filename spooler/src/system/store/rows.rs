@@ -9,12 +9,13 @@
 //! | `recipients.state` | 0 pending, 1 sent, 2 failed |
 //! | `recipients.notify` | sum of 1 success, 2 failure, 4 delay; 0 never, null: not given |
 //! | `recipients.reply` | the last reply as JSON, null: none |
+//! | `messages.died` | deaths of workers that had it as a list in JSON, null: none |
 //!
 //! A row that cannot be read is [`Stored::Damaged`] with what can still be said of it: one bad row never hides the others.
 
 use rusqlite::Row;
 use rusqlite::types::{FromSql, ValueRef};
-use spooler_protocol::control::{MessageState, RecipientState};
+use spooler_protocol::control::{Death, MessageState, RecipientState};
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::message::{BodyType, Envelope, Notify, Priority, Recipient, Ret};
 use spooler_protocol::outcome::Reply;
@@ -114,7 +115,7 @@ pub(super) fn message_id(key: i64) -> MessageId {
 /// Reads messages: from number 1 to number 2, of owner 3 and submitted before time 4 unless these are null, at most 5.
 /// The columns are read by number: a name would be searched for each time.
 pub(super) const MESSAGES_PAGE: &str = "SELECT id, submitted_ms, size, in_file, recipients, state, deaths, delay_reported, \
-    priority, body, smtputf8, ret, owner_uid, sender, envid, origin, why FROM messages WHERE id BETWEEN ?1 AND ?2 \
+    priority, body, smtputf8, ret, owner_uid, sender, envid, origin, why, died FROM messages WHERE id BETWEEN ?1 AND ?2 \
     AND (?3 IS NULL OR owner_uid = ?3) AND (?4 IS NULL OR submitted_ms < ?4) ORDER BY id LIMIT ?5";
 
 mod message {
@@ -135,6 +136,7 @@ mod message {
     pub(super) const ENVID: usize = 14;
     pub(super) const ORIGIN: usize = 15;
     pub(super) const WHY: usize = 16;
+    pub(super) const DIED: usize = 17;
 }
 
 /// Reads the recipients of the messages from number 1 to number 2.
@@ -268,8 +270,19 @@ fn read_message(id: MessageId, row: &Row<'_>) -> Result<StoredMessage, String> {
         delay_reported: code(row, message::DELAY_REPORTED, flag)?,
         recipients: Vec::new(),
     };
-    let why = get(row, message::WHY)?;
-    Ok(StoredMessage { scanned, why, origin: get(row, message::ORIGIN)?, owner_uid: get(row, message::OWNER_UID)? })
+    Ok(StoredMessage {
+        scanned,
+        why: get(row, message::WHY)?,
+        origin: get(row, message::ORIGIN)?,
+        owner_uid: get(row, message::OWNER_UID)?,
+        died: read_deaths(row),
+    })
+}
+
+/// A list that cannot be read is as good as none: it is for people, and no reason to set the message aside.
+fn read_deaths(row: &Row<'_>) -> Vec<Death> {
+    let text = row.get_ref(message::DIED).ok().and_then(|value| value.as_str_or_null().ok()).flatten();
+    text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
 /// What can still be said of a row that is not a message.

@@ -342,6 +342,7 @@ fn weight(unit: &[Change]) -> u64 {
             StoredContent::File(_) => 512 + 128 * message.envelope.recipients.len(),
         },
         Change::Recipients { updates, .. } => 256 * updates.len(),
+        Change::Marks { death: Some(_), .. } => 8 * 1024,
         Change::State { .. } | Change::Marks { .. } | Change::Remove { .. } => 256,
     };
     u64::try_from(unit.iter().map(bytes).sum::<usize>()).unwrap_or(u64::MAX)
