@@ -33,7 +33,8 @@ fn submit_poison(world: &World) {
 
 /// What the queue says of the only message in it.
 fn detail(world: &World) -> Value {
-    let listed: Value = serde_json::from_str(world.control().get("/v1/messages").unwrap().trim()).unwrap();
+    let listed: Value =
+        serde_json::from_str(world.control().get("/v1/messages?state=quarantined").unwrap().trim()).unwrap();
     let id = listed["id"].as_u64().unwrap();
     serde_json::from_str(&world.control().get(&format!("/v1/messages/{id}")).unwrap()).unwrap()
 }
@@ -113,7 +114,7 @@ fn what_is_known_of_it_survives_a_restart_and_people_are_told() {
     let mut world = World::rogue(&config(&sink));
     submit_poison(&world);
     // The notice is a message, too; once it is delivered, the poison is all that is left.
-    world.wait_for("the notice", |world| fs::read_dir(world.path("mail/local/new")).ok()?.next());
+    world.wait_for("the notice", |world| fs::read_dir(world.path("mail/local/new")).ok()?.flatten().next());
     wait_quarantined(&world);
     world.crash();
     world.start();
