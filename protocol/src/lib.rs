@@ -25,6 +25,8 @@ pub mod message;
 pub mod notification;
 // What became of a delivery, per recipient and per message.
 pub mod outcome;
+// Who gets a place where there are fewer places than visitors.
+pub mod places;
 // Reading a table of settings so that every mistake is found at once.
 pub mod settings;
 // Status rows and the bits of a status code.

@@ -14,12 +14,14 @@ import time
 import critical
 import politeness
 import report
+import reschedule
 import tokens
 import tools
 from systems import Ours, Postfix
 from tools import Sampler, Sink, Trouble, median, send, wait_for
 
-PARTS = ("ceiling", "throughput", "cpu", "sendmail", "fsync", "memory", "queue", "politeness", "tokens", "critical")
+PARTS = ("ceiling", "throughput", "cpu", "sendmail", "fsync", "memory", "queue", "politeness", "tokens", "critical",
+         "reschedule")
 
 # Label, sessions, bytes, messages.
 LOADS = (
@@ -208,6 +210,9 @@ class Bench:
 
     def critical(self):
         critical.run(self)
+
+    def reschedule(self):
+        reschedule.measure(self)
 
 
 def read_options():

@@ -7,6 +7,7 @@ mod access;
 mod body;
 mod desk;
 mod feed;
+mod hall;
 mod listing;
 mod patience;
 mod provider;

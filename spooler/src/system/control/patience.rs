@@ -23,6 +23,11 @@ impl Patient {
         Self { stream, unread_max, waiting: None }
     }
 
+    /// The connection without its limit.
+    pub(super) fn into_inner(self) -> UnixStream {
+        self.stream
+    }
+
     fn watch<T>(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
             self.waiting = None;
