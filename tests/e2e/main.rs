@@ -8,6 +8,8 @@
 //! | `critical` | critical sections end in time, with the worker, with the spooler, and say what is refused |
 //! | `delivery` | messages go through, by each provider, and the queue survives a restart |
 //! | `filters` | programs look at messages on their way in and out |
+//! | `floods` | clients that trickle, stall and come in thousands keep nobody out |
+//! | `bombs` | messages that are too large, too deep, or for too many |
 //! | `lifecycle` | stop, hurry, reload, restart, and a second supervisor on the same spool |
 //! | `machine` | power fails, links and devices come and go, the machine sleeps and wakes up |
 //! | `overrun` | a worker that hangs or computes without end is found, demoted, ended and replaced |
@@ -26,6 +28,8 @@
 //! client), `sink` and `gate` (a server that can be held in any phase), `fault_worker` (a program of its own, with the kind `fault`), `dovecot` (a
 //! private one), `data` (messages).
 
+#[cfg(test)]
+mod bombs;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
@@ -46,6 +50,8 @@ mod delivery;
 mod dovecot;
 #[cfg(test)]
 mod filters;
+#[cfg(test)]
+mod floods;
 #[cfg(test)]
 mod gate;
 #[cfg(test)]
