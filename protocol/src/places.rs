@@ -6,6 +6,7 @@
 //!
 //! Time is milliseconds on any clock that does not go back.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -125,7 +126,9 @@ impl<K: Clone + Eq + Hash> Places<K> {
             let idle_ms = now_ms - visitor.idle_since_ms?;
             may(&visitor.owner, idle_ms).then(|| (self.count(&visitor.owner), idle_ms, *ticket))
         });
-        candidates.max_by_key(|(count, idle_ms, _)| (*count, *idle_ms)).map(|(_, _, ticket)| ticket)
+        candidates
+            .max_by_key(|(count, idle_ms, ticket)| (*count, *idle_ms, Reverse(*ticket)))
+            .map(|(_, _, ticket)| ticket)
     }
 }
 
@@ -171,8 +174,8 @@ mod tests {
         let many = fill(&mut places, 1, 3, 0);
         fill(&mut places, 2, 1, 0);
         assert_eq!(places.enter(&3, 999), Entry::Full, "a moment is not idle");
-        assert!(matches!(places.enter(&3, 1000), Entry::InPlaceOf(_, left) if many.contains(&left)));
-        assert_eq!(places.enter(&4, 1000 + IDLE_MS), Entry::InPlaceOf(6, many[2]));
+        assert!(matches!(places.enter(&3, 1000), Entry::InPlaceOf(_, left) if left == many[0]));
+        assert_eq!(places.enter(&4, 1000 + IDLE_MS), Entry::InPlaceOf(6, many[1]));
         assert_eq!(places.enter(&5, 1000 + IDLE_MS), Entry::Full, "all have one");
     }
 
