@@ -31,10 +31,12 @@ fn submit_poison(world: &World) {
     good(&world.client("spoolctl", &submit, b"Subject: poison\r\n\r\nbody\r\n"));
 }
 
-/// What the queue says of the only message in it.
+/// What is on disk of the only message in quarantine.
 fn detail(world: &World) -> Value {
-    let listed: Value =
-        serde_json::from_str(world.control().get("/v1/messages?state=quarantined").unwrap().trim()).unwrap();
+    let listed = world.wait_for("the quarantine to be on disk", |world| {
+        let listed = world.control().get("/v1/messages?state=quarantined")?;
+        serde_json::from_str::<Value>(listed.trim()).ok()
+    });
     let id = listed["id"].as_u64().unwrap();
     serde_json::from_str(&world.control().get(&format!("/v1/messages/{id}")).unwrap()).unwrap()
 }
