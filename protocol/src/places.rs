@@ -187,7 +187,7 @@ mod tests {
         places.busy(first);
         assert_eq!(places.enter(&3, STALLED_MS), Entry::InPlaceOf(3, second));
         assert_eq!(places.enter(&4, STALLED_MS), Entry::Full);
-        places.progress(first, STALLED_MS);
+        places.progress(first, STALLED_MS + 1);
         assert_eq!(places.enter(&4, 2 * STALLED_MS), Entry::InPlaceOf(4, 3));
     }
 
