@@ -62,6 +62,11 @@ impl World {
         world
     }
 
+    /// Puts a program in front of the supervisor from its next start on.
+    pub(crate) fn put_in_front(&mut self, wrap: Vec<String>) {
+        self.wrap = wrap;
+    }
+
     /// Writes another configuration.
     pub(crate) fn configure(&self, config: &str) {
         let head = "[spool]\npath = \"{dir}/spool\"\nmin_free = \"0\"\n[control]\nsocket = \"{dir}/control.sock\"\n[mail]\nhostname = \"spooler.test\"\n";
@@ -126,6 +131,11 @@ impl World {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).unwrap();
+    }
+
+    /// How the supervisor ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut()?.try_wait().unwrap()
     }
 
     /// Waits until the supervisor has ended.
