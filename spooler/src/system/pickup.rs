@@ -23,6 +23,7 @@ use spooler_protocol::limits::ENVELOPE_LINE_BYTES_MAX;
 use spooler_protocol::message::EnvelopeError;
 
 use crate::line_ends::{self, NulByte};
+use crate::system::store::folders;
 
 /// Where files go that cannot be accepted, inside the folder.
 const BAD: &str = "bad";
@@ -91,7 +92,10 @@ pub fn prepare(folder: &Path) -> io::Result<()> {
         let text = format!("{} is not a folder of the spooler's user; remove it", bad.display());
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
     }
-    fs::set_permissions(&bad, Permissions::from_mode(0o700))
+    fs::set_permissions(&bad, Permissions::from_mode(0o700))?;
+    // Who leaves a message here syncs what is in the folder, not the folder's own name.
+    File::open(folder)?.sync_all()?;
+    folders::sync_entry(folder)
 }
 
 /// The complete files, oldest first.

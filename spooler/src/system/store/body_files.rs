@@ -14,16 +14,16 @@
 //! | `ID` | yes | the normal case | kept |
 //! | none | yes | cannot come from a crash | the message is damaged |
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use spooler_protocol::ids::MessageId;
 
-use super::StoreError;
 use super::failure::{failed, of_io};
+use super::{StoreError, folders};
 
 /// The folder, by its path; cheap to copy.
 #[derive(Clone, Debug)]
@@ -38,11 +38,10 @@ impl BodyFolder {
         Self { path: spool.join("bodies") }
     }
 
-    /// Makes what is missing of the folder.
+    /// Makes what is missing of the folder; what is there is on disk then.
     pub(super) fn make(&self) -> Result<(), StoreError> {
-        let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o700);
-        builder.create(self.incoming()).map_err(|error| of_io(&self.path, "make the folder", &error))
+        let made = folders::make(&self.path).and_then(|()| folders::make(&self.incoming()));
+        made.map_err(|error| of_io(&self.path, "make the folder", &error))
     }
 
     /// Where unfinished uploads are.
@@ -57,7 +56,7 @@ impl BodyFolder {
 
     /// Makes the names in the folder as durable as what they name.
     pub(super) fn sync_names(&self) -> io::Result<()> {
-        File::open(&self.path)?.sync_all()
+        folders::sync(&self.path)
     }
 
     /// Whether the file of a message is there, with so many bytes; or what is wrong with it.

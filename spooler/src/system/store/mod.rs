@@ -27,6 +27,8 @@ mod company;
 #[cfg(test)]
 mod conformance;
 mod failure;
+// Folders that outlive a power cut.
+pub mod folders;
 mod lock;
 mod rows;
 mod schema;

@@ -58,6 +58,7 @@ impl SqliteStore {
             .map_err(fail)?;
         let last_id = read_last_id(&connection).map_err(fail)?;
         let bodies = BodyFolder::of_spool(folder);
+        // Syncs the name of every file and folder in `folder`, too.
         bodies.make()?;
         bodies.sweep(|id| has_file(&connection, id).map_err(fail))?;
         let checkpointer = Checkpointer::start(&path, bodies.clone())?;
