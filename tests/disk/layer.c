@@ -45,6 +45,7 @@ struct faults {
     uint32_t hits;      /* so many have failed */
     uint32_t torn;      /* writes: half of it is written, then the error comes */
     uint32_t die;       /* the program is killed at this call from now on; 0: it is not */
+    uint32_t deadly;    /* so many calls after one that failed the program is killed; 0: it is not */
     char match[64];     /* only paths that contain this */
 };
 
@@ -128,6 +129,7 @@ static int fails(unsigned call, const char *path) {
     if (!faults->count) return 0;
     if (faults->count > 0) faults->count--;
     faults->hits++;
+    if (!faults->die) faults->die = faults->deadly;
     errno = faults->error;
     return 1;
 }

@@ -21,7 +21,7 @@ pub(crate) const ALLOCATE: u32 = 128;
 /// Where the fields are in the page that the layer shares with us.
 const HITS_AT: u64 = 16;
 const DIE_AT: u64 = 24;
-const MATCH_AT: u64 = 28;
+const MATCH_AT: u64 = 32;
 const PAGE_BYTES: u64 = 4096;
 
 /// Which calls fail, and how.
@@ -35,6 +35,8 @@ pub(crate) struct Fault {
     pub(crate) count: i32,
     /// A write writes one half before it fails.
     pub(crate) torn: bool,
+    /// So many calls after one that failed the supervisor is killed; 0: it is not.
+    pub(crate) deadly: i32,
     /// Only files whose path contains this.
     pub(crate) of: &'static str,
 }
@@ -42,7 +44,7 @@ pub(crate) struct Fault {
 impl Fault {
     /// All calls of a kind fail.
     pub(crate) fn all(calls: u32, error: Errno, of: &'static str) -> Self {
-        Self { calls, error, skip: 0, count: -1, torn: false, of }
+        Self { calls, error, skip: 0, count: -1, torn: false, deadly: 0, of }
     }
 }
 
@@ -84,7 +86,7 @@ impl Layer {
         name[..fault.of.len()].copy_from_slice(fault.of.as_bytes());
         self.page.write_all_at(&name, MATCH_AT).unwrap();
         for (at, number) in
-            [(4, fault.error as i32), (8, fault.skip), (12, fault.count), (20, i32::from(fault.torn))]
+            [(4, fault.error as i32), (8, fault.skip), (12, fault.count), (20, i32::from(fault.torn)), (28, fault.deadly)]
         {
             self.page.write_all_at(&number.to_ne_bytes(), at).unwrap();
         }

@@ -16,6 +16,9 @@ pub(crate) const CLIENTS: usize = 4;
 /// Every so many messages there is one that is too large for the database.
 const LARGE_EVERY: u64 = 10;
 const LARGE_BYTES: usize = 150 << 10;
+/// And one of many pages.
+const LONG_EVERY: u64 = 4;
+const LONG_BYTES: usize = 24 << 10;
 
 /// A configuration with an entrance and a relay to this port.
 pub(crate) fn config(port: u16) -> String {
@@ -29,7 +32,12 @@ pub(crate) fn config(port: u16) -> String {
 /// The content of a message.
 pub(crate) fn mail(id: u64) -> Vec<u8> {
     let mut content = format!("Subject: {id}\r\n\r\nthe body of {id}\r\n");
-    while id.is_multiple_of(LARGE_EVERY) && content.len() < LARGE_BYTES {
+    let bytes = match id {
+        _ if id.is_multiple_of(LARGE_EVERY) => LARGE_BYTES,
+        _ if id.is_multiple_of(LONG_EVERY) => LONG_BYTES,
+        _ => 0,
+    };
+    while content.len() < bytes {
         content.push_str("and a line more\r\n");
     }
     content.into_bytes()

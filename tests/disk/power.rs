@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
+use nix::errno::Errno;
+
 use crate::image::{Disk, Promise};
-use crate::layer::Layer;
+use crate::layer::{Fault, Layer, SYNC};
 use crate::load::{self, Books, CLIENTS, Over};
 use crate::sink::Sink;
 use crate::trace::Steps;
@@ -20,7 +22,7 @@ use crate::world::{PATIENCE, World};
 /// What a sync costs in the recorded run: group commit has something to gather.
 const SYNC_US: u32 = 1000;
 /// Acknowledged messages in one recorded run.
-const MESSAGES: usize = 400;
+const MESSAGES: usize = 600;
 /// Cuts of one recorded run; then comes the next run.
 const CUTS_A_RUN: u64 = 50;
 
@@ -36,7 +38,7 @@ struct Recorded {
     books: Arc<Books>,
 }
 
-/// Runs a supervisor under load: killed once, stopped once, and killed at the end.
+/// Runs a supervisor under load: killed once, stopped once, killed once more after syncs of its log have failed, and killed at the end.
 fn record(chance: &mut fastrand::Rng) -> Recorded {
     let mut world = World::new("");
     let top = world.path("spool").parent().unwrap().to_owned();
@@ -53,7 +55,7 @@ fn record(chance: &mut fastrand::Rng) -> Recorded {
         }
         let _over = Over(&books);
         let until = |world: &World, part: usize| {
-            world.wait_for("messages to be acknowledged", |_| (books.count() >= MESSAGES * part / 3).then_some(()));
+            world.wait_for("messages to be acknowledged", |_| (books.count() >= MESSAGES * part / 4).then_some(()));
         };
         until(&world, 1);
         layer.kill_at(chance.u32(1..400));
@@ -63,6 +65,13 @@ fn record(chance: &mut fastrand::Rng) -> Recorded {
         world.stop();
         world.spawn();
         until(&world, 3);
+        // The next one reads from memory what never came to disk.
+        let (skip, deadly) = (chance.i32(0..20), chance.i32(2..12));
+        layer.set(Fault { skip, deadly, ..Fault::all(SYNC, Errno::EIO, "spool.db-wal") });
+        world.wait_end();
+        layer.heal();
+        world.spawn();
+        until(&world, 4);
         layer.kill_at(chance.u32(1..400));
         world.wait_end();
     });

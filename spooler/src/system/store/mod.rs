@@ -30,6 +30,7 @@ mod failure;
 // Folders that outlive a power cut.
 pub mod folders;
 mod lock;
+mod log_tail;
 mod rows;
 mod schema;
 mod sqlite_read;

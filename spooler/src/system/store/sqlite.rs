@@ -20,8 +20,9 @@ use super::body_files::BodyFolder;
 use super::changes::{LAST_ID, LastId, Tally};
 use super::checkpoint::{Checkpointer, LOG_BYTES_MAX};
 use super::claim::{Claim, DatabaseFile, open_file};
-use super::failure::{failed, of_sqlite};
+use super::failure::{failed, of_io, of_sqlite};
 use super::lock::FolderLock;
+use super::log_tail;
 use super::rows::{key, message_id};
 use super::schema::open_writer;
 pub use super::sqlite_read::SqliteReader;
@@ -51,6 +52,7 @@ impl SqliteStore {
         let lock = FolderLock::take(folder)?;
         let path = folder.join("spool.db");
         let file = open_file(&path)?;
+        log_tail::write_again(&path).map_err(|error| of_io(&path, "write its log again", &error))?;
         let connection = open_writer(&path)?;
         let fail = |error: rusqlite::Error| of_sqlite(&path, &connection, &error);
         connection
@@ -81,6 +83,17 @@ impl SqliteStore {
         Ok(tally)
     }
 
+    /// A commit has failed: nobody shall take what it has written for committed.
+    fn void_tail(&self) {
+        let sure = self.checkpointer.log(&self.connection).map(|log| log.pages);
+        let voided = sure.and_then(|frames| {
+            log_tail::void(&self.path, frames).map_err(|error| of_io(&self.path, "void the end of its log", &error))
+        });
+        if let Err(error) = voided {
+            tracing::warn!(%error, "If the spooler is killed now, what was refused a moment ago may be delivered");
+        }
+    }
+
     /// A row must never name a content that is not there.
     fn check_files(&self, units: &[Vec<Change>]) -> Result<(), StoreError> {
         for change in units.iter().flatten() {
@@ -107,6 +120,7 @@ impl Store for SqliteStore {
                     let undone = run(&self.connection, "ROLLBACK");
                     undone.map_err(|error| of_sqlite(&self.path, &self.connection, &error))?;
                 }
+                self.void_tail();
                 if matches!(error, StoreError::Full { .. }) {
                     self.checkpointer.save_space();
                 }
