@@ -12,12 +12,13 @@ use tokio::sync::watch;
 use crate::config::{Config, ConfigError};
 use crate::driver::bridge::LoopBridge;
 use crate::driver::{Driver, Equipment, committed};
+use crate::supervisor::event::Event;
 use crate::supervisor::{Supervisor, Surroundings};
 use crate::system::cgroup::Cgroups;
 use crate::system::clock::Clock;
 use crate::system::control::{self, Access, BindError, Bridge, ControlOptions, ControlServer};
 use crate::system::idle_probe::IdleProbe;
-use crate::system::mailbox::Mailbox;
+use crate::system::mailbox::{Letter, Mailbox};
 use crate::system::store::body_files::BodyFolder;
 use crate::system::store::readers::Readers;
 use crate::system::store::reserve::Reserve;
@@ -55,11 +56,11 @@ impl DaemonError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Group(..) => 78,     // EX_CONFIG
-            Self::Store(StoreError::InUse { .. }) => 75, // EX_TEMPFAIL
-            Self::Store(StoreError::Full { .. }) => 75,  // EX_TEMPFAIL
-            Self::Store(_) => 74,                        // EX_IOERR
-            Self::Control(_) | Self::System(..) => 71,   // EX_OSERR
+            Self::Config(_) | Self::Group(..) => 78,        // EX_CONFIG
+            Self::Store(StoreError::InUse { .. }) => 75,    // EX_TEMPFAIL
+            Self::Store(error) if error.is_passing() => 75, // EX_TEMPFAIL
+            Self::Store(_) => 74,                           // EX_IOERR
+            Self::Control(_) | Self::System(..) => 71,      // EX_OSERR
         }
     }
 }
@@ -86,7 +87,13 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     let uploads = Arc::new(Uploads::start(&bodies, config.spool.max_message_size)?);
     let reserve = Reserve::of(&config.spool.path, config.spool.min_free);
     let reports_to = mailbox.clone();
-    let writer = Writer::start(Box::new(store), reserve, move |report| reports_to.put(committed(report)))?;
+    let stuck_to = mailbox.clone();
+    let writer = Writer::start(
+        Box::new(store),
+        reserve,
+        move |report| reports_to.put(committed(report)),
+        move |why| stuck_to.put(Letter::Event(Event::StoreStuck(why))),
+    )?;
     let bridge: Arc<dyn Bridge> = Arc::new(LoopBridge {
         mailbox: mailbox.clone(),
         readers: Arc::clone(&readers),

@@ -32,6 +32,17 @@ pub struct NewMessage {
     pub content: StoredContent,
 }
 
+/// The origin of reports that the spooler makes itself.
+pub const ORIGIN_REPORT: &str = "report";
+
+impl NewMessage {
+    /// Whether nobody waits for an answer who could be told to come again later: what is reported goes to disk with its report.
+    #[must_use]
+    pub fn is_report(&self) -> bool {
+        self.origin == ORIGIN_REPORT
+    }
+}
+
 /// What is known of a recipient after an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecipientUpdate {
@@ -84,6 +95,17 @@ pub enum Change {
         /// Which message.
         id: MessageId,
     },
+}
+
+impl Change {
+    /// Which message it is about.
+    #[must_use]
+    pub fn message(&self) -> MessageId {
+        match self {
+            Self::Accept(message) => message.id,
+            Self::Recipients { id, .. } | Self::State { id, .. } | Self::Marks { id, .. } | Self::Remove { id } => *id,
+        }
+    }
 }
 
 /// What the schedule needs of one message, read back.

@@ -8,6 +8,7 @@
 //! | `accepting` | messages come in, and come back from the store at start |
 //! | `delivering` | messages go out, and what comes after |
 //! | `recording` | what became of recipients |
+//! | `disk_trouble` | the disk fails |
 //! | `mishaps` | deliveries that end without a word |
 //! | `sessions` | sessions with providers: begin, news, end |
 //! | `receiving` | providers are asked for messages |
@@ -30,6 +31,7 @@ mod accepting;
 mod asking;
 mod critical;
 mod delivering;
+mod disk_trouble;
 // What is heard and what is wanted done.
 pub mod event;
 mod flushing;
@@ -61,6 +63,7 @@ use spooler_protocol::outcome::Reply;
 use spooler_protocol::to_worker::ToWorker;
 
 use crate::config::{self, Config};
+use crate::policy::few::Few;
 use crate::policy::idle_gate::IdleGate;
 use crate::policy::jitter::Jitter;
 use crate::policy::lifecycle::Lifecycle;
@@ -142,8 +145,8 @@ enum Pending {
     Report(Vec<Change>),
     /// A client is told.
     Command(AskId, QueueDone),
-    /// Nobody waits.
-    Nothing,
+    /// Nobody waits; what is kept is about these messages.
+    Kept(Few<MessageId>),
 }
 
 /// The supervisor.
@@ -183,6 +186,8 @@ pub struct Supervisor {
     /// For recipients of whom nobody knows yet who serves them.
     default_retry: RetryPlan,
     scan: Scan,
+    /// Why nothing comes to disk now, and so nothing is delivered.
+    store_stuck: Option<String>,
     /// Messages of the last run that have not been read back: all after the first number, up to the second.
     unread: (MessageId, MessageId),
     last_id: MessageId,
@@ -200,7 +205,7 @@ pub struct Supervisor {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scan {
-    /// Not begun: providers have not all said what they serve.
+    /// Not begun: providers have not all said what they serve, or it has failed and is tried again.
     Due {
         at_ms: i64,
     },
@@ -265,6 +270,7 @@ impl Supervisor {
             active_ms: now.mono_ms,
             default_retry: workers::retry_plan(&config.retry),
             scan: Scan::Due { at_ms: now.mono_ms + SCAN_PATIENCE_MS },
+            store_stuck: None,
             unread: (MessageId(0), surroundings.last_id),
             last_id: surroundings.last_id,
             generation: Generation(0),
@@ -291,9 +297,11 @@ impl Supervisor {
             Event::Committed(ticket, result) => self.on_committed(ticket, result, actions),
             Event::UploadFinished(ticket, result) => self.on_upload_finished(ticket, result, actions),
             Event::Scanned(batch) => self.on_scanned(batch, now, actions),
-            Event::ScanEnded(result) => self.on_scan_ended(result, actions),
+            Event::ScanEnded(result) => self.on_scan_ended(result, now, actions),
             Event::ReportBuilt(ticket, report) => self.on_report_built(ticket, report, now, actions),
             Event::Unreadable(delivery, why) => self.on_unreadable(delivery, why, actions),
+            Event::ReadFailed(delivery, why) => self.on_read_failed(delivery, &why, now, actions),
+            Event::StoreStuck(why) => self.on_store_stuck(why),
             Event::Asked(ask_id, ask) => self.on_asked(ask_id, ask, now, actions),
             Event::Observed(seen) => self.on_observed(seen, now),
             Event::Reload(config) => self.reload(*config, now, actions),
@@ -424,6 +432,17 @@ impl Supervisor {
         let ticket = Ticket(self.next_number());
         self.pending.insert(ticket, pending);
         actions.push(Action::Commit(ticket, unit));
+    }
+
+    /// Brings a unit to disk for which nobody waits.
+    fn keep(&mut self, unit: Vec<Change>, actions: &mut Vec<Action>) {
+        let mut ids = Few::default();
+        for id in unit.iter().map(Change::message) {
+            if !ids.as_slice().contains(&id) {
+                ids.push(id);
+            }
+        }
+        self.commit(unit, Pending::Kept(ids), actions);
     }
 
     /// The name of a provider in the configuration.

@@ -85,9 +85,13 @@ impl Layer {
         let mut name = [0; 64];
         name[..fault.of.len()].copy_from_slice(fault.of.as_bytes());
         self.page.write_all_at(&name, MATCH_AT).unwrap();
-        for (at, number) in
-            [(4, fault.error as i32), (8, fault.skip), (12, fault.count), (20, i32::from(fault.torn)), (28, fault.deadly)]
-        {
+        for (at, number) in [
+            (4, fault.error as i32),
+            (8, fault.skip),
+            (12, fault.count),
+            (20, i32::from(fault.torn)),
+            (28, fault.deadly),
+        ] {
             self.page.write_all_at(&number.to_ne_bytes(), at).unwrap();
         }
         self.page.write_all_at(&fault.calls.to_ne_bytes(), 0).unwrap();

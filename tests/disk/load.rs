@@ -134,7 +134,9 @@ impl Books {
             if line.starts_with("MAIL FROM:") {
                 RECIPIENTS.with_borrow_mut(Vec::clear);
             } else if let Some(recipient) = line.strip_prefix("RCPT TO:<").and_then(|rest| rest.split('>').next()) {
-                if recipient.starts_with('m') && recipient.contains("1@") && put_off.lock().unwrap().insert(recipient.to_owned())
+                if recipient.starts_with('m')
+                    && recipient.contains("1@")
+                    && put_off.lock().unwrap().insert(recipient.to_owned())
                 {
                     return Some("450 4.2.1 later".to_owned());
                 }

@@ -4,17 +4,48 @@
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Step<'a> {
     /// A file was opened that may be new.
-    Open { inode: u64, path: &'a str, truncates: bool },
-    Write { inode: u64, offset: u64, data: &'a [u8] },
-    Truncate { inode: u64, length: u64 },
+    Open {
+        inode: u64,
+        path: &'a str,
+        truncates: bool,
+    },
+    Write {
+        inode: u64,
+        offset: u64,
+        data: &'a [u8],
+    },
+    Truncate {
+        inode: u64,
+        length: u64,
+    },
     /// A sync began; what had happened to the file or folder by now is what it promises.
-    SyncBegin { number: u64, inode: u64, path: &'a str, is_folder: bool },
-    SyncEnd { number: u64, ok: bool },
-    Rename { from: &'a str, to: &'a str },
-    Link { from: &'a str, to: &'a str },
-    Unlink { path: &'a str },
-    MakeFolder { path: &'a str },
-    RemoveFolder { path: &'a str },
+    SyncBegin {
+        number: u64,
+        inode: u64,
+        path: &'a str,
+        is_folder: bool,
+    },
+    SyncEnd {
+        number: u64,
+        ok: bool,
+    },
+    Rename {
+        from: &'a str,
+        to: &'a str,
+    },
+    Link {
+        from: &'a str,
+        to: &'a str,
+    },
+    Unlink {
+        path: &'a str,
+    },
+    MakeFolder {
+        path: &'a str,
+    },
+    RemoveFolder {
+        path: &'a str,
+    },
 }
 
 const HEAD_BYTES: usize = 40;

@@ -74,7 +74,8 @@ impl Driver {
             Ok(submission) => {
                 let _ = link.say(ToWorker::Submit(Box::new(submission)));
             }
-            Err(why) => mailbox.put(Letter::Event(Event::Unreadable(order.delivery, why))),
+            Err(Unread::Now(why)) => mailbox.put(Letter::Event(Event::ReadFailed(order.delivery, why))),
+            Err(Unread::Ever(why)) => mailbox.put(Letter::Event(Event::Unreadable(order.delivery, why))),
         }));
     }
 
@@ -131,15 +132,27 @@ impl Driver {
     }
 }
 
-fn load(reader: &mut dyn StoreReader, order: &SubmitOrder) -> Result<Submission, String> {
-    let message = match reader.get(order.id).map_err(|error| error.to_string())? {
+/// Why a message cannot be handed over.
+enum Unread {
+    /// It may be read later.
+    Now(String),
+    Ever(String),
+}
+
+impl From<StoreError> for Unread {
+    fn from(error: StoreError) -> Self {
+        if error.is_passing() { Self::Now(error.to_string()) } else { Self::Ever(error.to_string()) }
+    }
+}
+
+fn load(reader: &mut dyn StoreReader, order: &SubmitOrder) -> Result<Submission, Unread> {
+    let message = match reader.get(order.id)? {
         Some(Scanned::Message(message)) => message,
-        Some(Scanned::Damaged { why, .. }) => return Err(why),
-        None => return Err("it is not in the store".to_owned()),
+        Some(Scanned::Damaged { why, .. }) => return Err(Unread::Ever(why)),
+        None => return Err(Unread::Ever("it is not in the store".to_owned())),
     };
     let inline = usize::try_from(message.size).ok().filter(|size| *size <= BODY_INLINE_BYTES_MAX);
-    let content =
-        inline.map(|size| reader.content(order.id, 0, size)).transpose().map_err(|error| error.to_string())?;
+    let content = inline.map(|size| reader.content(order.id, 0, size)).transpose()?;
     Ok(submission(order, &message.envelope, message.size, content))
 }
 

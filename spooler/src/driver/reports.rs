@@ -4,7 +4,7 @@ use spooler_protocol::limits::BODY_CHUNK_BYTES_MAX;
 use spooler_protocol::message::{Address, BodyType, Envelope, Recipient};
 
 use super::Driver;
-use crate::record::{NewMessage, Scanned, ScannedMessage, StoredContent};
+use crate::record::{NewMessage, ORIGIN_REPORT, Scanned, ScannedMessage, StoredContent};
 use crate::report::{self, Action, ReportInput};
 use crate::supervisor::event::{Event, ReportKind, ReportOrder};
 use crate::system::mailbox::Letter;
@@ -63,7 +63,7 @@ fn build(reader: &mut dyn StoreReader, order: &ReportOrder, frame: Frame) -> Res
         id: order.id, // the supervisor gives it its own number
         envelope,
         submitted_ms: input.now_ms.try_into().unwrap_or(i64::MAX),
-        origin: "report".to_owned(),
+        origin: ORIGIN_REPORT.to_owned(),
         owner_uid: None,
         content: StoredContent::Inline(content.into()),
     }))

@@ -16,6 +16,9 @@ use crate::policy::routing::{Route, Routed, Routing};
 use crate::policy::{Now, ProviderId};
 use crate::record::{Change, NewMessage, Scanned, ScannedMessage, StoredContent};
 
+/// A queue that could not be read is read again after so long.
+const SCAN_AGAIN_MS: i64 = 2000;
+
 /// A recipient whose way is to be found: its place, its attempts, what it waits for, and who does not serve it.
 struct Wayfarer<'a> {
     index: u32,
@@ -144,11 +147,8 @@ impl Supervisor {
                 });
                 actions.push(Action::Answer(ask_id, Answer::Queue(result)));
             }
-            (Pending::Nothing, Err(refusal)) => {
-                // The schedule is ahead of the disk now: after a restart it is offered again, which is what at-least-once allows.
-                log(actions, Loudness::Warn, format!("what became of a delivery could not be kept: {}", refusal.text));
-            }
-            (Pending::Nothing, Ok(())) | (Pending::Upload(..) | Pending::Report(_), _) => {}
+            (Pending::Kept(ids), Err(refusal)) => self.on_not_kept(ids, &refusal, actions),
+            (Pending::Kept(_), Ok(())) | (Pending::Upload(..) | Pending::Report(_), _) => {}
         }
     }
 
@@ -183,19 +183,20 @@ impl Supervisor {
                 Scanned::Message(message) if self.comes_back(message.id) => self.restore(&message, now, actions),
                 Scanned::Damaged { id, why } if self.comes_back(id) => {
                     log(actions, Loudness::Warn, format!("message {id} is damaged and was set aside: {why}"));
-                    let standing = Standing::Quarantined;
                     self.queue.add(
                         id,
-                        Entry {
-                            standing,
-                            parts: Few::default(),
-                            ..new_entry(&self.routing, &Envelope::default(), 0, now)
-                        },
+                        Entry { born_ms: now.mono_ms, standing: Standing::Quarantined, ..self.unknown_entry() },
                     );
                 }
                 Scanned::Message(_) | Scanned::Damaged { .. } => {}
             }
         }
+    }
+
+    /// A message of which nothing is known but its number.
+    pub(super) fn unknown_entry(&self) -> Entry {
+        let now = Now { mono_ms: self.ticked_ms, wall_ms: 0 };
+        Entry { parts: Few::default(), ..new_entry(&self.routing, &Envelope::default(), 0, now) }
     }
 
     /// Whether a message that was read is one of the last run that comes back now. What is read may be older than what is known: a
@@ -210,13 +211,15 @@ impl Supervisor {
         back
     }
 
-    pub(super) fn on_scan_ended(&mut self, result: Result<(), String>, actions: &mut Vec<Action>) {
-        if let Err(why) = result {
-            log(actions, Loudness::Warn, format!("the queue could not be read: {why}"));
-        }
-        match self.scan {
-            Scan::Running { again: true, .. } => self.reroute(actions),
-            Scan::Running { .. } | Scan::Due { .. } | Scan::Done => self.scan = Scan::Done,
+    pub(super) fn on_scan_ended(&mut self, result: Result<(), String>, now: Now, actions: &mut Vec<Action>) {
+        match (result, self.scan) {
+            (Err(why), _) => {
+                // What was read until then is in the schedule; the next one goes on behind it.
+                log(actions, Loudness::Warn, format!("the queue could not be read, and is read again soon: {why}"));
+                self.scan = Scan::Due { at_ms: now.mono_ms + SCAN_AGAIN_MS };
+            }
+            (Ok(()), Scan::Running { again: true, .. }) => self.reroute(actions),
+            (Ok(()), Scan::Running { .. } | Scan::Due { .. } | Scan::Done) => self.scan = Scan::Done,
         }
         self.touched.extend(self.order.iter().copied());
     }
@@ -254,7 +257,7 @@ impl Supervisor {
             })
             .collect();
         if pending.is_empty() {
-            self.commit(vec![Change::Remove { id: message.id }], Pending::Nothing, actions);
+            self.keep(vec![Change::Remove { id: message.id }], actions);
             return;
         }
         let (parts, nobody) = parts(&self.routing, pending);

@@ -56,6 +56,10 @@ impl Supervisor {
 
     /// Does something to messages; answered when it is on disk.
     fn command(&mut self, ask_id: AskId, action: QueueAction, ids: &[MessageId], actions: &mut Vec<Action>) {
+        if let Err(refused) = self.check_disk() {
+            actions.push(Action::Answer(ask_id, Answer::Queue(Err(refused))));
+            return;
+        }
         let mut done = QueueDone::default();
         let mut unit = Vec::new();
         for id in ids {
@@ -108,7 +112,7 @@ impl Supervisor {
                 });
                 self.make_due(id);
                 let marks = Change::Marks { id, deaths: 0, delay_reported };
-                self.commit(vec![marks], Pending::Nothing, actions);
+                self.keep(vec![marks], actions);
                 Ok(state(MessageState::Ready, ""))
             }
             (QueueAction::Retry, Standing::Active) => {
@@ -218,6 +222,7 @@ impl Supervisor {
         let name = &provider.config.name;
         match provider.life.state() {
             _ if self.stopping.is_some() => "the spooler is shutting down".to_owned(),
+            WorkerState::Ready if let Some(why) = &self.store_stuck => why.clone(),
             WorkerState::Ready if let Some(why) = &provider.session.critical_error => {
                 format!("provider {name} cannot go on: {why}; validate or restart it")
             }

@@ -8,7 +8,7 @@ use spooler_protocol::outcome::{Outcome, Reply, SubmitResult};
 
 use super::event::{Action, SubmitOrder, WorkerId};
 use super::recording::Verdict;
-use super::{Flight, Pending, Supervisor};
+use super::{Flight, Supervisor};
 use crate::policy::queue::{Again, Waiting};
 use crate::policy::{Now, ProviderId};
 use crate::record::Change;
@@ -29,7 +29,7 @@ impl Supervisor {
         if !provider.may_be_called() || !provider.session.outbound || provider.paused || self.stopping.is_some() {
             return;
         }
-        if provider.lacks_device || !self.machine.is_awake() {
+        if provider.lacks_device || !self.machine.is_awake() || self.store_stuck.is_some() {
             return;
         }
         // An offline provider tries by itself whether it can go on; a person's flush may want to see it fail.
@@ -201,7 +201,7 @@ impl Supervisor {
             }
         });
         if gone {
-            self.commit(vec![Change::Remove { id }], Pending::Nothing, actions);
+            self.keep(vec![Change::Remove { id }], actions);
         } else {
             actions.push(Action::Lookup(id));
         }

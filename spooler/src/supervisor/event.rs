@@ -167,6 +167,10 @@ pub enum Event {
     ReportBuilt(Ticket, Option<Box<NewMessage>>),
     /// A delivery could not be handed over: its message is damaged.
     Unreadable(DeliveryId, String),
+    /// A delivery could not be handed over: the store cannot be read now, and may be later.
+    ReadFailed(DeliveryId, String),
+    /// What becomes of deliveries does not come to disk now, and why; or it does again.
+    StoreStuck(Option<String>),
     /// A client asks.
     Asked(AskId, Ask),
     /// Somebody has looked at the machine, as [`Action::Look`] ordered.

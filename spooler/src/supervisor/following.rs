@@ -35,7 +35,7 @@ impl Supervisor {
         let owed = |pending: &Pending| match pending {
             Pending::Accept(..) | Pending::Upload(..) | Pending::Report(_) | Pending::Command(..) => true,
             // It is with the writer, who ends when it has written everything.
-            Pending::Nothing => false,
+            Pending::Kept(_) => false,
         };
         let all_gone = self.stopping.is_some()
             && self.providers.values().all(|provider| !provider.life.is_alive())

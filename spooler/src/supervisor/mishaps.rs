@@ -4,7 +4,7 @@ use spooler_protocol::control::MessageState;
 use spooler_protocol::ids::{DeliveryId, MessageId};
 
 use super::event::{Action, Loudness, WorkerId};
-use super::{Pending, Supervisor, log};
+use super::{Supervisor, log};
 use crate::policy::queue::{Standing, Waiting};
 use crate::record::Change;
 
@@ -23,7 +23,7 @@ impl Supervisor {
             let (id, route) = (flight.id, flight.route);
             let next = (!flight.given_up).then_some((Waiting::Ready, false));
             if self.queue.arrive(id, route, delivery, &[], next) {
-                self.commit(vec![Change::Remove { id }], Pending::Nothing, actions);
+                self.keep(vec![Change::Remove { id }], actions);
             } else if unasked {
                 self.suspect(id, alone, actions);
             }
@@ -41,7 +41,7 @@ impl Supervisor {
         self.end_flight(delivery, worker, actions);
         let change =
             if gone { Change::Remove { id } } else { Change::State { id, state: MessageState::Quarantined, why } };
-        self.commit(vec![change], Pending::Nothing, actions);
+        self.keep(vec![change], actions);
     }
 
     /// A message was in flight when its worker died. In company that makes it suspect, once; alone it counts against it.
@@ -63,6 +63,6 @@ impl Supervisor {
             log(actions, Loudness::Warn, format!("message {id} is quarantined: {why}"));
             unit.push(Change::State { id, state: MessageState::Quarantined, why });
         }
-        self.commit(unit, Pending::Nothing, actions);
+        self.keep(unit, actions);
     }
 }

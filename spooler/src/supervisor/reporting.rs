@@ -37,7 +37,7 @@ impl Supervisor {
         if !recipients.is_empty() {
             self.report(id, ReportKind::Failed, recipients, unit, actions);
         } else if !unit.is_empty() {
-            self.commit(unit, Pending::Nothing, actions);
+            self.keep(unit, actions);
         }
     }
 
@@ -101,7 +101,7 @@ impl Supervisor {
         self.refresh_marks(&mut unit);
         let Some(mut report) = report else {
             if !unit.is_empty() {
-                self.commit(unit, Pending::Nothing, actions);
+                self.keep(unit, actions);
             }
             return;
         };
@@ -115,7 +115,7 @@ impl Supervisor {
         if entry.parts.as_slice().is_empty() {
             log(actions, Loudness::Warn, "a report has nowhere to go: no provider serves its recipient".to_owned());
             if !unit.is_empty() {
-                self.commit(unit, Pending::Nothing, actions);
+                self.keep(unit, actions);
             }
             return;
         }

@@ -19,9 +19,10 @@ use std::path::{Path, PathBuf};
 
 use super::schema::PAGE_BYTES;
 
-const HEADER_BYTES: u64 = 32;
-const FRAME_HEADER_BYTES: u64 = 24;
-const FRAME_BYTES: u64 = FRAME_HEADER_BYTES + PAGE_BYTES;
+const HEADER_BYTES: usize = 32;
+const FRAME_HEADER_BYTES: usize = 24;
+const FRAME_BYTES: usize = FRAME_HEADER_BYTES + 4096;
+const _: () = assert!(FRAME_BYTES as u64 == 24 + PAGE_BYTES, "a frame holds a page");
 /// Where the salts are, in the header and in each frame; they differ in what is left of an earlier round.
 const HEADER_SALTS: std::ops::Range<usize> = 16..24;
 const FRAME_SALTS: std::ops::Range<usize> = 8..16;
@@ -34,18 +35,18 @@ const FRAMES_A_PIECE: usize = 256;
 /// What the file system says.
 pub(super) fn write_again(database: &Path) -> io::Result<()> {
     let Some(file) = open(database)? else { return Ok(()) };
-    let mut header = [0; HEADER_BYTES as usize];
+    let mut header = [0; HEADER_BYTES];
     match file.read_exact_at(&mut header, 0) {
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
         result => result?,
     }
     let salts = header.get(HEADER_SALTS).unwrap_or_default();
     file.write_all_at(&header, 0)?;
-    let mut at = HEADER_BYTES;
-    let mut piece = vec![0; FRAMES_A_PIECE * FRAME_BYTES as usize];
+    let mut at = HEADER_BYTES as u64;
+    let mut piece = vec![0; FRAMES_A_PIECE * FRAME_BYTES];
     loop {
         let read = read_at(&file, &mut piece, at)?;
-        let frames = piece.get(..read).unwrap_or_default().chunks(FRAME_BYTES as usize);
+        let frames = piece.get(..read).unwrap_or_default().chunks(FRAME_BYTES);
         let ours: usize = frames.take_while(|frame| frame.get(FRAME_SALTS) == Some(salts)).map(<[u8]>::len).sum();
         file.write_all_at(piece.get(..ours).unwrap_or_default(), at)?;
         if ours < piece.len() {
@@ -61,8 +62,8 @@ pub(super) fn write_again(database: &Path) -> io::Result<()> {
 /// What the file system says.
 pub(super) fn void(database: &Path, frames: i64) -> io::Result<()> {
     let Some(file) = open(database)? else { return Ok(()) };
-    let at = HEADER_BYTES + u64::try_from(frames).unwrap_or(0) * FRAME_BYTES;
-    if file.metadata()?.len() > at { file.write_all_at(&[0; FRAME_HEADER_BYTES as usize], at) } else { Ok(()) }
+    let at = HEADER_BYTES as u64 + u64::try_from(frames).unwrap_or(0) * FRAME_BYTES as u64;
+    if file.metadata()?.len() > at { file.write_all_at(&[0; FRAME_HEADER_BYTES], at) } else { Ok(()) }
 }
 
 /// The log of a database. No lock of SQLite is on it, so that closing it drops none.
@@ -143,7 +144,7 @@ mod tests {
         let connection = open_writer(&path).unwrap();
         insert(&connection, 300);
         let before = fs::read(home.path().join("spool.db-wal")).unwrap();
-        assert!(before.len() > 2 * FRAMES_A_PIECE * FRAME_BYTES as usize);
+        assert!(before.len() > 2 * FRAMES_A_PIECE * FRAME_BYTES);
         let copy = copy(home.path());
         write_again(&copy.path().join("spool.db")).unwrap();
         assert!(fs::read(copy.path().join("spool.db-wal")).unwrap() == before);

@@ -86,6 +86,14 @@ pub enum StoreError {
         /// What SQLite says.
         why: String,
     },
+    /// The disk does not do what it is asked, now; it may do it later.
+    #[error("The disk of {path} fails: {why}. Look at the kernel's log (dmesg) and at the health of the disk")]
+    Failing {
+        /// Where.
+        path: String,
+        /// What happened.
+        why: String,
+    },
     /// Anything else that the file system or the database says.
     #[error("The store at {path} failed: {why}")]
     Failed {
@@ -94,6 +102,14 @@ pub enum StoreError {
         /// What happened.
         why: String,
     },
+}
+
+impl StoreError {
+    /// Whether the same request may do well later.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::Failing { .. })
+    }
 }
 
 /// The writing end: one per spool, used by one thread.

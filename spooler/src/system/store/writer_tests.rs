@@ -76,7 +76,7 @@ impl Fixture {
         let faulty = Faulty { inner: store.clone(), mood: Arc::clone(&mood), entered, gate };
         let (sender, reports) = channel();
         let report = move |reported: Vec<_>| reported.into_iter().for_each(|one| sender.send(one).unwrap());
-        let writer = Some(Writer::start(Box::new(faulty), reserve, report).unwrap());
+        let writer = Some(Writer::start(Box::new(faulty), reserve, report, |_| ()).unwrap());
         Self { store, mood, entering, go: Some(go), writer, reports }
     }
 
