@@ -15,7 +15,10 @@
 #[expect(dead_code, reason = "the world of `e2e` can do more than is needed here")]
 mod control;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 #[path = "../e2e/gate.rs"]
+#[expect(dead_code, reason = "the world of `e2e` can do more than is needed here")]
 mod gate;
 #[cfg(test)]
 mod image;

@@ -9,7 +9,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use rusqlite::{Connection, Error as SqlError, ErrorCode, ffi};
 
-use super::StoreError;
+use super::{StoreError, log_tail};
 
 pub(super) fn failed(path: &Path, why: impl Into<String>) -> StoreError {
     StoreError::Failed { path: path.display().to_string(), why: why.into() }
@@ -51,7 +51,11 @@ pub(super) fn of_sqlite(path: &Path, connection: &Connection, error: &SqlError) 
 pub(super) fn of_sqlite_opening(path: &Path, error: &SqlError) -> StoreError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => full(path),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(path, error.to_string()),
+        // SQLite says of a page that the disk does not give that it is malformed.
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => match log_tail::probe(path) {
+            Ok(()) => damaged(path, error.to_string()),
+            Err(error) => failing(path, format!("cannot read: {error}")),
+        },
         Some(
             ErrorCode::SystemIoFailure
             | ErrorCode::CannotOpen

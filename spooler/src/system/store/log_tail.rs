@@ -56,13 +56,24 @@ pub(super) fn write_again(database: &Path) -> io::Result<()> {
     }
 }
 
+/// Whether files can be read at all there. The log is asked, because closing the database would drop SQLite's locks on it.
+///
+/// # Errors
+/// What the file system says.
+pub(super) fn probe(database: &Path) -> io::Result<()> {
+    let Some(file) = open(database)? else { return Ok(()) };
+    read_at(&file, &mut [0; HEADER_BYTES], 0).map(drop)
+}
+
 /// Makes a log end after so many frames, for whoever reads it after this process.
 ///
 /// # Errors
 /// What the file system says.
 pub(super) fn void(database: &Path, frames: i64) -> io::Result<()> {
+    // Less than none: it is not known.
+    let Ok(frames) = u64::try_from(frames) else { return Ok(()) };
     let Some(file) = open(database)? else { return Ok(()) };
-    let at = HEADER_BYTES as u64 + u64::try_from(frames).unwrap_or(0) * FRAME_BYTES as u64;
+    let at = HEADER_BYTES as u64 + frames * FRAME_BYTES as u64;
     if file.metadata()?.len() > at { file.write_all_at(&[0; FRAME_HEADER_BYTES], at) } else { Ok(()) }
 }
 

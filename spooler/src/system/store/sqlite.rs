@@ -90,7 +90,8 @@ impl SqliteStore {
             log_tail::void(&self.path, frames).map_err(|error| of_io(&self.path, "void the end of its log", &error))
         });
         if let Err(error) = voided {
-            tracing::warn!(%error, "If the spooler is killed now, what was refused a moment ago may be delivered");
+            // Not even that can be written; then what was refused may be delivered if this process is killed now.
+            tracing::debug!(%error, "The end of the log cannot be voided");
         }
     }
 
