@@ -17,6 +17,8 @@ mod control;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod full;
+#[cfg(test)]
 #[path = "../e2e/gate.rs"]
 #[expect(dead_code, reason = "the world of `e2e` can do more than is needed here")]
 mod gate;
