@@ -60,6 +60,14 @@ pub struct RecipientUpdate {
     pub reply: Option<Reply>,
 }
 
+impl RecipientUpdate {
+    /// A recipient of a message that has just come in.
+    #[must_use]
+    pub fn untried(index: u32) -> Self {
+        Self { index, state: RecipientState::Pending, attempts: 0, next_try_ms: 0, provider: None, reply: None }
+    }
+}
+
 /// One change of what is on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {

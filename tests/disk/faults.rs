@@ -64,7 +64,11 @@ impl Scene {
     fn wait(&mut self, what: &str, fact: impl Fn(&Self) -> bool) {
         let start = std::time::Instant::now();
         while !fact(self) {
-            assert!(self.world.ended().is_none(), "the supervisor ended while waiting for {what}; {}", self.world.log());
+            assert!(
+                self.world.ended().is_none(),
+                "the supervisor ended while waiting for {what}; {}",
+                self.world.log()
+            );
             assert!(start.elapsed() < crate::world::PATIENCE, "waited in vain for {what}; log:\n{}", self.world.log());
             thread::park_timeout(Duration::from_millis(2));
         }

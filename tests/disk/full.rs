@@ -22,7 +22,8 @@ impl Mount {
     /// A tmpfs at a path that nobody sees but those who enter its namespace; `None` without the right to make one.
     fn new(at: &std::path::Path) -> Option<Self> {
         std::fs::create_dir(at).unwrap();
-        let script = format!("mount -t tmpfs -o size={SIZE} small '{}' && echo mounted && exec sleep infinity", at.display());
+        let script =
+            format!("mount -t tmpfs -o size={SIZE} small '{}' && echo mounted && exec sleep infinity", at.display());
         let mut keeper = Command::new("unshare")
             .args(["--mount", "sh", "-c", &script])
             .stdout(Stdio::piped())
@@ -48,7 +49,9 @@ impl Drop for Mount {
 fn a_file_system_that_is_full_refuses_and_delivers_and_loses_nothing() {
     let mut world = World::new("");
     let Some(mount) = Mount::new(&world.path("spool")) else {
-        eprintln!("skipped a_file_system_that_is_full_refuses_and_delivers_and_loses_nothing: it needs the right to mount");
+        eprintln!(
+            "skipped a_file_system_that_is_full_refuses_and_delivers_and_loses_nothing: it needs the right to mount"
+        );
         return;
     };
     let books = Books::new(None);
@@ -84,7 +87,12 @@ fn a_file_system_that_is_full_refuses_and_delivers_and_loses_nothing() {
         (status["supervisor"]["text"] == "running" && status["supervisor"]["queued"] == 0).then_some(())
     });
     let lost = books.owed(u64::MAX - 1);
-    println!("full with {full_with}, acknowledged {}, refused {}, lost {}", books.count(), refusals(&books), lost.len());
+    println!(
+        "full with {full_with}, acknowledged {}, refused {}, lost {}",
+        books.count(),
+        refusals(&books),
+        lost.len()
+    );
     assert!(lost.is_empty(), "lost: {lost:?}");
     let refused = books.refused.lock().unwrap();
     assert!(refused.iter().all(|reply| reply.starts_with("452 4.3.1") || reply.starts_with("421")), "{refused:?}");

@@ -60,9 +60,12 @@ enum Edit {
 #[derive(Debug, Default)]
 struct Folder {
     sure: BTreeMap<String, Node>,
-    unsure: Vec<(u64, Vec<(String, Option<Node>)>)>,
+    unsure: Vec<(u64, Names)>,
     visible: BTreeMap<String, Node>,
 }
+
+/// Names that change together, and what they name then.
+type Names = Vec<(String, Option<Node>)>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Node {
@@ -152,7 +155,7 @@ impl Disk {
 
     /// Changes names in one go, in a folder or two.
     fn name(&mut self, changes: &[(&str, Option<Node>)]) {
-        let mut by_folder: BTreeMap<usize, Vec<(String, Option<Node>)>> = BTreeMap::new();
+        let mut by_folder: BTreeMap<usize, Names> = BTreeMap::new();
         for (path, node) in changes {
             let Some((parent, name)) = path.rsplit_once('/') else { continue };
             if let Some(Node::Folder(folder)) = self.find(parent) {
@@ -198,7 +201,7 @@ impl File {
         // The whole page is dirty, with what could be read in it before.
         for page in again {
             let from = usize::try_from(page * PAGE_BYTES).unwrap();
-            let to = self.visible.len().min(from + PAGE_BYTES as usize);
+            let to = self.visible.len().min(usize::try_from((page + 1) * PAGE_BYTES).unwrap());
             let whole = self.visible[from.min(to)..to].to_vec();
             self.unsure.push((time, Edit::Write(page * PAGE_BYTES, whole)));
         }
@@ -264,8 +267,7 @@ impl Cut<'_> {
         let folder = &self.disk.folders[folder];
         let mut names = folder.sure.clone();
         // Of a rename from one folder to another, both or neither: whether it is kept depends on its time alone.
-        for (time, changes) in folder.unsure.iter().filter(|(time, _)| self.survives(*time, 0)) {
-            let _ = time;
+        for (_, changes) in folder.unsure.iter().filter(|(time, _)| self.survives(*time, 0)) {
             apply_names(&mut names, changes);
         }
         names

@@ -12,7 +12,6 @@
 
 #[cfg(test)]
 #[path = "../e2e/control.rs"]
-#[expect(dead_code, reason = "the world of `e2e` can do more than is needed here")]
 mod control;
 #[cfg(test)]
 mod faults;
@@ -31,12 +30,13 @@ mod load;
 #[cfg(test)]
 mod power;
 #[cfg(test)]
+mod rot;
+#[cfg(test)]
 #[path = "../e2e/sink.rs"]
 #[expect(dead_code, reason = "the world of `e2e` can do more than is needed here")]
 mod sink;
 #[cfg(test)]
 #[path = "../e2e/smtp.rs"]
-#[expect(dead_code, reason = "the world of `e2e` can do more than is needed here")]
 mod smtp;
 #[cfg(test)]
 mod trace;

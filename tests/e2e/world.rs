@@ -55,7 +55,7 @@ impl World {
     /// The same with a program in front of the supervisor.
     pub(crate) fn rogue_under(wrap: &[&str], config: &str) -> Self {
         let mut world = Self::new(config);
-        world.wrap = wrap.iter().map(|&word| word.to_owned()).collect();
+        world.put_in_front(wrap.iter().map(|&word| word.to_owned()).collect());
         fs::remove_file(world.worker_program()).unwrap();
         symlink(built("examples/fault-worker"), world.worker_program()).unwrap();
         world.start();
@@ -152,6 +152,8 @@ impl World {
 
     /// Kills the supervisor without warning; it must have run until then.
     pub(crate) fn crash(&mut self) {
+        let ended = self.ended();
+        assert!(ended.is_none(), "{ended:?}; log:\n{}", self.log());
         self.signal(Signal::SIGKILL);
         let status = self.wait_end();
         assert_eq!(status.signal(), Some(9), "{status}; log:\n{}", self.log());

@@ -152,6 +152,10 @@ fn load(reader: &mut dyn StoreReader, order: &SubmitOrder) -> Result<Submission,
         None => return Err(Unread::Ever("it is not in the store".to_owned())),
     };
     let inline = usize::try_from(message.size).ok().filter(|size| *size <= BODY_INLINE_BYTES_MAX);
+    // A large one is asked for in pieces: whether it is whole has to be known before the first of them.
+    if inline.is_none() {
+        reader.check_content(order.id)?;
+    }
     let content = inline.map(|size| reader.content(order.id, 0, size)).transpose()?;
     Ok(submission(order, &message.envelope, message.size, content))
 }

@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::Path;
 
 use spooler_protocol::calls::{EndMessage, SpoolerNotify, Wishes};
-use spooler_protocol::control::{FlushCommand, FlushProgress, MessageState, MessageSummary, RecipientState};
+use spooler_protocol::control::{FlushCommand, FlushProgress, MessageState, MessageSummary};
 use spooler_protocol::from_worker::{FromWorker, LoggedOn};
 use spooler_protocol::ids::{Generation, MessageId};
 use spooler_protocol::message::{Envelope, Recipient};
 use spooler_protocol::outcome::{Outcome, Reply, SubmitResult};
 use spooler_protocol::status::ProviderRow;
-use spooler_protocol::to_worker::ToWorker;
+use spooler_protocol::to_worker::{Refusal, ToWorker};
 
 use crate::policy::Now;
 use crate::policy::priority_plan::Reached;
@@ -50,6 +50,10 @@ pub(in crate::supervisor) struct Bench {
     /// Lines of the log.
     pub(in crate::supervisor) log: Vec<String>,
     pub(in crate::supervisor) exited: bool,
+    /// What the disk says to every unit, if it takes none.
+    pub(in crate::supervisor) refuse_commits: Option<Refusal>,
+    /// So many scans fail.
+    scans_to_fail: u32,
     asked: u64,
     /// What the surroundings have to say, in order.
     events: VecDeque<Event>,
@@ -88,6 +92,12 @@ impl Bench {
         *self = Self::at(&self.config, disk, now);
     }
 
+    /// The same on a disk from which the queue cannot be read, so many times.
+    pub(in crate::supervisor) fn crash_onto_a_disk_that_refuses(&mut self, scans: u32) {
+        self.crash();
+        self.scans_to_fail = scans;
+    }
+
     fn over(config: &str, disk: BTreeMap<MessageId, ScannedMessage>) -> Self {
         Self::at(config, disk, Now { mono_ms: 1_000_000, wall_ms: 1_700_000_000_000 })
     }
@@ -107,6 +117,8 @@ impl Bench {
             answers: HashMap::new(),
             log: Vec::new(),
             exited: false,
+            refuse_commits: None,
+            scans_to_fail: 0,
             asked: 0,
             events: VecDeque::new(),
         };
@@ -310,8 +322,15 @@ impl Bench {
                 self.events.push_back(Event::Worker(worker, WorkerNews::Priority(level, reached)));
             }
             Action::Commit(ticket, unit) => {
-                unit.into_iter().for_each(|change| self.keep(change));
-                self.events.push_back(Event::Committed(ticket, Ok(())));
+                let result = self.refuse_commits.clone().map_or(Ok(()), Err);
+                if result.is_ok() {
+                    unit.into_iter().for_each(|change| self.keep(change));
+                }
+                self.events.push_back(Event::Committed(ticket, result));
+            }
+            Action::Scan(_) if self.scans_to_fail > 0 => {
+                self.scans_to_fail -= 1;
+                self.events.push_back(Event::ScanEnded(Err("the disk fails".to_owned())));
             }
             Action::Scan(up_to) => {
                 let kept = self.disk.range(..=up_to).map(|(_, message)| message.clone());
@@ -346,14 +365,6 @@ impl Bench {
     fn keep(&mut self, change: Change) {
         match change {
             Change::Accept(message) => {
-                let pending = |index| RecipientUpdate {
-                    index,
-                    state: RecipientState::Pending,
-                    attempts: 0,
-                    next_try_ms: 0,
-                    provider: None,
-                    reply: None,
-                };
                 let count = u32::try_from(message.envelope.recipients.len()).unwrap();
                 let scanned = ScannedMessage {
                     id: message.id,
@@ -362,7 +373,7 @@ impl Bench {
                     size: 1,
                     deaths: 0,
                     delay_reported: false,
-                    recipients: (0..count).map(pending).collect(),
+                    recipients: (0..count).map(RecipientUpdate::untried).collect(),
                     envelope: message.envelope,
                 };
                 self.disk.insert(scanned.id, scanned);

@@ -9,6 +9,7 @@
 //! | `inbound` | polling, receiving, idling |
 //! | `outbound` | every answer to a delivery, and what comes after |
 //! | `deferred` | messages that their provider keeps |
+//! | `disk_trouble` | the disk fails |
 //! | `order` | who is tried first, and which message goes first |
 //! | `flushes` | who begins and ends a flush, in which order, and who holds a resource |
 //! | `rows` | status rows, and those who watch them |
@@ -19,6 +20,7 @@
 // The stage.
 pub(super) mod bench;
 mod deferred;
+mod disk_trouble;
 mod flushes;
 mod inbound;
 mod logons;

@@ -26,33 +26,86 @@ const _: () = assert!(FRAME_BYTES as u64 == 24 + PAGE_BYTES, "a frame holds a pa
 /// Where the salts are, in the header and in each frame; they differ in what is left of an earlier round.
 const HEADER_SALTS: std::ops::Range<usize> = 16..24;
 const FRAME_SALTS: std::ops::Range<usize> = 8..16;
+const FRAME_SUMS: std::ops::Range<usize> = 16..24;
 /// Frames that are read at once.
 const FRAMES_A_PIECE: usize = 256;
+
+/// What was found in a log that was left behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Left {
+    /// Frames up to the first that is not as it was written.
+    pub(super) whole: u64,
+    /// Frames of the same round from there on: nobody reads them any more.
+    pub(super) cut_off: u64,
+}
 
 /// Writes what a log holds once more, and syncs it. Without a log, nothing.
 ///
 /// # Errors
 /// What the file system says.
-pub(super) fn write_again(database: &Path) -> io::Result<()> {
-    let Some(file) = open(database)? else { return Ok(()) };
+pub(super) fn write_again(database: &Path) -> io::Result<Left> {
+    let mut left = Left::default();
+    let Some(file) = open(database)? else { return Ok(left) };
     let mut header = [0; HEADER_BYTES];
     match file.read_exact_at(&mut header, 0) {
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(left),
         result => result?,
     }
     let salts = header.get(HEADER_SALTS).unwrap_or_default();
+    let mut chain = Chain::of(&header);
     file.write_all_at(&header, 0)?;
     let mut at = HEADER_BYTES as u64;
     let mut piece = vec![0; FRAMES_A_PIECE * FRAME_BYTES];
     loop {
         let read = read_at(&file, &mut piece, at)?;
-        let frames = piece.get(..read).unwrap_or_default().chunks(FRAME_BYTES);
-        let ours: usize = frames.take_while(|frame| frame.get(FRAME_SALTS) == Some(salts)).map(<[u8]>::len).sum();
+        let mut ours = 0;
+        for frame in piece.get(..read).unwrap_or_default().chunks(FRAME_BYTES) {
+            if frame.get(FRAME_SALTS) != Some(salts) {
+                break;
+            }
+            ours += frame.len();
+            let counted = if left.cut_off == 0 && chain.goes_on(frame) { &mut left.whole } else { &mut left.cut_off };
+            *counted += 1;
+        }
         file.write_all_at(piece.get(..ours).unwrap_or_default(), at)?;
         if ours < piece.len() {
-            return file.sync_all();
+            file.sync_all()?;
+            return Ok(left);
         }
         at += ours as u64;
+    }
+}
+
+/// The running checksum of a log: each frame's is made of all before it.
+struct Chain {
+    big_endian: bool,
+    sums: (u32, u32),
+}
+
+impl Chain {
+    fn of(header: &[u8; HEADER_BYTES]) -> Self {
+        let mut chain = Self { big_endian: header.get(3).is_some_and(|byte| byte & 1 == 1), sums: (0, 0) };
+        chain.add(header.get(..24).unwrap_or_default());
+        chain
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        for pair in bytes.as_chunks::<8>().0 {
+            let [a, b, c, d, e, f, g, h] = *pair;
+            let word =
+                |bytes: [u8; 4]| if self.big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) };
+            self.sums.0 = self.sums.0.wrapping_add(word([a, b, c, d])).wrapping_add(self.sums.1);
+            self.sums.1 = self.sums.1.wrapping_add(word([e, f, g, h])).wrapping_add(self.sums.0);
+        }
+    }
+
+    /// Whether this frame is whole and follows those before it.
+    fn goes_on(&mut self, frame: &[u8]) -> bool {
+        self.add(frame.get(..8).unwrap_or_default());
+        self.add(frame.get(FRAME_HEADER_BYTES..).unwrap_or_default());
+        let mut kept = self.sums.0.to_be_bytes().to_vec();
+        kept.extend(self.sums.1.to_be_bytes());
+        frame.len() == FRAME_BYTES && frame.get(FRAME_SUMS) == Some(kept.as_slice())
     }
 }
 
@@ -157,8 +210,23 @@ mod tests {
         let before = fs::read(home.path().join("spool.db-wal")).unwrap();
         assert!(before.len() > 2 * FRAMES_A_PIECE * FRAME_BYTES);
         let copy = copy(home.path());
-        write_again(&copy.path().join("spool.db")).unwrap();
+        let left = write_again(&copy.path().join("spool.db")).unwrap();
+        assert_eq!(left, Left { whole: u64::try_from(frames(&connection)).unwrap(), cut_off: 0 });
         assert!(fs::read(copy.path().join("spool.db-wal")).unwrap() == before);
         assert_eq!(rows(copy.path()), 300);
+    }
+
+    #[test]
+    fn damage_in_the_middle_of_a_log_is_found() {
+        let home = tempfile::tempdir().unwrap();
+        let connection = open_writer(&home.path().join("spool.db")).unwrap();
+        insert(&connection, 20);
+        let all = u64::try_from(frames(&connection)).unwrap();
+        let copy = copy(home.path());
+        let log = OpenOptions::new().write(true).open(copy.path().join("spool.db-wal")).unwrap();
+        log.write_all_at(b"x", (HEADER_BYTES + 10 * FRAME_BYTES + 1000) as u64).unwrap();
+        let left = write_again(&copy.path().join("spool.db")).unwrap();
+        assert_eq!(left, Left { whole: 10, cut_off: all - 10 });
+        assert!(rows(copy.path()) < 20);
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use spooler_protocol::control::{Filter, MessageDetail, MessageState, MessageSummary, RecipientState};
+use spooler_protocol::control::{Filter, MessageDetail, MessageState, MessageSummary};
 use spooler_protocol::ids::MessageId;
 
 use super::failure::{failed, full};
@@ -138,14 +138,6 @@ impl Shared {
     }
 
     fn accept(&mut self, message: &NewMessage) {
-        let fresh = |index| RecipientUpdate {
-            index,
-            state: RecipientState::Pending,
-            attempts: 0,
-            next_try_ms: 0,
-            provider: None,
-            reply: None,
-        };
         let size = match &message.content {
             StoredContent::Inline(content) => {
                 self.contents.insert(message.id, content.clone());
@@ -161,7 +153,10 @@ impl Shared {
             size,
             deaths: 0,
             delay_reported: false,
-            recipients: (0..).zip(&message.envelope.recipients).map(|(index, _)| fresh(index)).collect(),
+            recipients: (0..)
+                .zip(&message.envelope.recipients)
+                .map(|(index, _)| RecipientUpdate::untried(index))
+                .collect(),
         };
         let origin = message.origin.clone();
         let stored = StoredMessage { scanned, why: String::new(), origin, owner_uid: message.owner_uid };

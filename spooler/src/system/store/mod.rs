@@ -26,6 +26,9 @@ mod claim;
 mod company;
 #[cfg(test)]
 mod conformance;
+mod damage;
+#[cfg(test)]
+mod damage_tests;
 mod failure;
 // Folders that outlive a power cut.
 pub mod folders;
@@ -36,6 +39,7 @@ mod schema;
 mod sqlite_read;
 #[cfg(test)]
 mod sqlite_tests;
+mod sums;
 #[cfg(test)]
 mod writer_tests;
 
@@ -158,6 +162,14 @@ pub trait StoreReader: Send {
     /// # Errors
     /// [`StoreError::Failed`] if there is no such message or its content is missing.
     fn content(&mut self, id: MessageId, offset: u64, length: usize) -> Result<Bytes, StoreError>;
+
+    /// Reads all of a content, and whether it is as it was when it came. Where contents cannot rot, nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] if it is damaged or missing.
+    fn check_content(&mut self, _id: MessageId) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// The messages of a filter, oldest first, until the visitor breaks. States that only the schedule knows (`InFlight`,
     /// `Deferred` by time against `now_ms`) are derived from the recipients' next tries; `InFlight` is never given, and a filter

@@ -52,7 +52,16 @@ impl SqliteStore {
         let lock = FolderLock::take(folder)?;
         let path = folder.join("spool.db");
         let file = open_file(&path)?;
-        log_tail::write_again(&path).map_err(|error| of_io(&path, "write its log again", &error))?;
+        let left = log_tail::write_again(&path).map_err(|error| of_io(&path, "write its log again", &error))?;
+        if left.cut_off > 0 {
+            tracing::warn!(
+                "The log of {} ends early, after {} pages of {}. That is how a power cut leaves it, and then nothing is missing; \
+                 if there was none, the disk has changed it, and what was accepted or delivered last is not known any more",
+                path.display(),
+                left.whole,
+                left.whole + left.cut_off
+            );
+        }
         let connection = open_writer(&path)?;
         let fail = |error: rusqlite::Error| of_sqlite(&path, &connection, &error);
         connection
