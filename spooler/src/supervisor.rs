@@ -186,6 +186,8 @@ pub struct Supervisor {
     /// For recipients of whom nobody knows yet who serves them.
     default_retry: RetryPlan,
     scan: Scan,
+    /// Why the queue could not be read the last time, and how often in a row.
+    scan_failure: Option<(String, u32)>,
     /// Why nothing comes to disk now, and so nothing is delivered.
     store_stuck: Option<String>,
     /// Messages of the last run that have not been read back: all after the first number, up to the second.
@@ -270,6 +272,7 @@ impl Supervisor {
             active_ms: now.mono_ms,
             default_retry: workers::retry_plan(&config.retry),
             scan: Scan::Due { at_ms: now.mono_ms + SCAN_PATIENCE_MS },
+            scan_failure: None,
             store_stuck: None,
             unread: (MessageId(0), surroundings.last_id),
             last_id: surroundings.last_id,

@@ -116,7 +116,8 @@ fn live_with(world: &mut World, sink: &Sink, owed: &[String], what: &str) -> Out
         if let Some(status) = world.status() {
             let row = &status["supervisor"];
             let left: u64 = ["ready", "in_flight", "deferred"].iter().filter_map(|part| row[part].as_u64()).sum();
-            if row["text"] == "running" && left == 0 {
+            let says_that_it_cannot = row["text"].as_str().is_some_and(|text| text.contains("is damaged"));
+            if says_that_it_cannot || (row["text"] == "running" && left == 0) {
                 break;
             }
         }

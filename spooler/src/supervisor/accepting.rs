@@ -16,8 +16,10 @@ use crate::policy::routing::{Route, Routed, Routing};
 use crate::policy::{Now, ProviderId};
 use crate::record::{Change, NewMessage, Scanned, ScannedMessage, StoredContent};
 
-/// A queue that could not be read is read again after so long.
+/// A queue that could not be read is read again after so long, and after twice as long each time from then on.
 const SCAN_AGAIN_MS: i64 = 2000;
+/// But at least so often.
+const SCAN_AGAIN_MAX_MS: i64 = 300_000;
 
 /// A recipient whose way is to be found: its place, its attempts, what it waits for, and who does not serve it.
 struct Wayfarer<'a> {
@@ -215,11 +217,18 @@ impl Supervisor {
         match (result, self.scan) {
             (Err(why), _) => {
                 // What was read until then is in the schedule; the next one goes on behind it.
-                log(actions, Loudness::Warn, format!("the queue could not be read, and is read again soon: {why}"));
-                self.scan = Scan::Due { at_ms: now.mono_ms + SCAN_AGAIN_MS };
+                let before = self.scan_failure.take().map_or(0, |(_, count)| count);
+                let wait_ms = (SCAN_AGAIN_MS << before.min(16)).min(SCAN_AGAIN_MAX_MS);
+                let text = format!("the queue could not be read, and is read again in {} s: {why}", wait_ms / 1000);
+                log(actions, Loudness::Warn, text);
+                self.scan_failure = Some((why, before + 1));
+                self.scan = Scan::Due { at_ms: now.mono_ms + wait_ms };
             }
             (Ok(()), Scan::Running { again: true, .. }) => self.reroute(actions),
-            (Ok(()), Scan::Running { .. } | Scan::Due { .. } | Scan::Done) => self.scan = Scan::Done,
+            (Ok(()), Scan::Running { .. } | Scan::Due { .. } | Scan::Done) => {
+                self.scan_failure = None;
+                self.scan = Scan::Done;
+            }
         }
         self.touched.extend(self.order.iter().copied());
     }

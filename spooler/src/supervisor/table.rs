@@ -73,6 +73,7 @@ impl Supervisor {
         let lanes = || self.order.iter().filter_map(|id| self.queue.lane_of(*id));
         let (code, text) = match &self.stopping {
             None if let Some(why) = &self.store_stuck => (StatusCode::FAILURE, why.as_str()),
+            None if let Some((why, _)) = &self.scan_failure => (StatusCode::FAILURE, why.as_str()),
             None if self.scan != super::Scan::Done => (StatusCode::AVAILABLE, "reading the queue"),
             None => (StatusCode::AVAILABLE, "running"),
             Some(stopping) if stopping.hurry => (StatusCode::FAILURE, "stopping in a hurry"),

@@ -75,7 +75,7 @@ fn a_queue_that_cannot_be_read_is_read_again() {
     let ids: Vec<MessageId> = (0..3).map(|_| bench.submit(&["x@y"])).collect();
     bench.crash_onto_a_disk_that_refuses(2);
     bench.say("a", spooler_protocol::from_worker::FromWorker::LoggedOn(smtp(Wishes::default())));
-    assert_eq!(supervisor_text(&mut bench), "reading the queue");
+    assert_eq!(supervisor_text(&mut bench), "the disk fails");
     bench.pass(60_000);
     assert_eq!(supervisor_text(&mut bench), "running");
     let delivered: Vec<MessageId> = ids.iter().map(|_| bench.delivery("a").id).collect();
