@@ -19,7 +19,8 @@ PAUSE_S_MAX = 0.1
 """Between two messages of one client."""
 BACKLOG_MAX = 300
 """Messages in the queue above which clients wait."""
-PROVIDERS = ("relay", "local", "program")
+PROVIDERS = ("relay", "local", "relay", "local", "relay", "local", "program")
+"""A program takes three processes for each recipient, so it gets few."""
 USERS = 40
 SIZES = ((0.70, 200, 4_000), (0.20, 4_000, 30_000), (0.07, 30_000, 120_000), (0.03, 140_000, 600_000))
 """Share, least and most bytes; the last are beyond what is kept in the database."""

@@ -3,6 +3,7 @@
 
 import argparse
 import collections
+import math
 import pathlib
 import random
 import re
@@ -17,13 +18,13 @@ import control
 import sinks
 from faults import Faults
 from load import Load
-from world import Trouble, World, wait_for
+from world import Trouble, World
 
 CALM_S = 2
 """Load without faults, before the first and after the last."""
 
-FLUSH_AFTER_S = 45
-"""When what waits is not waited for any longer, but flushed."""
+FLUSH_AFTER_S, STUCK_S = 45, 120
+"""When nothing has moved for so long, what waits is flushed; then it is a violation."""
 
 
 class Run:
@@ -59,25 +60,27 @@ class Run:
 
     def drain(self):
         """Waits until nothing is queued. What was set aside, because it was killed with its worker too often, goes on."""
-        begin = time.monotonic()
-
-        def nothing_left():
+        least, moved = math.inf, time.monotonic()
+        while (left := self.left()) > 0:
+            if left < least:
+                least, moved = left, time.monotonic()
+            still = time.monotonic() - moved
+            if still > STUCK_S:
+                answer = self.world.ask("GET", "/v1/messages")
+                self.violations.append(f"{left} messages are stuck: {answer and answer[1][:2000].decode()}")
+                return
+            if still > FLUSH_AFTER_S and not self.flushed:
+                self.flushed = left
+                self.world.command("/v1/flush", outbound=True, no_wait=True)
             done = self.world.command("/v1/messages/do", action="release", filter={"state": "quarantined"})
             self.released += done["done"] if done else 0
-            if time.monotonic() - begin > FLUSH_AFTER_S and not self.flushed:
-                self.flushed = self.queued()
-                self.world.command("/v1/flush", outbound=True, no_wait=True)
-            return self.queued() == 0 and not any(path.is_file() for path in self.folder.glob("spool/pickup/[!.]*"))
+            time.sleep(0.1)
 
-        try:
-            wait_for("everything to be delivered", nothing_left)
-        except Trouble as trouble:
-            answer = self.world.ask("GET", "/v1/messages")
-            self.violations.append(f"{trouble}: {answer and answer[1][:2000].decode()}")
-
-    def queued(self):
+    def left(self):
+        """Messages in the queue and in the pick-up folder."""
+        picked = sum(path.is_file() for path in self.folder.glob("spool/pickup/[!.]*"))
         status = self.world.status()
-        return status["supervisor"]["queued"] if status else -1
+        return status["supervisor"]["queued"] + picked if status and status["supervisor"]["text"] == "running" else math.inf
 
     def check(self):
         """Prints what was found; whether all is well."""
@@ -110,7 +113,7 @@ class Run:
         print(f"  starts        {self.world.starts} of the supervisor; it ended with {counts(died)}")
         print(f"  acknowledged  {counts(self.load.accepted)}")
         print(f"  refused       {counts(self.load.refused)}; without an answer: {counts(self.load.unknown)}")
-        print(f"  set aside     {self.released} and released; flushed after {FLUSH_AFTER_S} s: {self.flushed}")
+        print(f"  set aside     {self.released} and released; flushed, because nothing moved: {self.flushed}")
 
 
 def main():
