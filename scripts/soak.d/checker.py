@@ -33,12 +33,10 @@ class Verdict:
     lost: int = 0
     explained: int = 0
     unexplained: int = 0
-    cut: int = 0
     damaged: int = 0
     invented: int = 0
     unacknowledged: int = 0
     reports: int = 0
-    worst_crash: int = 0
     violations: list = dataclasses.field(default_factory=list)
 
     def violation(self, count, sentence):
@@ -47,20 +45,17 @@ class Verdict:
 
 
 class Crashes:
-    """When the spooler or a worker died, and which copies that explains."""
+    """When the spooler or a worker died: only that explains a second copy."""
 
     def __init__(self, faults):
         self._all = [fault for fault in faults if fault["crash"]]
-        self.explained = collections.Counter()
 
     def explain(self, provider, begin, end):
         """Whether a crash of the spooler, or of this provider (None: only of the spooler), lies in this time."""
-        for number, crash in enumerate(self._all):
-            concerns = crash["target"] in ("supervisor", "both", "?") or crash["target"] == provider
-            if concerns and crash["at"] <= end + SLACK_S and crash["until"] >= begin - SLACK_S:
-                self.explained[number] += 1
-                return True
-        return False
+        concerns = ("supervisor", "both", "?", provider)
+        return any(
+            crash["target"] in concerns and crash["at"] <= end and crash["until"] >= begin - SLACK_S for crash in self._all
+        )
 
 
 def provider_of(recipient):
@@ -76,7 +71,7 @@ def check(folder):
     verdict = Verdict(accepted=len(acknowledged))
     copies = collections.defaultdict(list)
     for row in records.read(folder, records.ARRIVED):
-        _sort_in(row, offered, crashes, copies, verdict)
+        _sort_in(row, offered, copies, verdict)
     for name in acknowledged:
         for recipient in offered[name]["recipients"]:
             verdict.due += 1
@@ -86,11 +81,10 @@ def check(folder):
         verdict.arrived += name in acknowledged
         verdict.unacknowledged += name not in acknowledged
         _check_copies(offered[name], recipient, sorted(times), crashes, verdict)
-    verdict.worst_crash = max(crashes.explained.values(), default=0)
     return verdict
 
 
-def _sort_in(row, offered, crashes, copies, verdict):
+def _sort_in(row, offered, copies, verdict):
     """Looks at one copy by itself."""
     message = offered.get(row["id"])
     if row["id"] is None:
@@ -99,8 +93,6 @@ def _sort_in(row, offered, crashes, copies, verdict):
         verdict.violation("invented", f"{row['id']} came for {row['to']}, and nobody sent it there")
     elif row["sha256"] == message["sha256"]:
         copies[row["id"], row["to"]].append(row["at"])
-    elif row["cut"] and crashes.explain(provider_of(row["to"]), row["at"], row["at"]):
-        verdict.cut += 1
     else:
         verdict.violation("damaged", f"{row['id']} for {row['to']} is not what was sent")
 
@@ -122,9 +114,7 @@ def tell(verdict, out=sys.stdout):
     print(f"  arrived       {verdict.arrived}; {verdict.unacknowledged} more whose acknowledgement nobody read", file=out)
     print(f"  lost          {verdict.lost}", file=out)
     print(f"  damaged       {verdict.damaged}; invented {verdict.invented}", file=out)
-    print(f"  duplicates    {verdict.explained} explained by a crash (at most {verdict.worst_crash} by one), "
-          f"{verdict.unexplained} unexplained", file=out)
-    print(f"  cut short     {verdict.cut} by a crash, and delivered whole afterwards", file=out)
+    print(f"  duplicates    {verdict.explained} explained by a crash, {verdict.unexplained} unexplained", file=out)
     print(f"  reports       {verdict.reports}", file=out)
     for sentence in verdict.violations[:20]:
         print(f"  VIOLATION     {sentence}", file=out)

@@ -40,6 +40,10 @@ def _virtual_bytes(pid):
     return int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
 
 
+def _descriptors(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
 class Faults:
     """One campaign: so many kills, with troubles beside them."""
 
@@ -49,8 +53,8 @@ class Faults:
         self._record = records.Record(world.folder, records.FAULTS)
         self.kills = dict.fromkeys(KILLS, 0)
         self.troubles = dict.fromkeys(TROUBLES, 0)
-        self.killed = set()
-        """Processes that we ended, or may have: (process id)."""
+        self.killed, self.starved = set(), set()
+        """Processes that were killed or got no memory, and those that had no descriptors left for a while."""
         self._providers = {}
         self._running = {}
 
@@ -140,13 +144,13 @@ class Faults:
     def _trouble_descriptors(self, chance):
         """A few descriptors are left, or none."""
         pid, target = self._victim(chance)
-        return self._limit(pid, resource.RLIMIT_NOFILE, lambda: len(os.listdir(f"/proc/{pid}/fd")) + chance.randrange(4), chance) and target
+        self.starved.add(pid)
+        return self._limit(pid, resource.RLIMIT_NOFILE, lambda: _descriptors(pid) + chance.randrange(4), chance) and target
 
     def _trouble_memory(self, chance):
         """A few megabytes are left, or none."""
         pid, target = self._victim(chance)
-        if pid:
-            self.killed.add(pid)
+        self.killed.add(pid)
         return self._limit(pid, resource.RLIMIT_AS, lambda: _virtual_bytes(pid) + chance.randrange(8 << 20), chance) and target
 
     @staticmethod

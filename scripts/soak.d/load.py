@@ -51,7 +51,7 @@ class Message:
             "Date: Mon, 01 Jan 2024 00:00:00 +0000\nMIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\n"
             "Content-Transfer-Encoding: 8bit\n\n"
         )
-        self.content = header.encode() + block[start:end] + records.LAST + name.encode() + b"\n"
+        self.content = header.encode() + block[start:end]
 
     @staticmethod
     def _draw_recipients(chance):

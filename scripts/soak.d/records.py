@@ -2,7 +2,7 @@
 
 offered.jsonl       what a client began to hand over: id, via, at, recipients, size, sha256
 acknowledged.jsonl  what it read an acknowledgement for, whole: id, at
-arrived.jsonl       each copy that a sink took for one recipient: id, to, at, sha256, cut
+arrived.jsonl       each copy that a sink took for one recipient: id, to, at, sha256
 faults.jsonl        what was done to the spooler: what, target, at, until, crash
 
 Times are seconds since 1970 by the clock that nobody turns.
@@ -16,9 +16,6 @@ OFFERED, ACKNOWLEDGED, ARRIVED, FAULTS = "offered.jsonl", "acknowledged.jsonl", 
 
 FIRST = b"X-Soak-Id: "
 """How each message begins; what stands before it was put there on the way."""
-
-LAST = b"-- end of "
-"""How its last line begins."""
 
 
 class Record:
@@ -56,11 +53,10 @@ def digest(content):
 
 
 def copy_of(content):
-    """What a copy that arrived is: its id, its digest, and whether its end is missing. The id is None if it is none of ours."""
+    """What a copy that arrived is: its id and its digest. The id is None if it is none of ours."""
     start = content.find(FIRST)
-    if start > 0 and content[start - 1 : start] != b"\n" or start < 0:
-        return {"id": None, "sha256": digest(content), "cut": False}
+    if start < 0 or content[max(0, start - 1) : start] not in (b"", b"\n"):
+        return {"id": None, "sha256": digest(content)}
     message = content[start:]
     name = message[len(FIRST) :].split(b"\n", 1)[0].strip().decode("ascii", "replace")
-    whole = message.rstrip(b"\r\n").rsplit(b"\n", 1)[-1] == LAST + name.encode()
-    return {"id": name, "sha256": digest(message), "cut": not whole}
+    return {"id": name, "sha256": digest(message)}

@@ -212,8 +212,8 @@ class World:
 
     def stop(self):
         """Stops the supervisor as an administrator does, and returns its exit code."""
-        self._wanted.clear()
         pid = wait_for("a supervisor to stop", self.supervisor)
+        self._wanted.clear()
         count = len(self.ended)
         os.kill(pid, signal.SIGTERM)
         wait_for("the supervisor to stop", lambda: len(self.ended) > count)
@@ -225,11 +225,13 @@ class World:
 
     def close(self):
         self._over.set()
-        self._wanted.clear()
-        for process in (self._supervisor, self._sink):
-            if process and process.poll() is None:
-                process.kill()
-                process.wait()
+        while self._keeper.is_alive():
+            if pid := self.supervisor():
+                os.kill(pid, signal.SIGKILL)
+            self._keeper.join(0.1)
+        if self._sink:
+            self._sink.kill()
+            self._sink.wait()
 
     # --- What it says ---
 

@@ -55,11 +55,12 @@ impl DaemonError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Group(..) => 78,     // EX_CONFIG
-            Self::Store(StoreError::InUse { .. }) => 75, // EX_TEMPFAIL
-            Self::Store(StoreError::Full { .. }) => 75,  // EX_TEMPFAIL
-            Self::Store(_) => 74,                        // EX_IOERR
-            Self::Control(_) | Self::System(..) => 71,   // EX_OSERR
+            Self::Config(error) if error.may_pass() => 75, // EX_TEMPFAIL
+            Self::Config(_) | Self::Group(..) => 78,       // EX_CONFIG
+            Self::Store(StoreError::InUse { .. }) => 75,   // EX_TEMPFAIL
+            Self::Store(StoreError::Full { .. }) => 75,    // EX_TEMPFAIL
+            Self::Store(_) => 74,                          // EX_IOERR
+            Self::Control(_) | Self::System(..) => 71,     // EX_OSERR
         }
     }
 }

@@ -108,7 +108,7 @@ fn the_environment_is_ours_and_no_descriptor_leaks() {
         .collect();
     targets.retain(|target| !started_with.iter().any(|known| known == target));
     assert!(
-        matches!(targets.as_slice(), [stdin, out, stderr] if stdin.starts_with("pipe:")
+        matches!(targets.as_slice(), [stdin, out, stderr] if stdin.ends_with(" (deleted)")
         && out.ends_with("/fds") && stderr.starts_with("pipe:")),
         "{descriptors}"
     );

@@ -203,7 +203,7 @@ fn parse_toml(text: &str, source: &Path) -> Result<(Places, Table), ConfigError>
 
 fn syntax_problem(error: &toml::de::Error, text: &str, source: &Path) -> Problem {
     let line = error.span().map(|span| places::line_of(text, span.start));
-    Problem { file: source.to_owned(), line, message: format!("is not TOML: {}", error.message()) }
+    Problem { file: source.to_owned(), line, message: format!("is not TOML: {}", error.message()), may_pass: false }
 }
 
 #[cfg(test)]

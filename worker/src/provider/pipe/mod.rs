@@ -18,7 +18,7 @@
 //! Variables: `PATH`, `PROVIDER`, `HOSTNAME`, `MESSAGE_ID` (the number in the queue), `MESSAGE_SIZE`, `SENDER`, `RECIPIENT` (several
 //! are separated by line feeds), and for a single recipient `RECIPIENT_TYPE`, `LOCAL` and `DOMAIN`.
 //!
-//! Standard input is the message; a program need not read it. Its exit code says what became of it, see the table in `verdict`; the
+//! Standard input is the message, whole, in a file; a program need not read it. Its exit code says what became of it, see the table in `verdict`; the
 //! last lines that it wrote to standard error, or else to standard output, say why.
 
 mod command;
@@ -29,6 +29,8 @@ mod tail;
 pub(crate) mod verdict;
 
 use std::cell::Cell;
+use std::fs::File;
+use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::join_all;
@@ -36,8 +38,6 @@ use spooler_protocol::from_worker::LogonError;
 use spooler_protocol::message::Recipient;
 use spooler_protocol::outcome::{Outcome, Reply, SubmitResult};
 use spooler_protocol::settings::Settings;
-use tokio::io::AsyncWriteExt;
-use tokio::process::ChildStdin;
 use tokio::sync::Semaphore;
 
 use self::command::{CommandLine, Values};
@@ -199,7 +199,7 @@ impl Pipe {
         };
         let ends = self.settings.ends;
         let front = front.lines(delivery.submission(), recipients, ends);
-        let ran = run::run(&program, async |stdin| feed(delivery, &front, ends, stdin).await).await;
+        let ran = run::run(&program, async |input| feed(delivery, &front, ends, input).await).await;
         verdict::outcome(&ran.ending, &ran.said, self.command.program())
     }
 
@@ -246,11 +246,10 @@ fn read_environment(settings: &mut Settings) -> Vec<(String, String)> {
     environment
 }
 
-/// Writes the message to a program. That the program does not want all of it is no error.
-async fn feed(delivery: &Delivery, front: &[u8], ends: LineEnds, stdin: &mut ChildStdin) -> Result<(), String> {
-    if stdin.write_all(front).await.is_err() {
-        return Ok(());
-    }
+/// Writes the message to the file that a program will read.
+async fn feed(delivery: &Delivery, front: &[u8], ends: LineEnds, input: &mut File) -> Result<(), String> {
+    let not_kept = |error: std::io::Error| format!("it cannot be kept for the program: {error}");
+    input.write_all(front).map_err(not_kept)?;
     let mut converter = Converter::new(ends);
     let (mut offset, mut out) = (0, Vec::new());
     while offset < delivery.submission().size {
@@ -260,11 +259,8 @@ async fn feed(delivery: &Delivery, front: &[u8], ends: LineEnds, stdin: &mut Chi
         }
         offset += piece.len() as u64;
         converter.convert(&piece, &mut out);
-        if stdin.write_all(&out).await.is_err() {
-            return Ok(());
-        }
+        input.write_all(&out).map_err(not_kept)?;
         delivery.progress("writing", offset);
     }
-    let _ = stdin.write_all(converter.finish()).await;
-    Ok(())
+    input.write_all(converter.finish()).map_err(not_kept)
 }
