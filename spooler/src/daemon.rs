@@ -73,6 +73,8 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     // The sockets where workers say hello are made by ipc-channel with the default mode: nobody else may enter their folders.
     umask(Mode::from_bits_truncate(0o077));
     raise_descriptor_limit();
+    let no_signals = |error| DaemonError::System("Signals cannot be handled", error);
+    let signals = signals::catch_reloads().map_err(no_signals)?;
     let config = crate::config::load(config_path)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
@@ -95,7 +97,7 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
         status: status_changes,
     });
     let control = open_control(&config, Arc::clone(&bridge))?;
-    signals::start(mailbox.clone()).map_err(|error| DaemonError::System("Signals cannot be handled", error))?;
+    signals::start(signals, mailbox.clone()).map_err(no_signals)?;
     let inhibitor = watch_machine(&mailbox)?;
     pickup_feeder::start(&config.spool.path, &config.spool.pickup, config.spool.max_message_size, bridge)
         .map_err(|error| DaemonError::System("The pick-up folder cannot be had", error))?;
