@@ -25,7 +25,7 @@ use crate::system::store::sqlite::SqliteStore;
 use crate::system::store::uploads::Uploads;
 use crate::system::store::writer::Writer;
 use crate::system::store::{Store, StoreError};
-use crate::system::{device_events, links, logind, pickup_feeder, signals};
+use crate::system::{device_events, links, logind, pickup_feeder, signals, worker_link};
 
 /// Threads that read the store: one stays free while another reads the whole queue.
 const READERS: usize = 2;
@@ -75,6 +75,7 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     raise_descriptor_limit();
     let no_signals = |error| DaemonError::System("Signals cannot be handled", error);
     let signals = signals::catch_reloads().map_err(no_signals)?;
+    worker_link::prepare().map_err(|error| DaemonError::System("There is no channel for workers", error))?;
     let config = crate::config::load(config_path)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");

@@ -90,6 +90,18 @@ pub enum LinkError {
     Closed,
 }
 
+/// To be called once, before there are workers. ipc-channel measures the system's send buffer when it sends for the first time; if it gets
+/// no descriptors for that, it panics, and so does every later sending of this process. So it sends here, where descriptors are left.
+///
+/// # Errors
+/// What the system says.
+pub fn prepare() -> std::io::Result<()> {
+    let (sender, _receiver) = ipc::bytes_channel()?;
+    // Shows that there are descriptors for the measuring, and leaves them to it.
+    drop(ipc::bytes_channel()?);
+    sender.send(&[]).map_err(std::io::Error::other)
+}
+
 impl Server {
     /// A place with a name of its own, in a folder that only this user can enter (the process's umask sees to that).
     ///
