@@ -27,9 +27,11 @@ def planted(folder):
 
 
 def _arrived_once(folder):
-    """All copies, and one of them that was acknowledged and is the only one for its recipient."""
+    """All copies, and one of them that was acknowledged and is the only one for its recipient. Nor did it come by the pick-up folder,
+    where any crash since it was left there explains another copy."""
     rows = records.read(folder, records.ARRIVED)
-    acknowledged = {row["id"] for row in records.read(folder, records.ACKNOWLEDGED)}
+    picked_up = {row["id"] for row in records.read(folder, records.OFFERED) if row["via"] in checker.PICKED_UP}
+    acknowledged = {row["id"] for row in records.read(folder, records.ACKNOWLEDGED)} - picked_up
     seen = [(row["id"], row["to"]) for row in rows]
     times = {key: 0 for key in seen}
     for key in seen:
