@@ -6,7 +6,7 @@ use spooler_protocol::calls::{EndMessage, Wishes};
 use spooler_protocol::ids::DeliveryId;
 use spooler_protocol::outcome::{Outcome, Reply, SubmitResult};
 
-use super::event::{Action, SubmitOrder, WorkerId};
+use super::event::{Action, ReportedRecipient, SubmitOrder, WorkerId};
 use super::recording::Verdict;
 use super::{Flight, Pending, Supervisor};
 use crate::policy::queue::{Again, Waiting};
@@ -181,7 +181,11 @@ impl Supervisor {
         let not_sent = verdict.failed.len() + verdict.deferred.len();
         self.flushing.note_sent(id, route.provider, verdict.sent.len(), not_sent);
         if let (Some((Waiting::Deferred { due_ms }, _)), Some(plan)) = (next, plan) {
-            self.report_delay(delivery, &verdict, due_ms, &plan, now, actions);
+            // Those whom nobody tried are as late as the others: the provider was busy, or wanted them later.
+            let untried = open.iter().filter(|_| !attempted).map(|index| (*index, sequel.why.clone()));
+            let late = verdict.deferred.iter().cloned().chain(untried);
+            let late = late.map(|(index, reply)| ReportedRecipient { index, reply, relayed: false }).collect();
+            self.report_delay(id, late, due_ms, &plan, now, actions);
         }
         self.queue.set_again(id, delivery, sequel.again);
         let gone = self.queue.arrive(id, route, delivery, &settled, next);

@@ -6,7 +6,6 @@ use spooler_protocol::ids::{DeliveryId, MessageId};
 use spooler_protocol::outcome::Reply;
 
 use super::event::{Action, Loudness, ReportKind, ReportOrder, ReportedRecipient, Ticket, WorkerId};
-use super::recording::Verdict;
 use super::{Acceptor, Pending, Supervisor, accepting, log};
 use crate::policy::Now;
 use crate::policy::retry::RetryPlan;
@@ -134,25 +133,20 @@ impl Supervisor {
         }
     }
 
-    /// Tells the sender if a message will be late at its next attempt.
+    /// Tells the sender if these recipients of a message will be late at its next attempt. Without any nothing is told, and nothing
+    /// counts as told.
     pub(super) fn report_delay(
         &mut self,
-        delivery: DeliveryId,
-        verdict: &Verdict,
+        id: MessageId,
+        recipients: Vec<ReportedRecipient>,
         due_ms: i64,
         plan: &RetryPlan,
         now: Now,
         actions: &mut Vec<Action>,
     ) {
-        let Some(id) = self.flights.get(&delivery).map(|flight| flight.id) else { return };
         let late = |born_ms: i64| plan.delay_warning_ms.is_some_and(|warning_ms| due_ms - born_ms > warning_ms);
-        if self.queue.get(id).is_some_and(|entry| late(entry.born_ms)) {
-            let reported = |(index, reply): &(u32, Reply)| ReportedRecipient {
-                index: *index,
-                reply: reply.clone(),
-                relayed: false,
-            };
-            self.report_late(id, verdict.deferred.iter().map(reported).collect(), plan, now, actions);
+        if !recipients.is_empty() && self.queue.get(id).is_some_and(|entry| late(entry.born_ms)) {
+            self.report_late(id, recipients, plan, now, actions);
         }
     }
 
