@@ -55,10 +55,13 @@ impl World {
                 let cpu_us = self.workers.get(&id).map(|worker| worker.cpu_us);
                 self.soon(Happening::Hear(Box::new(Event::Worker(id, WorkerNews::Cpu(cpu_us)))));
             }
-            Action::LookForDevice(name) => self.soon(Happening::Hear(Box::new(Event::DevicePresent(name, true)))),
+            Action::LookForDevice(name) => {
+                let present = !self.machine.gone.contains(&name);
+                self.heard.push_back(Event::DevicePresent(name, present));
+            }
+            Action::Look { every_ms } => self.look_at_machine(every_ms),
             Action::Exit => self.exited = true,
-            Action::Look { .. }
-            | Action::LetMachineGo
+            Action::LetMachineGo
             | Action::Forget(_)
             | Action::AbandonUpload(_)
             | Action::DiscardContent(_)
@@ -106,6 +109,8 @@ impl World {
         let name = self.names.get(&id.provider);
         let provider = self.stage.plan.providers.iter().find(|provider| Some(&provider.name) == name);
         let interactive = provider.is_some_and(|provider| provider.interactive);
+        let device = provider.and_then(|provider| provider.device.clone());
+        self.checker.machine.note_device(id.provider, device);
         self.checker.tokens.note_interactive(id.provider, interactive);
         self.hear(Event::Worker(id, WorkerNews::Started { pid: 100 }))
     }

@@ -89,6 +89,7 @@ impl World {
         self.stage.always_after(5, Happening::Load);
         self.stage.always_after(700, Happening::Look);
         self.stage.always_after(300, Happening::Mishap);
+        self.begin_foreground();
         if let Some(ms) = self.stage.plan.command_ms {
             self.stage.always_after(ms, Happening::Command);
         }

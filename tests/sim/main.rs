@@ -11,6 +11,8 @@ mod client;
 #[cfg(test)]
 mod disk;
 #[cfg(test)]
+mod machine;
+#[cfg(test)]
 mod mishap;
 #[cfg(test)]
 mod mutations;

@@ -12,6 +12,7 @@ use crate::agenda::Happening;
 use crate::checker::{Broken, Checker, Verdict, demand};
 use crate::client::Clients;
 use crate::disk::Disk;
+use crate::machine::Machine;
 use crate::mutations::{Mutant, Mutation};
 use crate::stage::Stage;
 use crate::trace::Trace;
@@ -29,6 +30,7 @@ pub(crate) struct World {
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
     pub(crate) disk: Disk,
     pub(crate) clients: Clients,
+    pub(crate) machine: Machine,
     pub(crate) checker: Checker,
     pub(crate) mutant: Mutant,
     pub(crate) trace: Trace,
@@ -58,6 +60,7 @@ impl World {
             workers: BTreeMap::new(),
             disk: Disk::default(),
             clients: Clients::default(),
+            machine: Machine::default(),
             checker,
             mutant: Mutant::new(mutation),
             trace,
@@ -133,6 +136,8 @@ impl World {
             Happening::Command => self.command()?,
             Happening::Look => self.look()?,
             Happening::FlushLook(number) => self.flush_look(number)?,
+            Happening::Foreground => self.foreground(),
+            Happening::Probe(order) => self.probe(order)?,
             Happening::Mishap => self.mishap()?,
             Happening::Start => self.start()?,
             Happening::Heal => self.heal()?,
@@ -278,6 +283,7 @@ impl World {
         self.workers.clear();
         self.names.clear();
         self.disk_turns = false;
+        self.machine_unseen();
         self.clients.supervisor_gone();
         self.checker.supervisor_gone();
         self.checker.mail.recover(&mut self.disk);
@@ -291,6 +297,7 @@ impl World {
         self.disk.full = false;
         self.disk.slow_ms = 0;
         self.stage.plan.mend();
+        self.heal_machine();
         for worker in self.workers.values_mut() {
             worker.unhang(&mut self.stage);
         }

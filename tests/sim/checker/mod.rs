@@ -3,12 +3,18 @@
 //! | file | rules |
 //! |---|---|
 //! | `mail` | no accepted message is lost, none is delivered again without a reason, none twice at once, senders are told |
+//! | `gate` | how many slots the idle gate gives at most, and for how long it may be in the way |
+//! | `machine` | without its device nobody gets anything to do; nothing begins before sleep, nobody runs in it |
 //! | `tokens` | tokens and slots, nobody starves, priority only in sections |
 //! | `agreement` | the schedule in RAM and the disk say the same |
 //! | `table` | status rows are true and do not go back |
 
 // The schedule in RAM and the disk say the same.
 pub(crate) mod agreement;
+// How many slots there can be.
+pub(crate) mod gate;
+// What happens to the machine.
+pub(crate) mod machine;
 // What becomes of messages.
 pub(crate) mod mail;
 // Status rows are true.
@@ -58,6 +64,7 @@ pub(crate) struct Checker {
     pub(crate) mail: mail::Mail,
     pub(crate) tokens: tokens::Tokens,
     pub(crate) table: table::Table,
+    pub(crate) machine: machine::Machine,
     agreement: agreement::Agreement,
     stopping: bool,
 }
@@ -70,6 +77,7 @@ impl Checker {
             mail: mail::Mail::default(),
             tokens: tokens::Tokens::new(plan),
             table: table::Table::default(),
+            machine: machine::Machine::new(plan.tick_late_ms_max + 2),
             agreement: agreement::Agreement::default(),
             stopping: false,
         }
@@ -114,8 +122,9 @@ impl Checker {
             }
         } else {
             self.mail.hears(event);
+            self.machine.hears(now, event);
             self.table.hears(event);
-            self.tokens.hears_other(event);
+            self.tokens.hears_other(event, now);
         }
     }
 
@@ -133,6 +142,7 @@ impl Checker {
             }
             _ => {}
         }
+        self.machine.wants(now, action)?;
         self.tokens.wants(now, action)?;
         self.mail.wants(action, disk)?;
         self.table.wants(action)
@@ -141,7 +151,8 @@ impl Checker {
     /// A step is over: everything that was wanted in it is being done.
     pub(crate) fn stepped(&mut self, now: Now, supervisor: &Supervisor, disk: &mut Disk) -> Verdict {
         supervisor.check_invariants();
-        self.tokens.stepped(now)?;
+        self.machine.stepped(now)?;
+        self.tokens.stepped(now, self.machine.is_asleep())?;
         self.mail.stepped()?;
         self.agreement.stepped(supervisor, disk, &self.mail)
     }
@@ -158,6 +169,7 @@ impl Checker {
         self.mail.supervisor_gone();
         self.tokens.supervisor_gone();
         self.table.supervisor_gone();
+        self.machine.supervisor_gone();
         self.agreement = agreement::Agreement::default();
         self.stopping = false;
     }
