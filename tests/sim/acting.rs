@@ -24,7 +24,9 @@ impl World {
         match action {
             Action::Spawn(id) => self.spawn(id),
             Action::Term(id) => {
-                let ignores = self.stage.mishap(100);
+                // One that is stopped does not get to hear it.
+                let stopped = self.workers.get(&id).is_some_and(Worker::is_hung);
+                let ignores = self.stage.mishap(100) || stopped;
                 let wait_ms = self.stage.rng.between(0, 50);
                 if !ignores {
                     self.stage.after(wait_ms, Happening::Dies(id, "signal 15"));

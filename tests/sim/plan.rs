@@ -8,6 +8,9 @@ use spooler::config::Config;
 
 use crate::rng::Rng;
 
+/// A worker that does not answer a recall for so long is made to go, milliseconds.
+pub(crate) const ANSWER_MS: i64 = 2000;
+
 /// One provider of the simulated configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct ProviderPlan {
@@ -37,6 +40,12 @@ pub(crate) struct ProviderPlan {
     pub(crate) cpu_percent: u32,
     /// Milliseconds of waiting for the network, at most.
     pub(crate) wait_ms_max: i64,
+    /// What it wants to be called for.
+    pub(crate) wishes: spooler_protocol::calls::Wishes,
+    /// Whether it can be asked to be flushed.
+    pub(crate) flushable: bool,
+    /// Whether it asks a person something at logon.
+    pub(crate) asks: bool,
     /// The device without which it is offline.
     pub(crate) device: Option<String>,
     /// Whether it is in the configuration.
@@ -143,6 +152,12 @@ pub(crate) struct Troubles {
     pub(crate) late_words: u32,
     /// Something happens to the machine.
     pub(crate) machine: u32,
+    /// A call is answered wrongly, or never.
+    pub(crate) answer: u32,
+    /// A provider wants a message again, at once or later.
+    pub(crate) end: u32,
+    /// A provider wants the sender to be told of a recipient.
+    pub(crate) report: u32,
 }
 
 /// What a seed means.
@@ -176,6 +191,8 @@ pub(crate) struct Plan {
     pub(crate) give_up_s: u32,
     /// Age at which a delay is reported, seconds; 0 for never.
     pub(crate) delay_warning_s: u32,
+    /// Whether workers that were stopped stay so, even when all else is well: they have to be replaced.
+    pub(crate) stays_hung: bool,
     /// The longest critical section, seconds.
     pub(crate) critical_max_s: u32,
 }
@@ -202,6 +219,7 @@ impl Plan {
             tick_late_ms_max: *rng.pick(&[0, 5, 50]).unwrap_or(&5),
             give_up_s: *rng.pick(&[8, 60, 600]).unwrap_or(&60),
             delay_warning_s: *rng.pick(&[0, 2, 30]).unwrap_or(&0),
+            stays_hung: rng.chance(400),
             critical_max_s: rng.count(1, 4),
         }
     }
@@ -231,7 +249,8 @@ impl Plan {
             let _ = write!(
                 text,
                 "[provider.{}]\nkind = \"sim\"\nclaims = [{claims}]\nweight = {}\ninteractive = {}\nenabled = {}\n\
-                 start_timeout = \"3s\"\ncritical_max = \"{}s\"\nvalue = {}\n",
+                 start_timeout = \"3s\"\nanswer_timeout = \"{ANSWER_MS}ms\"\npoll_interval = \"2s\"\ncritical_max = \"{}s\"\n\
+                 value = {}\n",
                 provider.name,
                 provider.weight,
                 provider.interactive,
@@ -300,6 +319,9 @@ impl ProviderPlan {
             compute_ms_max: if slow { 400 } else { 5 },
             cpu_percent: *rng.pick(&[100, 100, 100, 5]).unwrap_or(&100),
             wait_ms_max: *rng.pick(&[5, 50, 500, 3000]).unwrap_or(&50),
+            wishes: rng.pick(&crate::answering::WISHES).copied().unwrap_or_default(),
+            flushable: rng.chance(300),
+            asks: rng.chance(80),
             device: rng.chance(300).then(|| format!("dev{}", rng.below(2))),
             present: true,
             enabled: true,
@@ -326,6 +348,9 @@ impl Troubles {
             crash: some(350, 60),
             late_words: some(400, 300),
             machine: some(300, 120),
+            answer: some(300, 200),
+            end: some(300, 150),
+            report: some(200, 100),
         }
     }
 }

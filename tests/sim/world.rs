@@ -126,8 +126,14 @@ impl World {
             Happening::Ran(id) => self.with_worker(id, Worker::ran),
             Happening::Wake(id, task) => self.with_worker(id, |worker, stage| worker.wake(task, stage)),
             Happening::Dies(id, why) => self.dies(id, why),
-            Happening::Hangs(id) => self.with_worker(id, |worker, _| worker.hang()),
-            Happening::GoesOn(id) => self.with_worker(id, Worker::unhang),
+            Happening::Hangs(id) => {
+                self.with_worker(id, |worker, _| worker.hang());
+                self.checker.hangs.stops(id, self.stage.mono_ms);
+            }
+            Happening::GoesOn(id) => {
+                self.with_worker(id, Worker::unhang);
+                self.checker.hangs.goes_on(id);
+            }
             Happening::Buried(id, why) => self.buried(id, why)?,
             Happening::Scan(up_to) => self.scan(up_to),
             Happening::Lookup(id) => self.look_up(id),
@@ -298,8 +304,11 @@ impl World {
         self.disk.slow_ms = 0;
         self.stage.plan.mend();
         self.heal_machine();
-        for worker in self.workers.values_mut() {
-            worker.unhang(&mut self.stage);
+        if !self.stage.plan.stays_hung {
+            for worker in self.workers.values_mut() {
+                worker.unhang(&mut self.stage);
+                self.checker.hangs.goes_on(worker.id);
+            }
         }
         if self.disk.has_work() && !self.disk_turns {
             self.disk_soon();

@@ -96,8 +96,8 @@ impl Machine {
                 demand(!self.is_asleep(), "nobody runs while the machine sleeps", || format!("{worker:?}"))
             }
             Action::LetMachineGo => {
-                self.shutdown_ms = None;
-                if matches!(self.rest, Rest::Settling { .. }) {
+                let shuts_down = self.shutdown_ms.take_if(|shutdown_ms| now.mono_ms - *shutdown_ms >= TOLD_MS);
+                if shuts_down.is_none() && matches!(self.rest, Rest::Settling { .. }) {
                     self.rest = Rest::Asleep { since_ms: now.mono_ms };
                 }
                 Ok(())

@@ -14,7 +14,7 @@ use spooler_protocol::to_worker::ToWorker;
 
 use super::gate::Gate;
 use super::{Verdict, demand};
-use crate::plan::Plan;
+use crate::plan::{ANSWER_MS, Plan};
 
 /// A token that was given beside the slots is not asked back for so long, milliseconds.
 const FORCED_MS: i64 = 10_000;
@@ -58,6 +58,8 @@ struct Worker {
     section: Option<Section>,
     level: Option<Level>,
     cpu_us: u64,
+    /// When it gave its last token back.
+    idle_ms: i64,
 }
 
 /// The second bookkeeping of tokens.
@@ -74,6 +76,8 @@ pub(crate) struct Tokens {
     flushes: BTreeSet<u64>,
     flushes_asked: BTreeSet<AskId>,
     given: BTreeSet<Token>,
+    /// Given in this step to workers that did not want any.
+    unasked: BTreeSet<Token>,
     /// The longest wait for a token that was seen, milliseconds: for people.
     pub(crate) longest_wait_ms: i64,
 }
@@ -91,6 +95,7 @@ impl Tokens {
             flushes: BTreeSet::new(),
             flushes_asked: BTreeSet::new(),
             given: BTreeSet::new(),
+            unasked: BTreeSet::new(),
             longest_wait_ms: 0,
         }
     }
@@ -110,8 +115,20 @@ impl Tokens {
         self.workers.values().filter(|worker| matches!(worker.hold, Hold::Holding { .. })).count()
     }
 
-    /// Workers that want a token and have none.
+    /// Whether nothing excuses a worker that says nothing: it is logged on, waits for no token, and is in no section.
+    pub(super) fn could_answer(&self, id: WorkerId) -> bool {
+        let worker = self.workers.get(&id.provider).filter(|worker| worker.id == id);
+        worker.is_some_and(|worker| {
+            let waits = matches!(worker.hold, Hold::Wanting { .. });
+            !worker.passing && !waits && worker.section.is_none() && !self.is_anybody_alone()
+        })
+    }
+
+    /// Workers that want a token, have none, and are kept waiting by nothing but each other.
     pub(crate) fn wanting(&self) -> usize {
+        if self.gate.is_in_the_way() {
+            return 0;
+        }
         self.workers.values().filter(|worker| matches!(worker.hold, Hold::Wanting { .. })).count()
     }
 
@@ -143,6 +160,7 @@ impl Tokens {
                     section: None,
                     level: None,
                     cpu_us: 0,
+                    idle_ms: now.mono_ms,
                 },
             );
             return;
@@ -157,12 +175,15 @@ impl Tokens {
             }
             WorkerNews::Said { said: FromWorker::LoggedOn(_), .. } => worker.passing = worker.logs_off,
             WorkerNews::Said { said: FromWorker::Want, .. } if worker.hold == Hold::Idle => {
-                worker.hold = Hold::Wanting { since_ms: now.mono_ms, asked_ms: now.mono_ms };
+                // Somebody may have wanted it to get one before that, to see whether it is alive.
+                let asked_ms = (worker.idle_ms + ANSWER_MS / 2).min(now.mono_ms);
+                worker.hold = Hold::Wanting { since_ms: now.mono_ms, asked_ms };
             }
             WorkerNews::Said { said: FromWorker::Yield { token, more }, .. } => {
                 if matches!(worker.hold, Hold::Holding { token: held, .. } if held == *token) {
-                    worker.hold =
-                        if *more { Hold::Wanting { since_ms: now.mono_ms, asked_ms: now.mono_ms } } else { Hold::Idle };
+                    let wants = Hold::Wanting { since_ms: now.mono_ms, asked_ms: now.mono_ms };
+                    worker.hold = if *more { wants } else { Hold::Idle };
+                    worker.idle_ms = now.mono_ms;
                 }
             }
             WorkerNews::Said { said: FromWorker::CriticalBegin { section: number, .. }, .. } => {
@@ -201,6 +222,7 @@ impl Tokens {
                 Ok(())
             }
             Action::Send(id, ToWorker::Recall { token }) => {
+                self.unasked.remove(token);
                 let worker = self.workers.get_mut(&id.provider).filter(|worker| worker.id == *id);
                 if let Some(Worker { hold: Hold::Holding { token: held, recalled_ms, .. }, .. }) = worker
                     && held == token
@@ -269,8 +291,18 @@ impl Tokens {
         let Some(worker) = worker else {
             return demand(false, "tokens go to workers that live", || format!("{id:?}"));
         };
-        let Hold::Wanting { asked_ms: since_ms, .. } = worker.hold else {
-            return demand(false, "one token each, for those that want one", || format!("{id:?}: {:?}", worker.hold));
+        // A worker whose deliveries are silent is given one unasked, to be asked for it at once.
+        let since_ms = match worker.hold {
+            Hold::Wanting { asked_ms, .. } => asked_ms,
+            Hold::Idle if !worker.passing => {
+                self.unasked.insert(token);
+                (worker.idle_ms + ANSWER_MS / 2).min(now.mono_ms)
+            }
+            Hold::Idle | Hold::Holding { .. } => {
+                return demand(false, "one token each, for those that want one", || {
+                    format!("{id:?}: {:?}", worker.hold)
+                });
+            }
         };
         demand(self.given.insert(token), "every token is new", || format!("{token}"))?;
         let is_alone = |worker: &Worker| worker.section.as_ref().is_some_and(|section| section.alone);
@@ -280,10 +312,13 @@ impl Tokens {
         })?;
         let waited_long = now.mono_ms - since_ms >= self.gate.force_after_ms();
         let forced_until_ms = waited_long.then_some(now.mono_ms + FORCED_MS);
-        if !self.is_urgent(worker) {
+        if let Hold::Wanting { since_ms, .. } = worker.hold {
+            self.longest_wait_ms = self.longest_wait_ms.max(now.mono_ms - since_ms);
+        }
+        let urgent = self.is_urgent(worker);
+        if !urgent {
             self.demand_slot(id, waited_long, now)?;
         }
-        self.longest_wait_ms = self.longest_wait_ms.max(now.mono_ms - since_ms);
         if let Some(worker) = self.workers.get_mut(&id.provider) {
             worker.hold = Hold::Holding { token, recalled_ms: None, forced_until_ms };
         }
@@ -337,8 +372,12 @@ impl Tokens {
         }
     }
 
+    fn is_anybody_alone(&self) -> bool {
+        self.workers.values().any(|worker| worker.section.as_ref().is_some_and(|section| section.alone))
+    }
+
     /// How long somebody may wait for a token at most.
-    fn bound_ms(&self) -> i64 {
+    pub(super) fn bound_ms(&self) -> i64 {
         let workers = i64::try_from(self.workers.len()).unwrap_or(1);
         let turn_ms = self.slice_ms + OVERDUE_MS + self.slack_ms;
         if self.gate.is_in_the_way() {
@@ -361,7 +400,7 @@ impl Tokens {
     }
 
     pub(super) fn stepped(&mut self, now: Now, asleep: bool) -> Verdict {
-        let alone = self.workers.values().any(|worker| worker.section.as_ref().is_some_and(|section| section.alone));
+        let alone = self.is_anybody_alone();
         let (in_the_way, clear_since_ms) = (self.gate.is_in_the_way(), &mut self.clear_since_ms);
         if in_the_way {
             *clear_since_ms = now.mono_ms;
@@ -370,6 +409,9 @@ impl Tokens {
         let clear_since_ms = if in_the_way { i64::MIN } else { *clear_since_ms };
         let bound_ms = self.bound_ms();
         self.demand_looks(now, asleep)?;
+        demand(self.unasked.is_empty(), "one token each, for those that want one", || {
+            format!("{:?} were not wanted, nor asked back at once", self.unasked)
+        })?;
         for worker in self.workers.values_mut() {
             let raised = matches!(worker.level, Some(Level::Critical { .. }));
             let since = worker.section.as_ref().map(|section| section.since_ms);
@@ -397,5 +439,6 @@ impl Tokens {
         self.flushes.clear();
         self.flushes_asked.clear();
         self.given.clear();
+        self.unasked.clear();
     }
 }
