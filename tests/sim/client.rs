@@ -222,6 +222,9 @@ impl World {
         }
         let (out, flights) = (self.checker.tokens.out(), self.checker.mail.flights());
         self.checker.table.compare(out, flights)?;
+        let lacking = self.names.iter().rev().filter(|(id, _)| self.checker.machine.is_lacking(**id));
+        let lacking: Vec<String> = lacking.map(|(_, name)| name.clone()).collect();
+        self.checker.table.demand_offline(&lacking)?;
         if self.stage.healed { self.lift_bars() } else { Ok(()) }
     }
 

@@ -254,7 +254,7 @@ impl Tokens {
                 Ok(())
             }
             // One that is to go before it has logged on passes the gate as well.
-            Action::Send(id, ToWorker::Logoff { .. }) | Action::Term(id) => {
+            Action::Send(id, ToWorker::Logoff { .. }) | Action::Term(id) | Action::Kill(id) => {
                 if let Some(worker) = self.workers.get_mut(&id.provider).filter(|worker| worker.id == *id) {
                     (worker.passing, worker.logs_off) = (true, true);
                 }
