@@ -146,6 +146,17 @@ enum Pending {
     Nothing,
 }
 
+impl Pending {
+    /// The message that joins the queue.
+    fn accepts(&self) -> Option<MessageId> {
+        match self {
+            Self::Upload(_, message, _) => Some(message.id),
+            Self::Accept(_, id, _) => Some(*id),
+            Self::Report(_) | Self::Command(..) | Self::Nothing => None,
+        }
+    }
+}
+
 /// The supervisor.
 #[derive(Debug)]
 pub struct Supervisor {
@@ -161,6 +172,8 @@ pub struct Supervisor {
     look_every_ms: Option<i64>,
     flights: BTreeMap<DeliveryId, Flight>,
     pending: HashMap<Ticket, Pending>,
+    /// Messages that were on their way to the disk when ways changed: nobody could read them again then.
+    astray: BTreeSet<MessageId>,
     flushing: flushing::Flushing,
     watch: Option<watching::Watch>,
     /// The number of the last line for those who watch.
@@ -250,6 +263,7 @@ impl Supervisor {
             look_every_ms: None,
             flights: BTreeMap::new(),
             pending: HashMap::new(),
+            astray: BTreeSet::new(),
             flushing: flushing::Flushing::default(),
             watch: None,
             watch_seq: 0,

@@ -2,6 +2,7 @@
 //!
 //! | file | what is shown |
 //! |---|---|
+//! | `calls` | providers are polled, keep messages, ask persons at logon, see the recipients of others, want senders told |
 //! | `clients` | real mail programs, by `sendmail` and by SMTP |
 //! | `corpus` | real messages come out as they went in |
 //! | `crash` | workers die with messages in their hands: nothing is lost, nobody waits, poison is set aside |
@@ -25,6 +26,8 @@
 //! client), `sink` and `gate` (a server that can be held in any phase), `fault_worker` (a program of its own, with the kind `fault`), `dovecot` (a
 //! private one), `data` (messages).
 
+#[cfg(test)]
+mod calls;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]

@@ -62,6 +62,14 @@ impl World {
         world
     }
 
+    /// A world whose workers are those of the contract tests (`tests/contract/contract_worker.rs`); nothing runs yet.
+    pub(crate) fn scripted(config: &str) -> Self {
+        let world = Self::new(config);
+        fs::remove_file(world.worker_program()).unwrap();
+        symlink(built("examples/contract-worker"), world.worker_program()).unwrap();
+        world
+    }
+
     /// Writes another configuration.
     pub(crate) fn configure(&self, config: &str) {
         let head = "[spool]\npath = \"{dir}/spool\"\nmin_free = \"0\"\n[control]\nsocket = \"{dir}/control.sock\"\n[mail]\nhostname = \"spooler.test\"\n";

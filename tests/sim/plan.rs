@@ -11,6 +11,9 @@ use crate::rng::Rng;
 /// A worker that does not answer a recall for so long is made to go, milliseconds.
 pub(crate) const ANSWER_MS: i64 = 2000;
 
+/// How often in a thousand a provider wants a message again that wants it again and again at once.
+pub(crate) const STUBBORN: u32 = 980;
+
 /// One provider of the simulated configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct ProviderPlan {
@@ -212,7 +215,7 @@ impl Plan {
             load_ms: if busy { rng.between(50, 200) } else { rng.between(300, 3000) },
             recipients_max: if rng.chance(200) { 40 } else { rng.count(1, 6) },
             command_ms: rng.chance(700).then(|| rng.between(400, 4000)),
-            trouble_ms: if busy { rng.between(4_000, 15_000) } else { rng.between(10_000, 60_000) },
+            trouble_ms: if busy { rng.between(4_000, 15_000) } else { rng.between(8_000, 45_000) },
             troubles: Troubles::draw(rng),
             hop_ms_max: *rng.pick(&[3, 20, 100]).unwrap_or(&3),
             commit_ms_max: *rng.pick(&[2, 30, 30, 400]).unwrap_or(&30),
@@ -349,7 +352,7 @@ impl Troubles {
             late_words: some(400, 300),
             machine: some(300, 120),
             answer: some(300, 200),
-            end: some(300, 150),
+            end: if some(150, 1) > 0 { STUBBORN } else { some(250, 150) },
             report: some(200, 100),
         }
     }

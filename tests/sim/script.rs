@@ -8,7 +8,7 @@ use spooler_protocol::ids::DeliveryId;
 use spooler_protocol::outcome::{Cause, Outcome, Reply, SubmitResult};
 
 use crate::lies;
-use crate::plan::ProviderPlan;
+use crate::plan::{ProviderPlan, STUBBORN};
 use crate::stage::Stage;
 
 /// One act of provider code. Only [`Act::Compute`] takes time on the CPU.
@@ -138,6 +138,7 @@ fn end(stage: &mut Stage) -> EndMessage {
         return EndMessage::Done;
     }
     match stage.rng.below(6) {
+        _ if stage.plan.troubles.end >= STUBBORN => EndMessage::ResendNow,
         0..=2 => EndMessage::ResendNow,
         3 => EndMessage::ResendLater,
         _ => EndMessage::Deferred,

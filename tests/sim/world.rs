@@ -170,7 +170,7 @@ impl World {
         Ok(())
     }
 
-    fn hear_one(&mut self, event: Event) -> Verdict {
+    fn hear_one(&mut self, mut event: Event) -> Verdict {
         let Some(supervisor) = self.supervisor.as_mut() else { return Ok(()) };
         let now = self.stage.now();
         self.steps += 1;
@@ -178,7 +178,7 @@ impl World {
         let late = matches!(&event, Event::Worker(worker, _) if !self.checker.is_alive(*worker));
         self.checker.hears(now, &event);
         let mut actions = Vec::new();
-        if self.mutant.hears(&event) {
+        if self.mutant.hears(&mut event) {
             supervisor.step(now, event, &mut actions);
         }
         demand(!late || actions.is_empty(), "the dead are not heard", || format!("{actions:?}"))?;

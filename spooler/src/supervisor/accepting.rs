@@ -113,7 +113,10 @@ impl Supervisor {
     ) {
         let Some(Pending::Upload(acceptor, message, mut entry)) = self.pending.remove(&ticket) else { return };
         match result {
-            Err(refusal) => answer(acceptor, Err(refusal), actions),
+            Err(refusal) => {
+                self.astray.remove(&message.id);
+                answer(acceptor, Err(refusal), actions);
+            }
             Ok(size) => {
                 let id = message.id;
                 entry.size = size;
@@ -126,13 +129,18 @@ impl Supervisor {
     pub(super) fn on_committed(&mut self, ticket: Ticket, result: Result<(), Refusal>, actions: &mut Vec<Action>) {
         let Some(pending) = self.pending.remove(&ticket) else { return };
         match (pending, result) {
-            (Pending::Accept(acceptor, id, entry), Ok(())) => {
+            (Pending::Accept(acceptor, id, mut entry), Ok(())) => {
                 self.accepted += 1;
+                if self.astray.remove(&id) {
+                    entry.parts.as_mut_slice().iter_mut().for_each(|part| part.route = None);
+                    actions.push(Action::Lookup(id));
+                }
                 self.touched.extend(entry.parts.as_slice().iter().filter_map(|part| Some(part.route?.provider)));
                 self.queue.add(id, entry);
                 answer(acceptor, Ok(id), actions);
             }
             (Pending::Accept(acceptor, id, _), Err(refusal)) => {
+                self.astray.remove(&id);
                 actions.push(Action::DiscardContent(id));
                 log(actions, Loudness::Warn, format!("a message was refused: {}", refusal.text));
                 answer(acceptor, Err(refusal), actions);

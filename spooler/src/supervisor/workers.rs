@@ -6,7 +6,7 @@ use spooler_protocol::notification::SystemMessage;
 use spooler_protocol::to_worker::{ToWorker, Welcome};
 
 use super::event::{Action, Loudness, WorkerId};
-use super::{Provider, Scan, Stopping, Supervisor, log, overrunning};
+use super::{Pending, Provider, Scan, Stopping, Supervisor, log, overrunning};
 use crate::config::{self, Config};
 use crate::policy::flush::Ways;
 use crate::policy::lifecycle::{Lifecycle, Step};
@@ -313,6 +313,7 @@ impl Supervisor {
             return;
         }
         self.routing = routing;
+        self.astray.extend(self.pending.values().filter_map(Pending::accepts));
         let claims = self.routing.claims();
         for id in &self.order {
             let listens =

@@ -9,6 +9,7 @@ use spooler_protocol::calls::{EndMessage, SpoolerNotify};
 use spooler_protocol::control::{ProviderAction, ProviderCommand};
 use spooler_protocol::from_worker::FromWorker;
 use spooler_protocol::ids::{DeliveryId, MessageId};
+use spooler_protocol::notification::Notification;
 use spooler_protocol::outcome::SubmitResult;
 use spooler_protocol::to_worker::ToWorker;
 
@@ -98,6 +99,10 @@ impl Calls {
                 let session = self.sessions.entry(*worker).or_default();
                 session.ready = false;
                 session.kept.clear();
+            }
+            Action::Send(worker, ToWorker::Notify(Notification::AbortDeferred { message, .. })) => {
+                let session = self.sessions.entry(*worker).or_default();
+                session.kept.retain(|(id, _)| id != message);
             }
             Action::Send(worker, word) => return self.calls(*worker, word),
             Action::Submit(order) => {

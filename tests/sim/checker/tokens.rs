@@ -294,11 +294,13 @@ impl Tokens {
         // A worker whose deliveries are silent is given one unasked, to be asked for it at once.
         let since_ms = match worker.hold {
             Hold::Wanting { asked_ms, .. } => asked_ms,
-            Hold::Idle if !worker.passing => {
-                self.unasked.insert(token);
+            Hold::Idle => {
+                if !worker.passing {
+                    self.unasked.insert(token);
+                }
                 (worker.idle_ms + ANSWER_MS / 2).min(now.mono_ms)
             }
-            Hold::Idle | Hold::Holding { .. } => {
+            Hold::Holding { .. } => {
                 return demand(false, "one token each, for those that want one", || {
                     format!("{id:?}: {:?}", worker.hold)
                 });

@@ -121,6 +121,12 @@ impl Bench {
         self.go_on();
     }
 
+    /// The supervisor hears these one after another, before anything that follows from the first.
+    pub(in crate::supervisor) fn hear_in_a_row(&mut self, events: impl IntoIterator<Item = Event>) {
+        self.events.extend(events);
+        self.go_on();
+    }
+
     fn go_on(&mut self) {
         while let Some(event) = self.events.pop_front() {
             let mut actions = Vec::new();
