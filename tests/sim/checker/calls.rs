@@ -37,8 +37,10 @@ struct Session {
     open: Vec<Call>,
     /// Recipients of messages that it keeps.
     kept: BTreeSet<(MessageId, u32)>,
-    /// How often in a row it wanted a message again at once, for each of its recipients.
-    resends: BTreeMap<(MessageId, u32), u32>,
+    /// How often in a row it wanted a message again at once, with just these recipients.
+    resends: BTreeMap<(MessageId, Vec<u32>), u32>,
+    /// It wanted them again at once for the last time in this step.
+    put_off: BTreeSet<(MessageId, Vec<u32>)>,
 }
 
 /// What is known of calls.
@@ -61,6 +63,10 @@ impl Calls {
     }
 
     pub(super) fn hears(&mut self, now: Now, event: &Event) {
+        // Messages that find their way again begin to be counted anew.
+        if matches!(event, Event::Scanned(_) | Event::Reload(_)) {
+            self.sessions.values_mut().for_each(|session| session.resends.clear());
+        }
         let Event::Asked(ask, what) = event else { return };
         match what {
             Ask::ValidateAll(_) | Ask::Provider(_, ProviderCommand { action: ProviderAction::Validate, .. }) => {
@@ -109,11 +115,8 @@ impl Calls {
                 self.flights.insert(order.delivery, order.clone());
                 let session = self.sessions.entry(order.worker).or_default();
                 demand(!session.failed, "after a critical error nothing is called", || format!("{order:?}"))?;
-                let of_it = |index: &u32| session.resends.get(&(order.id, *index)).copied();
-                let resends = order.recipients.iter().filter_map(of_it).max().unwrap_or_default();
-                demand(resends <= RESENDS_MAX, "again at once is not for ever", || {
-                    format!("{order:?}, {resends} times")
-                })?;
+                let at_once = session.put_off.contains(&(order.id, order.recipients.clone()));
+                demand(!at_once, "again at once is not for ever", || format!("{order:?}"))?;
                 let kept = order.recipients.iter().any(|index| session.kept.contains(&(order.id, *index)));
                 return demand(!kept, "who keeps a message is not given it", || format!("{order:?}"));
             }
@@ -138,7 +141,8 @@ impl Calls {
         Ok(())
     }
 
-    pub(super) fn stepped(&self, now: Now) -> Verdict {
+    pub(super) fn stepped(&mut self, now: Now) -> Verdict {
+        self.sessions.values_mut().for_each(|session| session.put_off.clear());
         let bound_ms = VALIDATION_MS + self.slack_ms;
         let late = self.validations.iter().find(|(_, asked_ms)| now.mono_ms - **asked_ms > bound_ms);
         demand(late.is_none(), "who wants a provider validated hears of it in time", || format!("{late:?}"))
@@ -169,16 +173,19 @@ impl Session {
     }
 
     fn ends(&mut self, order: &SubmitOrder, result: &SubmitResult, end: EndMessage) {
-        for index in &order.recipients {
-            let key = (order.id, *index);
-            if (result, end) == (&SubmitResult::Done, EndMessage::ResendNow) {
-                *self.resends.entry(key).or_default() += 1;
-            } else {
-                self.resends.remove(&key);
+        let key = (order.id, order.recipients.clone());
+        if (result, end) == (&SubmitResult::Done, EndMessage::ResendNow) {
+            let times = self.resends.entry(key.clone()).or_default();
+            *times += 1;
+            if *times > RESENDS_MAX {
+                *times = 0;
+                self.put_off.insert(key);
             }
-            if (result, end) == (&SubmitResult::Done, EndMessage::Deferred) && self.ready {
-                self.kept.insert(key);
-            }
+        } else {
+            self.resends.remove(&key);
+        }
+        if (result, end) == (&SubmitResult::Done, EndMessage::Deferred) && self.ready {
+            self.kept.extend(order.recipients.iter().map(|index| (order.id, *index)));
         }
     }
 }
