@@ -181,7 +181,8 @@ impl Session {
                 *times = 0;
                 self.put_off.insert(key);
             }
-        } else {
+        } else if !matches!(result, SubmitResult::Busy | SubmitResult::Wait { .. }) {
+            // Who was busy has done nothing with it: it is still what it was.
             self.resends.remove(&key);
         }
         if (result, end) == (&SubmitResult::Done, EndMessage::Deferred) && self.ready {
