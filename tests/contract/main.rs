@@ -14,6 +14,8 @@ mod peer;
 #[cfg(test)]
 mod pipe;
 #[cfg(test)]
+mod sandbox;
+#[cfg(test)]
 mod smtp;
 #[cfg(test)]
 mod smtp_in;

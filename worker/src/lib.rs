@@ -17,6 +17,8 @@ pub mod link;
 pub mod provider;
 // The executor that runs futures only while there is a token.
 pub mod runtime;
+// What a worker may do, and nothing else.
+pub mod sandbox;
 // Who holds the token and for how long: pure.
 pub mod session;
 // What a provider may ask of the spooler.

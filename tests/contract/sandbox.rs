@@ -1,0 +1,108 @@
+//! What a closed sandbox keeps in. Each attempt is made by a process of its own, from inside.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+struct Probe {
+    folder: tempfile::TempDir,
+    port: u16,
+    network: bool,
+    programs: bool,
+}
+
+impl Probe {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        if nix::unistd::getuid().is_root() {
+            // The probe becomes nobody.
+            std::os::unix::fs::chown(folder.path(), Some(65534), Some(65534)).unwrap();
+        }
+        Self { folder, port: 1, network: false, programs: false }
+    }
+
+    fn output(&self, act: &str, argument: &str) -> Output {
+        let yes = |on| if on { "yes" } else { "no" };
+        Command::new(probe())
+            .arg(self.folder.path())
+            .args([&self.port.to_string(), yes(self.network), yes(self.programs), act, argument])
+            .output()
+            .unwrap()
+    }
+
+    /// What the probe says: `done`, or why not; or its last words if the sandbox ended it.
+    fn attempt(&self, act: &str, argument: &str) -> String {
+        let output = self.output(act, argument);
+        let said = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+        said.trim().to_owned()
+    }
+}
+
+fn probe() -> std::path::PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_spooler-worker")).with_file_name("examples").join("sandbox-probe")
+}
+
+#[track_caller]
+fn refused(said: &str) {
+    let ended = said.contains("the sandbox does not allow system call");
+    let denied = said.contains("Permission denied") || said.contains("not permitted") || said.contains("no rights");
+    assert!(ended || denied, "{said}");
+}
+
+#[test]
+fn it_says_how_tight_it_is() {
+    let said = Probe::new().attempt("say", "");
+    assert!(said.contains("no capabilities, limits, system calls, "), "{said}");
+    assert_eq!(said.starts_with("user 65534, "), nix::unistd::getuid().is_root(), "{said}");
+}
+
+#[test]
+fn what_is_needed_works() {
+    let mut probe = Probe::new();
+    let file = probe.folder.path().join("file");
+    assert_eq!(probe.attempt("write", &file.to_string_lossy()), "done");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    (probe.network, probe.port) = (true, listener.local_addr().unwrap().port());
+    assert_eq!(probe.attempt("connect", &listener.local_addr().unwrap().to_string()), "done");
+    probe.programs = true;
+    assert_eq!(probe.attempt("run", "/bin/true"), "done");
+}
+
+#[test]
+fn files_that_are_not_named_cannot_be_read_or_written() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let secret = elsewhere.path().join("secret");
+    std::fs::write(&secret, b"x").unwrap();
+    for programs in [false, true] {
+        let probe = Probe { programs, ..Probe::new() };
+        refused(&probe.attempt("read", &secret.to_string_lossy()));
+        refused(&probe.attempt("write", &secret.to_string_lossy()));
+        refused(&probe.attempt("write", "/etc/spooler-was-here"));
+    }
+}
+
+#[test]
+fn other_ports_and_no_network_at_all() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    refused(&Probe { network: true, ..Probe::new() }.attempt("connect", &address));
+    refused(&Probe { network: true, ..Probe::new() }.attempt("listen", "127.0.0.1:0"));
+    refused(&Probe::new().attempt("connect", &address));
+}
+
+#[test]
+fn no_program_is_run_and_no_process_is_touched() {
+    let probe = Probe::new();
+    refused(&probe.attempt("run", "/bin/true"));
+    for act in ["trace-parent", "environment-of-parent", "mount", "host-name", "become-root"] {
+        refused(&probe.attempt(act, ""));
+        refused(&Probe { programs: true, ..Probe::new() }.attempt(act, ""));
+    }
+    refused(&probe.attempt("kill-parent", ""));
+}
+
+#[test]
+fn memory_and_core_dumps_are_limited() {
+    let probe = Probe::new();
+    assert_eq!(probe.attempt("core-limit", ""), "no core dumps");
+    assert_ne!(probe.attempt("memory", ""), "done");
+}
