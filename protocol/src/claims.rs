@@ -115,6 +115,15 @@ impl fmt::Display for Pattern {
     }
 }
 
+/// Stands for every address type.
+pub const ANY_TYPE: &str = "*";
+
+/// Whether an address is of a type that a provider serves: `*` is any type, and an empty one is none.
+#[must_use]
+pub fn is_of_type(address: &Address, kind: &str) -> bool {
+    kind == ANY_TYPE || (!kind.is_empty() && kind == address.kind())
+}
+
 /// Everything that is claimed by any provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
@@ -131,7 +140,7 @@ impl Claims {
     #[must_use]
     pub fn may_serve(&self, address: &Address) -> bool {
         self.incomplete
-            || self.address_types.iter().any(|kind| kind == address.kind())
+            || self.address_types.iter().any(|kind| is_of_type(address, kind))
             || self.patterns.iter().any(|pattern| pattern.matches(address))
     }
 }

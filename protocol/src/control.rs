@@ -8,14 +8,20 @@
 //! | `GET /v1/messages/ID/content` | the message as it is |
 //! | `POST /v1/messages/do` a [`QueueCommand`] | [`QueueDone`] |
 //! | `GET /v1/status` | [`crate::status::StatusTable`] |
-//! | `GET /v1/status/watch` | the table again after each change, one JSON document a line |
-//! | `POST /v1/flush` a [`FlushCommand`] | [`FlushProgress`] values, one a line, until it is done |
+//! | `GET /v1/status/watch` | [`crate::watching::StatusUpdate`] values, one a line: a snapshot, then every change in order |
+//! | `POST /v1/flush` a [`FlushCommand`] | [`FlushProgress`] values, one a line, until it is done; only one if nobody waits |
 //! | `POST /v1/providers/NAME/do` a [`ProviderCommand`] | `{}` |
+//! | `POST /v1/providers/NAME/logon` a [`LogonCommand`] | [`LogonState`] |
+//! | `POST /v1/validate` a [`ValidateCommand`] | a list of [`Validated`] |
 //!
 //! Every refusal is an [`ApiError`] with a fitting HTTP status.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
+use crate::calls::{Prompt, ValidateFlags};
 use crate::ids::MessageId;
 use crate::message::{Envelope, Notify};
 use crate::outcome::Reply;
@@ -187,13 +193,21 @@ pub struct QueueDone {
     pub refused: Vec<String>,
 }
 
-/// Work a queue off now.
+/// Work queues off now (IMAPIStatus::FlushQueues).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct FlushCommand {
     /// Of one provider; of all without it.
-    #[serde(default)]
     pub provider: Option<String>,
+    /// What goes out. Without either direction both are meant (FLUSH_UPLOAD).
+    pub outbound: bool,
+    /// What comes in (FLUSH_DOWNLOAD).
+    pub inbound: bool,
+    /// Nobody waits for the end: it goes on when the client has left (FLUSH_ASYNC_OK). A flush that somebody waits for ends when
+    /// nobody does any more.
+    pub no_wait: bool,
+    /// End flushes that run, whoever began them, instead of beginning one.
+    pub stop: bool,
 }
 
 /// How far a flush is.
@@ -207,7 +221,10 @@ pub struct FlushProgress {
     pub sent: u64,
     /// Recipients failed or deferred.
     pub not_sent: u64,
-    /// Whether every one of them was attempted, or cannot be.
+    /// Messages received meanwhile by the providers in it.
+    #[serde(default)]
+    pub received: u64,
+    /// Whether every one of them was attempted, or cannot be, and everything that waited was received.
     pub done: bool,
     /// What it waits for, if nothing moves.
     pub why: String,
@@ -223,6 +240,8 @@ pub enum ProviderAction {
     Pause,
     /// Go on after a pause.
     Resume,
+    /// Look after its state (ValidateState); one that has failed is logged on again instead.
+    Validate,
 }
 
 /// An action on a provider.
@@ -231,4 +250,62 @@ pub enum ProviderAction {
 pub struct ProviderCommand {
     /// What to do.
     pub action: ProviderAction,
+    /// How, where the action is [`ProviderAction::Validate`].
+    #[serde(default)]
+    pub flags: ValidateFlags,
+}
+
+/// All providers look after their state (ValidateState of the spooler). Those that have failed are logged on again; with
+/// [`ValidateFlags::CONFIG_CHANGED`] each says again what it serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ValidateCommand {
+    /// What to do.
+    #[serde(default)]
+    pub flags: ValidateFlags,
+}
+
+/// What came of validating one provider.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Validated {
+    /// Its name.
+    pub provider: String,
+    /// Whether it went well.
+    pub ok: bool,
+    /// The rest of a sentence about the provider; or why it did not go well.
+    pub text: String,
+}
+
+/// A person is there to log a provider on.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogonCommand {
+    /// Answers to what was asked before, by the keys of the questions. They are kept in memory only.
+    #[serde(default)]
+    pub answers: BTreeMap<String, String>,
+    /// The person gives up: the provider stays barred, and what was answered is forgotten.
+    #[serde(default)]
+    pub cancel: bool,
+}
+
+impl fmt::Debug for LogonCommand {
+    /// Leaves out the answers: they are secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogonCommand").field("cancel", &self.cancel).finish_non_exhaustive()
+    }
+}
+
+/// How far a logon is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum LogonState {
+    /// The provider is logged on.
+    Ready,
+    /// It asks; repeat the logon with the answers.
+    Asks {
+        /// What it asks.
+        prompts: Vec<Prompt>,
+    },
+    /// It was given up.
+    Cancelled,
 }

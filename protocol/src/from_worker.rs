@@ -93,6 +93,22 @@ pub struct RowUpdate {
     pub validate_ok: Option<bool>,
 }
 
+impl RowUpdate {
+    /// Puts a later update over this one: columns that it says nothing of stay as they are.
+    pub fn merge(&mut self, later: Self) {
+        let Self { text, progress, progress_text, offline, inbound_active, inbound_flush, outbound_flush, validate_ok } =
+            later;
+        self.text = text.or(self.text.take());
+        self.progress = progress.or(self.progress);
+        self.progress_text = progress_text.or(self.progress_text.take());
+        self.offline = offline.or(self.offline);
+        self.inbound_active = inbound_active.or(self.inbound_active);
+        self.inbound_flush = inbound_flush.or(self.inbound_flush);
+        self.outbound_flush = outbound_flush.or(self.outbound_flush);
+        self.validate_ok = validate_ok.or(self.validate_ok);
+    }
+}
+
 /// How far one delivery is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
@@ -184,11 +200,16 @@ pub enum FromWorker {
     },
     /// A critical section begins; sections nest by count (NOTIFY_CRITSEC, 0x1000).
     CriticalBegin {
+        /// Grows with each section of this worker, so that the end of an old one is never taken for that of a new one.
+        section: u64,
         /// For the status row and the audit log.
         reason: String,
     },
     /// A critical section ends (NOTIFY_NONCRIT, 0x2000).
-    CriticalEnd,
+    CriticalEnd {
+        /// Which.
+        section: u64,
+    },
     /// Columns of one of the provider's status rows (IMAPISupport::ModifyStatusRow).
     Row {
         /// Grows with each word about any row; what is older than what is known is dropped.

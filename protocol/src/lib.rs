@@ -33,3 +33,5 @@ pub mod status;
 pub mod to_worker;
 // Units that people write: durations and sizes.
 pub mod units;
+// What clients that watch the status table get.
+pub mod watching;

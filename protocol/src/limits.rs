@@ -41,8 +41,14 @@ pub const ROW_UPDATES_A_SECOND_MAX: u32 = 50;
 /// Questions that a provider may have at logon.
 pub const PROMPTS_MAX: usize = 16;
 
+/// Bytes of a person's answer to such a question, with the key of the question.
+pub const ANSWER_BYTES_MAX: usize = 4096;
+
 /// Bytes of an ENVID (RFC 3461 4.4) or ORCPT (4.2) parameter.
 pub const DSN_PARAMETER_BYTES_MAX: usize = 512;
+
+/// Critical sections that a worker may have open at once, one inside the other; what goes beyond is refused.
+pub const SECTIONS_MAX: usize = 64;
 
 /// Deliveries that a worker may have in flight at once, whatever it asks for.
 pub const CREDIT_MAX: u32 = 1000;

@@ -17,17 +17,30 @@ use crate::units;
 /// use these names for settings of its own.
 pub const PROVIDER_KEYS: &[&str] = &[
     "address_types",
+    "answer_timeout",
     "claims",
+    "critical_class",
     "critical_max",
     "critical_nice",
     "enabled",
     "interactive",
+    "io",
     "kind",
+    "needs_device",
     "nice",
+    "overrun_max",
+    "patience",
+    "poll_interval",
+    "resource",
     "retry",
+    "sched",
     "start_timeout",
     "weight",
 ];
+
+/// The keys of a provider's table that mean the same for every kind and that its worker reads: programs that look at messages. A kind must
+/// not use these names either.
+pub const FILTER_KEYS: &[&str] = &["inbound_hook", "outbound_hook", "preprocess"];
 
 /// One thing that is wrong in the settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -309,6 +322,37 @@ impl Settings {
         value
     }
 
+    /// A list of tables, each read by `read`; an empty list if it is absent. Mistakes in it carry its name and their place.
+    pub fn tables<T>(&mut self, key: &str, mut read: impl FnMut(&mut Self) -> T) -> Vec<T> {
+        let tables = match self.take(key) {
+            None => return Vec::new(),
+            Some(Value::Array(tables)) => tables,
+            Some(other) => {
+                self.wrong_type(key, &format!("a list of tables, each [[{key}]]"), &other);
+                return Vec::new();
+            }
+        };
+        let (mut read_ones, mut shown) = (Vec::new(), Vec::new());
+        for (place, table) in tables.into_iter().enumerate() {
+            let Value::Table(table) = table else {
+                self.wrong_type(key, "a list of tables", &table);
+                continue;
+            };
+            let mut inner = Self::new(table);
+            read_ones.push(read(&mut inner));
+            let findings = inner.finish();
+            let own =
+                |mistake: Mistake| Mistake { key: format!("{}{key}.{place}.{}", self.prefix, mistake.key), ..mistake };
+            self.findings.mistakes.extend(findings.mistakes.into_iter().map(own));
+            let values: Vec<String> =
+                findings.effective.into_iter().map(|one| format!("{} = {}", one.key, one.value)).collect();
+            shown.push(format!("{{ {} }}", values.join(", ")));
+        }
+        let value = format!("[{}]", shown.join(", "));
+        self.findings.effective.push(Effective { key: format!("{}{key}", self.prefix), value });
+        read_ones
+    }
+
     /// A table of texts with free keys, such as an environment.
     pub fn string_map(&mut self, key: &str) -> Vec<(String, String)> {
         self.table(key, |inner| {
@@ -329,6 +373,12 @@ impl Settings {
     #[must_use]
     pub fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
+    }
+
+    /// Whether a key is given as a whole number, where it may be something else as well.
+    #[must_use]
+    pub fn has_integer(&self, key: &str) -> bool {
+        self.table.get(key).is_some_and(Value::is_integer)
     }
 
     /// Ends reading: what is left over is a mistake.
@@ -367,6 +417,18 @@ mod tests {
         );
         let keys: Vec<String> = settings.finish().mistakes.into_iter().map(|mistake| mistake.key).collect();
         assert_eq!(keys, ["tls", "port", "auth.user", "retry", "hots"]);
+    }
+
+    #[test]
+    fn a_list_of_tables_is_read_in_order_and_shown_as_it_could_be_written() {
+        let mut settings = settings("hook = [{ a = 1 }, { a = 2, b = 3 }]");
+        assert_eq!(settings.tables("hook", |hook| hook.integer("a", 0, 0..=9)), [1, 2]);
+        let findings = settings.finish();
+        assert_eq!(
+            findings.effective,
+            [Effective { key: "hook".to_owned(), value: "[{ a = 1 }, { a = 2 }]".to_owned() }]
+        );
+        assert_eq!(findings.mistakes.iter().map(|mistake| mistake.key.as_str()).collect::<Vec<_>>(), ["hook.1.b"]);
     }
 
     #[test]

@@ -1,10 +1,14 @@
-//! Status rows and the bits of a status code.
+//! Status rows and the bits of a status code. How rows travel to those who watch them is in [`crate::watching`].
+//!
+//! No column changes by time alone: since when something is so is a point in time, not a span. So a row that nothing happens to stays
+//! the same, and need not be sent again.
 
 use std::ops::{BitOr, BitOrAssign};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Generation, MessageId};
+use crate::calls::Methods;
+use crate::ids::{DeliveryId, Generation, MessageId};
 
 /// What a provider is doing, with MAPI's bits and values (PR_STATUS_CODE, 0x3E04).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +34,28 @@ impl StatusCode {
     pub const OUTBOUND_ACTIVE: Self = Self(0x0020_0000);
     /// Is emptying its outbound queue.
     pub const OUTBOUND_FLUSH: Self = Self(0x0040_0000);
+    /// Can fetch headers without their messages.
+    pub const REMOTE_ACCESS: Self = Self(0x0080_0000);
+
+    /// Every bit with its name as people read it, in the order of their values.
+    pub const NAMES: [(Self, &str); 10] = [
+        (Self::AVAILABLE, "available"),
+        (Self::OFFLINE, "offline"),
+        (Self::FAILURE, "failure"),
+        (Self::INBOUND_ENABLED, "inbound-enabled"),
+        (Self::INBOUND_ACTIVE, "inbound-active"),
+        (Self::INBOUND_FLUSH, "inbound-flush"),
+        (Self::OUTBOUND_ENABLED, "outbound-enabled"),
+        (Self::OUTBOUND_ACTIVE, "outbound-active"),
+        (Self::OUTBOUND_FLUSH, "outbound-flush"),
+        (Self::REMOTE_ACCESS, "remote-access"),
+    ];
+
+    /// This bit if `on`, nothing otherwise.
+    #[must_use]
+    pub fn when(self, on: bool) -> Self {
+        if on { self } else { Self::default() }
+    }
 
     /// Whether all bits of `other` are set.
     #[must_use]
@@ -86,6 +112,27 @@ pub enum TokenState {
     Recalled,
 }
 
+/// How far up the ladder a worker is that overruns or gives no sign of life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Overrun {
+    /// Nothing is wrong.
+    #[default]
+    None,
+    /// Something is, and that is all so far.
+    Warned,
+    /// What it overruns is charged against its share twice.
+    Charged,
+    /// It runs when nobody else wants the processor.
+    Demoted,
+    /// It was asked to log off.
+    Asked,
+    /// SIGTERM was sent.
+    Terminated,
+    /// SIGKILL was sent.
+    Killed,
+}
+
 /// The row of the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SupervisorRow {
@@ -97,10 +144,12 @@ pub struct SupervisorRow {
     pub code: StatusCode,
     /// A sentence for a person.
     pub text: String,
-    /// Seconds since it started.
-    pub up_s: u64,
-    /// Tokens that may be out at once.
+    /// When it started, milliseconds since 1970.
+    pub started_ms: i64,
+    /// Tokens that may be out at once for background work, as the idle gate allows now.
     pub slots: u32,
+    /// The state of the idle gate and its reason, such as `open: others use 0.2 of 2 cores`.
+    pub gate: String,
     /// Tokens that are out.
     pub tokens_out: u32,
     /// Messages on disk.
@@ -128,7 +177,9 @@ pub struct ProviderRow {
     pub name: String,
     /// Its kind.
     pub kind: String,
-    /// MAPI's bits.
+    /// What people call it: `kind (name)` (PR_DISPLAY_NAME).
+    pub display: String,
+    /// MAPI's bits: what the worker says, and what the supervisor knows.
     pub code: StatusCode,
     /// Where its worker stands.
     pub state: WorkerState,
@@ -136,14 +187,26 @@ pub struct ProviderRow {
     pub text: String,
     /// 0 to 100 where the provider says so.
     pub progress: Option<u8>,
+    /// What the progress is of.
+    pub progress_text: Option<String>,
+    /// How far a flush of it is, if one runs; and what it waits for.
+    pub phase: Option<String>,
     /// What it is to the world: relay, folder, listening addresses.
     pub identity: String,
+    /// What can be done with it.
+    pub methods: Methods,
+    /// Whether its state can be validated now.
+    pub validate_ok: bool,
+    /// Words about its rows that came too fast and were taken together, in this incarnation.
+    pub hasty_words: u64,
+    /// The scarce resource that it may use only while nobody else does.
+    pub resource: Option<String>,
     /// The worker's process, if one lives.
     pub pid: Option<u32>,
     /// Which incarnation.
     pub generation: Generation,
-    /// Seconds in this state.
-    pub since_s: u64,
+    /// Since when it is in this state, milliseconds since 1970.
+    pub since_ms: i64,
     /// Whether it may run.
     pub token: TokenState,
     /// Deliveries in its hands.
@@ -156,6 +219,8 @@ pub struct ProviderRow {
     pub cpu_ms: u64,
     /// CPU used past its slices or without a token, milliseconds.
     pub overdraft_ms: u64,
+    /// How far up the ladder it is.
+    pub overrun: Overrun,
     /// The priority that was read back, such as `nice 10, autogroup 10`.
     pub priority: String,
     /// The reason of the critical section that runs, if one does.
@@ -166,23 +231,46 @@ pub struct ProviderRow {
     pub last_error: Option<String>,
 }
 
+/// A row that a provider has added to its own, such as one for each of its lines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddedRow {
+    /// Whose.
+    pub provider: String,
+    /// Its name.
+    pub row: String,
+    /// MAPI's bits.
+    pub code: StatusCode,
+    /// A sentence for a person.
+    pub text: String,
+    /// 0 to 100 where the provider says so.
+    pub progress: Option<u8>,
+    /// What the progress is of.
+    pub progress_text: Option<String>,
+}
+
 /// The row of one message that a worker has in its hands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MessageRow {
+    /// Names the row: a message may be in several hands at once.
+    pub delivery: DeliveryId,
     /// Which.
     pub id: MessageId,
     /// Which provider has it.
     pub provider: String,
+    /// MAPI's bits.
+    pub code: StatusCode,
     /// What is being done.
     pub phase: String,
+    /// How much of it is sent, 0 to 100.
+    pub progress: u8,
     /// Bytes sent so far.
     pub bytes: u64,
     /// Bytes in all.
     pub size: u64,
     /// Recipients in this delivery.
     pub recipients: u32,
-    /// Milliseconds since it was handed over.
-    pub since_ms: u64,
+    /// When it was handed over, milliseconds since 1970.
+    pub since_ms: i64,
 }
 
 /// The whole table at one moment.
@@ -192,6 +280,8 @@ pub struct StatusTable {
     pub supervisor: SupervisorRow,
     /// Providers in the order of the configuration.
     pub providers: Vec<ProviderRow>,
+    /// Rows that providers have added, by provider and name.
+    pub added: Vec<AddedRow>,
     /// Messages in flight, oldest first; at most a few hundred.
     pub messages: Vec<MessageRow>,
 }

@@ -2,6 +2,8 @@
 //!
 //! The order of variants is the wire format: append only, with a new [`crate::handshake::PROTOCOL_VERSION`].
 
+use std::fmt;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +14,7 @@ use crate::message::{BodyType, Priority, Recipient, Ret};
 use crate::notification::Notification;
 
 /// The answer to a good [`crate::handshake::Hello`]: everything that a provider needs to log on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
     /// The provider's name in the configuration: `relay` in `[provider.relay]`.
     pub provider: String,
@@ -32,6 +34,18 @@ pub struct Welcome {
     pub flags: LogonFlags,
     /// What a person answered to earlier [`crate::calls::Prompt`]s: key and answer.
     pub answers: Vec<(String, String)>,
+}
+
+impl fmt::Debug for Welcome {
+    /// Leaves out settings and answers: they hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Welcome")
+            .field("provider", &self.provider)
+            .field("kind", &self.kind)
+            .field("generation", &self.generation)
+            .field("flags", &self.flags)
+            .finish_non_exhaustive()
+    }
 }
 
 /// One message with the recipients that this worker is to serve (IXPLogon::SubmitMessage).
@@ -122,6 +136,8 @@ pub enum ToWorker {
     Claims(Claims),
     /// A critical section is in force.
     CriticalGranted {
+        /// Repeated from [`crate::from_worker::FromWorker::CriticalBegin`].
+        section: u64,
         /// Whether the priority was raised; if not, why.
         raised: Result<(), String>,
     },
@@ -146,5 +162,12 @@ pub enum ToWorker {
     Logoff {
         /// Do not wait for deliveries in flight (LOGOFF_HURRY, 0x80000000).
         hurry: bool,
+    },
+    /// Critical sections are over although the worker did not end them: their time is up, or the spooler stops in a hurry.
+    CriticalEnded {
+        /// The last section that is over, and with it all that began before.
+        up_to: u64,
+        /// Why, for people.
+        why: String,
     },
 }

@@ -11,12 +11,15 @@ import sys
 import tempfile
 import time
 
+import critical
+import politeness
 import report
+import tokens
 import tools
 from systems import Ours, Postfix
 from tools import Sampler, Sink, Trouble, median, send, wait_for
 
-PARTS = ("ceiling", "throughput", "cpu", "sendmail", "fsync", "memory", "queue")
+PARTS = ("ceiling", "throughput", "cpu", "sendmail", "fsync", "memory", "queue", "politeness", "tokens", "critical")
 
 # Label, sessions, bytes, messages.
 LOADS = (
@@ -166,6 +169,9 @@ class Bench:
                 self.say(f"  {system.name:8} {calls} fsyncs for {count} messages")
                 self.note(("fsync", ""), system.name, calls / count)
 
+    def tokens(self):
+        tokens.measure(self)
+
     def memory(self):
         label, sessions, size, count = TEN_SESSIONS
         for _ in self.rounds():
@@ -196,6 +202,12 @@ class Bench:
                 self.say(f"  {system.name:8} {count} queued at {filled:.0f}/s, drained at {drained:.0f}/s")
                 self.note(("queue", "filled"), system.name, filled)
                 self.note(("queue", "drained"), system.name, drained)
+
+    def politeness(self):
+        politeness.measure(self)
+
+    def critical(self):
+        critical.run(self)
 
 
 def read_options():

@@ -1,5 +1,7 @@
 """The table at the end: medians, ratios, and what must be."""
 
+import critical
+import tokens
 from tools import median
 
 RATES = ("4 KiB, 1 session", "4 KiB, 10 sessions", "4 KiB, 50 sessions", "100 KiB, 10 sessions")
@@ -17,7 +19,17 @@ def absolute(limit):
     return f"≤ {limit:g}", lambda ours, peer: ours <= limit
 
 
+def above(limit):
+    return f"> {limit:g}", lambda ours, peer: ours > limit
+
+
 ANYTHING = ("", None)
+
+
+def must_of_line(fifo, mode):
+    """With a section, and the class that is the default of the kind, nothing is lost."""
+    return absolute(0) if mode[2] == "rr" or (mode[1] != "never" and fifo >= 4096) else ANYTHING
+
 
 # Key of the results, what it is, its unit, digits, what must be.
 ROWS = (
@@ -36,13 +48,28 @@ ROWS = (
     (("memory", "load"), f"memory, largest: {RATES[1]} (PSS)", "MB", 1, at_most(1)),
     (("queue", "filled"), "accepted while delivery is held: 20,000 messages", "/s", 0, ANYTHING),
     (("queue", "drained"), "delivered when it is released: 20,000 messages", "/s", 0, ANYTHING),
+    (("beside", "drain"), "a job on all cores beside a drain: times as long", "", 3, absolute(1.02)),
+    (("late", "drain"), "its late frames, above those alone", "%", 2, absolute(1)),
+    (("meanwhile", "drain"), "delivered beside the job", "/s", 0, above(0)),
+    (("taken", "drain"), "CPU that it took meanwhile, of the machine", "%", 2, ANYTHING),
+    (("beside", "flush"), "the job beside a user's flush: times as long", "", 3, ANYTHING),
+    (("late", "flush"), "its late frames, above those alone", "%", 2, ANYTHING),
+    (("meanwhile", "flush"), "flushed beside the job", "/s", 0, ANYTHING),
+    (("taken", "flush"), "CPU that it took meanwhile, of the machine", "%", 2, ANYTHING),
+    *(
+        (("lost", critical.label(fifo, mode[0])), f"lost at 115,200 baud: {critical.label(fifo, mode[0])}", "bytes", 0,
+         must_of_line(fifo, mode))
+        for fifo in critical.FIFOS for mode in critical.MODES
+    ),
 )
 COLUMNS = "{:50} {:>12} {:>12} {:>8}   {:15} {}"
 
 
 def show(results, compared, whole):
     """Prints the table; returns the exit code: 1 if a must is missed."""
-    missed = False
+    missed = ("tokens", 16) in results and tokens.show(results, median)
+    if not any(key in results for key, *_ in ROWS):
+        return 1 if missed else 0
     print(COLUMNS.format("median", "ours", "Postfix", "ratio", "must be", "").rstrip())
     for key, label, unit, digits, (must, holds) in ROWS:
         if key not in results:

@@ -96,6 +96,15 @@ address_types = ["SMTP"]
     def release(self):
         self._relay("resume")
 
+    def flush(self):
+        """Starts a person's flush."""
+        environment = os.environ | {"SPOOLER_SOCKET": str(self.socket)}
+        return start([self.programs / "spoolctl", "flush"], self.log, env=environment)
+
+    def gate(self):
+        """What its idle gate says."""
+        return self.status()["supervisor"]["gate"]
+
     def sendmail(self):
         """Command line and environment of its sendmail."""
         link = self.folder / "sendmail"

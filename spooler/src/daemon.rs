@@ -1,8 +1,8 @@
 //! The daemon: opens everything in the right order, runs the loop, and closes everything again.
 
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
@@ -13,8 +13,10 @@ use crate::config::{Config, ConfigError};
 use crate::driver::bridge::LoopBridge;
 use crate::driver::{Driver, Equipment, committed};
 use crate::supervisor::{Supervisor, Surroundings};
+use crate::system::cgroup::Cgroups;
 use crate::system::clock::Clock;
 use crate::system::control::{self, Access, BindError, Bridge, ControlOptions, ControlServer};
+use crate::system::idle_probe::IdleProbe;
 use crate::system::mailbox::Mailbox;
 use crate::system::store::body_files::BodyFolder;
 use crate::system::store::readers::Readers;
@@ -23,7 +25,7 @@ use crate::system::store::sqlite::SqliteStore;
 use crate::system::store::uploads::Uploads;
 use crate::system::store::writer::Writer;
 use crate::system::store::{Store, StoreError};
-use crate::system::{pickup_feeder, signals};
+use crate::system::{device_events, links, logind, pickup_feeder, signals};
 
 /// Threads that read the store: one stays free while another reads the whole queue.
 const READERS: usize = 2;
@@ -93,13 +95,17 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     });
     let control = open_control(&config, Arc::clone(&bridge))?;
     signals::start(mailbox.clone()).map_err(|error| DaemonError::System("Signals cannot be handled", error))?;
+    let inhibitor = watch_machine(&mailbox)?;
     pickup_feeder::start(&config.spool.path, &config.spool.pickup, config.spool.max_message_size, bridge)
         .map_err(|error| DaemonError::System("The pick-up folder cannot be had", error))?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let surroundings =
         Surroundings { cores: u32::try_from(cores).unwrap_or(1), pid: std::process::id(), seed: seed(), last_id };
     tracing::info!(pid = surroundings.pid, spool = %config.spool.path.display(), "spooler starts");
-    let equipment = Equipment { writer, readers, uploads, mailbox, letters, clock, status };
+    let probe = IdleProbe::start(mailbox.clone())
+        .map_err(|error| DaemonError::System("The machine's load cannot be watched", error))?;
+    let cgroups = Cgroups::find();
+    let equipment = Equipment { writer, readers, uploads, mailbox, letters, clock, status, cgroups, probe, inhibitor };
     let socket = config.control.socket.clone();
     let (supervisor, first) = Supervisor::new(config.clone(), surroundings, clock.now());
     let driver = Driver::new(supervisor, equipment, config);
@@ -110,6 +116,17 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     let _ = std::fs::remove_file(&socket);
     tracing::info!("spooler stopped");
     Ok(())
+}
+
+/// What happens to the machine. What cannot be seen here is said once.
+fn watch_machine(mailbox: &Mailbox) -> Result<logind::Inhibitor, DaemonError> {
+    if let Err(error) = device_events::start(mailbox.clone()) {
+        tracing::warn!(%error, "devices are not seen coming and going");
+    }
+    if let Err(error) = links::start(mailbox.clone()) {
+        tracing::warn!(%error, "network interfaces are not seen coming and going");
+    }
+    logind::start(mailbox.clone()).map_err(|error| DaemonError::System("logind cannot be listened to", error))
 }
 
 fn open_control(config: &Config, bridge: Arc<dyn Bridge>) -> Result<ControlServer, DaemonError> {
@@ -138,6 +155,6 @@ fn raise_descriptor_limit() {
 }
 
 fn seed() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    since.as_secs() ^ (u64::from(since.subsec_nanos()) << 32) ^ u64::from(std::process::id())
+    // Tokens come of it, which nobody shall guess.
+    RandomState::new().hash_one(std::process::id())
 }

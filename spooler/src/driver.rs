@@ -11,6 +11,7 @@ mod bodies;
 pub mod bridge;
 mod hops;
 mod reports;
+mod watching;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -26,8 +27,11 @@ use crate::config::Config;
 use crate::policy::priority_plan::Level;
 use crate::supervisor::Supervisor;
 use crate::supervisor::event::{Action, Answer, Ask, AskId, Event, Incoming, UploadKey, WorkerId, WorkerNews};
+use crate::system::cgroup::Cgroups;
 use crate::system::clock::Clock;
 use crate::system::control::Request;
+use crate::system::idle_probe::IdleProbe;
+use crate::system::logind::Inhibitor;
 use crate::system::mailbox::{Inbox, Letter, Mailbox, Word};
 use crate::system::priority;
 use crate::system::store::readers::Readers;
@@ -68,6 +72,12 @@ pub struct Equipment {
     pub clock: Clock,
     /// Moves whenever the status table may have changed.
     pub status: watch::Sender<u64>,
+    /// Cgroups for workers, where there can be any.
+    pub cgroups: Option<Cgroups>,
+    /// Looks at the machine when it is told to.
+    pub probe: IdleProbe,
+    /// What keeps the machine awake until the workers were told.
+    pub inhibitor: Inhibitor,
 }
 
 /// The loop and everything in its hands.
@@ -87,6 +97,12 @@ pub struct Driver {
     /// Uploads of messages that go round in circles.
     looping: HashSet<UploadKey>,
     next_upload: u64,
+    watchers: watching::Watchers,
+    /// How often the configuration was asked to be read again, and which of these readings was taken last.
+    reloads: (u64, u64),
+    /// What the supervisor is to hear as soon as everything is done that it wants so far.
+    heard: VecDeque<Event>,
+    acting: bool,
     done: bool,
 }
 
@@ -108,6 +124,10 @@ impl Driver {
             upload_keys: HashMap::new(),
             looping: HashSet::new(),
             next_upload: 1,
+            watchers: watching::Watchers::default(),
+            reloads: (0, 0),
+            heard: VecDeque::new(),
+            acting: false,
             done: false,
         }
     }
@@ -115,11 +135,13 @@ impl Driver {
     /// Does what is wanted first, then runs until the supervisor says that everything is done. All commits are on disk then.
     pub fn run(mut self, first: Vec<Action>) {
         self.act_all(first);
+        self.hear_all();
         while !self.done {
             self.turn();
             if self.equipment.status.receiver_count() > 0 {
                 self.equipment.status.send_modify(|version| *version += 1);
             }
+            self.publish();
         }
         self.equipment.writer.stop();
     }
@@ -127,9 +149,10 @@ impl Driver {
     /// Waits for a letter or a deadline, and deals with what has come.
     fn turn(&mut self) {
         let now = self.equipment.clock.now();
-        let deadline_ms = self.supervisor.deadline_ms(now);
+        let deadline_ms = self.supervisor.deadline_ms();
         let wait_ms = deadline_ms.map(|at| u64::try_from(at - now.mono_ms).unwrap_or_default());
-        let wait = if self.again.is_empty() { wait_ms.map(Duration::from_millis) } else { Some(Duration::ZERO) };
+        let wait = wait_ms.map(Duration::from_millis).into_iter().chain(self.until_publishing()).min();
+        let wait = if self.again.is_empty() { wait } else { Some(Duration::ZERO) };
         let first = match wait {
             Some(wait) => self.equipment.letters.recv_timeout(wait),
             None => self.equipment.letters.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -151,11 +174,21 @@ impl Driver {
         }
     }
 
-    /// Lets the supervisor hear an event and does what it wants done.
+    /// Lets the supervisor hear an event and does what it wants done. What is heard while something is being done waits for its end, so
+    /// that everything is done in the order in which it was decided.
     fn hear(&mut self, event: Event) {
-        let mut actions = Vec::new();
-        self.supervisor.step(self.equipment.clock.now(), event, &mut actions);
-        self.act_all(actions);
+        self.heard.push_back(event);
+        if !self.acting {
+            self.hear_all();
+        }
+    }
+
+    fn hear_all(&mut self) {
+        while let Some(event) = self.heard.pop_front() {
+            let mut actions = Vec::new();
+            self.supervisor.step(self.equipment.clock.now(), event, &mut actions);
+            self.act_all(actions);
+        }
     }
 
     fn open(&mut self, letter: Letter) {
@@ -172,7 +205,13 @@ impl Driver {
             Letter::PriorityAgain(worker) => self.set_priority(worker),
             Letter::Asked(request) => self.asked(request),
             Letter::Reload => self.reload(),
-            Letter::Reloaded(config) => self.adopt(*config),
+            Letter::Reloaded(number, config) => {
+                // A reading that took longer than a later one is out of date.
+                if number > self.reloads.1 {
+                    self.reloads.1 = number;
+                    self.adopt(*config);
+                }
+            }
         }
     }
 
@@ -228,7 +267,12 @@ impl Driver {
     }
 
     fn over(&mut self, worker: WorkerId, why: String) {
-        self.workers.remove(&worker);
+        if let Some(gone) = self.workers.remove(&worker) {
+            self.equipment.probe.disown(gone.process.pid);
+            if let Some(cgroups) = &self.equipment.cgroups {
+                cgroups.forget(gone.process.pid);
+            }
+        }
         let keys: Vec<(WorkerId, AcceptId)> =
             self.upload_keys.keys().filter(|(of, _)| *of == worker).copied().collect();
         for key in keys {
@@ -272,6 +316,10 @@ impl Driver {
                 WorkerNews::Accept { accept, envelope, content }
             }
             said @ (FromWorker::Want | FromWorker::Yield { .. }) => {
+                let link = self.workers.get(&worker).and_then(|known| known.link.as_ref());
+                if let (FromWorker::Yield { token, .. }, Some(link)) = (&said, link) {
+                    link.on_returned(*token);
+                }
                 WorkerNews::Said { said, cpu_us: self.cpu_us(worker) }
             }
             said => WorkerNews::Said { said, cpu_us: None },
@@ -279,6 +327,7 @@ impl Driver {
         self.hear(Event::Worker(worker, news));
     }
 
+    /// What a worker's CPU clock says.
     fn cpu_us(&self, worker: WorkerId) -> Option<u64> {
         let used = priority::cpu_used(self.workers.get(&worker)?.process.pid)?;
         u64::try_from(used.as_micros()).ok()
@@ -289,32 +338,33 @@ impl Driver {
     }
 
     fn asked(&mut self, request: Request) {
+        let (ask, question) = match bridge::split(request) {
+            bridge::Split::Watch(answer) => return self.subscribe(answer),
+            bridge::Split::Ask(ask, question) => (ask, question),
+        };
         let ask_id = AskId(self.next_ask);
         self.next_ask += 1;
-        let (ask, question) = bridge::split(request);
         if let Ask::Submit { content: Incoming::Inline(bytes), .. } = &ask
             && let Err(refusal) = hops::check(bytes)
         {
             return question.answer(Answer::Submitted(Err(refusal)));
         }
         if matches!(question, bridge::Question::Status(_)) {
-            let live: Vec<WorkerId> = self.supervisor.live_workers().collect();
-            for worker in live {
-                let cpu_us = self.cpu_us(worker);
-                self.hear(Event::Worker(worker, WorkerNews::Cpu(cpu_us)));
-            }
+            self.read_cpu_clocks();
         }
         self.questions.insert(ask_id, question);
         self.hear(Event::Asked(ask_id, ask));
     }
 
     /// Reads the configuration on a thread of its own, because it asks the worker program about its settings.
-    fn reload(&self) {
+    fn reload(&mut self) {
+        self.reloads.0 += 1;
+        let number = self.reloads.0;
         let (path, mailbox) = (self.config.source.clone(), self.equipment.mailbox.clone());
         let read = move || match crate::config::load(&path) {
             Ok(config) => {
                 tracing::info!("configuration {} read again", path.display());
-                mailbox.put(Letter::Reloaded(Box::new(config)));
+                mailbox.put(Letter::Reloaded(number, Box::new(config)));
             }
             Err(error) => tracing::error!("the new configuration is refused and the old one stays: {error}"),
         };

@@ -6,12 +6,24 @@
 //! | `event` | what is heard and what is wanted done |
 //! | `workers` | workers come and go; configuration changes |
 //! | `accepting` | messages come in, and come back from the store at start |
-//! | `delivering` | messages go out, and what becomes of them |
+//! | `delivering` | messages go out, and what comes after |
+//! | `recording` | what became of recipients |
+//! | `mishaps` | deliveries that end without a word |
+//! | `sessions` | sessions with providers: begin, news, end |
+//! | `receiving` | providers are asked for messages |
+//! | `idling` | housekeeping while the machine is idle |
+//! | `logon` | logging on with a person present |
+//! | `validating` | providers look after their state |
+//! | `following` | what every step ends with |
 //! | `asking` | clients ask and command |
-//! | `flushing` | working queues off now |
+//! | `flushing` | working queues off now, as people want it |
+//! | `working_off` | the same at each provider; who may use which resource |
+//! | `gating` | the idle gate: slots for background work |
 //! | `critical` | critical sections |
 //! | `reporting` | senders are told |
+//! | `system` | what happens to the machine |
 //! | `table` | the status table |
+//! | `watching` | what has changed in it |
 //! | `waiting` | messages whose provider cannot serve them now |
 
 mod accepting;
@@ -21,25 +33,43 @@ mod delivering;
 // What is heard and what is wanted done.
 pub mod event;
 mod flushing;
+mod following;
+mod gating;
+mod idling;
+mod logon;
+mod mishaps;
+mod overrunning;
+mod receiving;
+mod recording;
 mod reporting;
+#[cfg(test)]
+mod scenarios;
+mod sessions;
+mod system;
 mod table;
+mod validating;
 mod waiting;
+mod watching;
 mod workers;
+mod working_off;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use spooler_protocol::control::QueueDone;
-use spooler_protocol::from_worker::RowUpdate;
-use spooler_protocol::ids::{AcceptId, DeliveryId, Generation, MessageId};
+use spooler_protocol::ids::{AcceptId, DeliveryId, Generation, MessageId, RequestId};
 use spooler_protocol::outcome::Reply;
+use spooler_protocol::to_worker::ToWorker;
 
 use crate::config::{self, Config};
+use crate::policy::idle_gate::IdleGate;
 use crate::policy::jitter::Jitter;
 use crate::policy::lifecycle::Lifecycle;
-use crate::policy::queue::{Entry, Queue};
+use crate::policy::overrun::Overrun;
+use crate::policy::queue::{Again, Entry, Queue};
 use crate::policy::retry::{RetryPlan, ms};
 use crate::policy::routing::{Route, Routing};
-use crate::policy::scheduler::{Decision, Scheduler};
+use crate::policy::scheduler::Scheduler;
+use crate::policy::status_table::Rows;
 use crate::policy::{Now, ProviderId};
 use crate::record::{Change, NewMessage};
 use event::{Action, AskId, Event, Loudness, Ticket, UploadKey, WorkerId, WorkerNews};
@@ -59,9 +89,15 @@ struct Provider {
     paused: bool,
     /// No longer in the configuration; forgotten when its worker has gone.
     removed: bool,
-    row: RowUpdate,
+    rows: Rows,
     priority: String,
     critical: Option<critical::Critical>,
+    /// How its worker keeps to what it is given.
+    overrun: Overrun,
+    /// The device that it needs is not there.
+    lacks_device: bool,
+    session: sessions::Session,
+    logon: logon::Logon,
 }
 
 /// A delivery in the hands of a worker.
@@ -83,6 +119,7 @@ struct Flight {
     given_up: bool,
     /// Whether some recipient wants a report of success.
     wants_success: bool,
+    again: Again,
 }
 
 /// Who waits for a message to be accepted.
@@ -119,18 +156,35 @@ pub struct Supervisor {
     routing: Routing,
     queue: Queue,
     scheduler: Scheduler,
+    gate: IdleGate,
+    /// How often somebody looks at the machine, as last ordered.
+    look_every_ms: Option<i64>,
     flights: BTreeMap<DeliveryId, Flight>,
     pending: HashMap<Ticket, Pending>,
-    flushes: BTreeMap<u64, flushing::Flush>,
+    flushing: flushing::Flushing,
+    watch: Option<watching::Watch>,
+    /// The number of the last line for those who watch.
+    watch_seq: u64,
+    validations: BTreeMap<RequestId, validating::Validation>,
+    /// What senders were told of recipients, so that they are told once.
+    told: HashMap<MessageId, BTreeSet<(u32, reporting::Fact)>>,
     jitter: Jitter,
     cores: u32,
     pid: u32,
     started_ms: i64,
+    /// What the one clock says when the other says nothing; for rows.
+    epoch_ms: i64,
+    /// When [`Event::Tick`] was heard last: what was due by then and still waits, waits for something else than time.
+    ticked_ms: i64,
     /// When everything that waits was looked through for what is late.
     looked_ms: i64,
+    /// When a worker last had something to do.
+    active_ms: i64,
     /// For recipients of whom nobody knows yet who serves them.
     default_retry: RetryPlan,
     scan: Scan,
+    /// Messages of the last run that have not been read back: all after the first number, up to the second.
+    unread: (MessageId, MessageId),
     last_id: MessageId,
     generation: Generation,
     next: u64,
@@ -138,6 +192,7 @@ pub struct Supervisor {
     touched: BTreeSet<ProviderId>,
     tokens_touched: bool,
     stopping: Option<Stopping>,
+    machine: system::Machine,
     accepted: u64,
     sent: u64,
     failed: u64,
@@ -183,29 +238,41 @@ impl Supervisor {
     pub fn new(config: Config, surroundings: Surroundings, now: Now) -> (Self, Vec<Action>) {
         let slice_ms = u32::try_from(ms(config.scheduler.slice)).unwrap_or(u32::MAX);
         let slots = config.scheduler.slots.unwrap_or(surroundings.cores);
+        let gate = gating::gate_of(&config, surroundings.cores, now);
         let mut supervisor = Self {
             config: Config { providers: Vec::new(), ..config.clone() },
             providers: BTreeMap::new(),
             order: Vec::new(),
             routing: Routing::default(),
             queue: Queue::default(),
-            scheduler: Scheduler::new(slots, slice_ms),
+            scheduler: Scheduler::new(slots, slice_ms).with_secret(surroundings.seed),
+            gate,
+            look_every_ms: None,
             flights: BTreeMap::new(),
             pending: HashMap::new(),
-            flushes: BTreeMap::new(),
+            flushing: flushing::Flushing::default(),
+            watch: None,
+            watch_seq: 0,
+            validations: BTreeMap::new(),
+            told: HashMap::new(),
             jitter: Jitter::new(surroundings.seed),
             cores: surroundings.cores,
             pid: surroundings.pid,
             started_ms: now.mono_ms,
+            epoch_ms: now.wall_ms - now.mono_ms,
+            ticked_ms: now.mono_ms,
             looked_ms: now.mono_ms,
+            active_ms: now.mono_ms,
             default_retry: workers::retry_plan(&config.retry),
             scan: Scan::Due { at_ms: now.mono_ms + SCAN_PATIENCE_MS },
+            unread: (MessageId(0), surroundings.last_id),
             last_id: surroundings.last_id,
             generation: Generation(0),
             next: 1,
             touched: BTreeSet::new(),
             tokens_touched: false,
             stopping: None,
+            machine: system::Machine::default(),
             accepted: 0,
             sent: 0,
             failed: 0,
@@ -218,6 +285,7 @@ impl Supervisor {
 
     /// Hears one event; adds what is to be done to `actions`, in order.
     pub fn step(&mut self, now: Now, event: Event, actions: &mut Vec<Action>) {
+        self.note_what_may_change(&event);
         match event {
             Event::Worker(worker, news) => self.on_worker(worker, news, now, actions),
             Event::Committed(ticket, result) => self.on_committed(ticket, result, actions),
@@ -227,7 +295,12 @@ impl Supervisor {
             Event::ReportBuilt(ticket, report) => self.on_report_built(ticket, report, now, actions),
             Event::Unreadable(delivery, why) => self.on_unreadable(delivery, why, actions),
             Event::Asked(ask_id, ask) => self.on_asked(ask_id, ask, now, actions),
+            Event::Observed(seen) => self.on_observed(seen, now),
             Event::Reload(config) => self.reload(*config, now, actions),
+            Event::System(message) => self.on_system(message, now, actions),
+            Event::DevicesUncertain => self.look_for_devices(actions),
+            Event::DevicePresent(name, present) => self.on_device_present(&name, present, now, actions),
+            Event::IdleHint(idle) => self.on_idle_hint(idle, actions),
             Event::Stop => self.stop(now, actions),
             Event::Tick => self.on_tick(now, actions),
         }
@@ -236,20 +309,37 @@ impl Supervisor {
 
     /// When [`Event::Tick`] is due at the latest.
     #[must_use]
-    pub fn deadline_ms(&self, now: Now) -> Option<i64> {
+    pub fn deadline_ms(&self) -> Option<i64> {
         let scan = match self.scan {
             Scan::Due { at_ms } => Some(at_ms),
             Scan::Running { .. } | Scan::Done => None,
         };
         let lives = self.providers.values().filter_map(|provider| provider.life.deadline_ms());
         let sections = self.providers.values().filter_map(|provider| Some(provider.critical.as_ref()?.deadline_ms));
+        let sections = sections.filter(|at_ms| *at_ms < i64::MAX);
+        let rows = self.providers.values().filter_map(|provider| provider.rows.deadline_ms());
+        let validations = self.validations.values().map(|validation| validation.deadline_ms);
         lives
             .chain(sections)
+            .chain(rows)
+            .chain(self.next_receipt_ms())
+            .chain(validations)
+            .chain(self.idle_at_ms())
+            .chain(self.next_flush_ms())
             .chain(scan)
-            .chain(self.queue.next_due_ms())
-            .chain(self.scheduler.deadline_ms(now.mono_ms))
+            .chain(self.queue.next_due_ms(self.ticked_ms))
+            .chain(self.scheduler.deadline_ms(self.ticked_ms))
+            .chain(self.gate_deadline_ms())
             .chain(self.next_look_ms())
+            .chain(self.next_check_ms())
+            .chain(self.machine_deadline_ms())
             .min()
+    }
+
+    /// The schedule in RAM, to be read.
+    #[must_use]
+    pub fn queue(&self) -> &Queue {
+        &self.queue
     }
 
     /// Checks what must hold between steps; for tests and the simulator.
@@ -270,7 +360,7 @@ impl Supervisor {
             return;
         }
         match news {
-            WorkerNews::Started { pid } => self.on_started(worker, pid, actions),
+            WorkerNews::Started { pid } => self.on_started(worker, pid, now, actions),
             WorkerNews::StartFailed(why) => self.on_died(worker, &why, now, actions),
             WorkerNews::Said { said, cpu_us } => self.on_said(worker, said, cpu_us, now, actions),
             WorkerNews::Accept { accept, envelope, content } => {
@@ -284,11 +374,13 @@ impl Supervisor {
             }
             WorkerNews::Died(why) => self.on_died(worker, &why, now, actions),
             WorkerNews::Priority(level, reached) => self.on_priority(worker, level, &reached, actions),
-            WorkerNews::Cpu(cpu_us) => self.scheduler.charge(worker.provider, cpu_us),
+            WorkerNews::Cpu(cpu_us) => self.on_cpu_read(worker, cpu_us, now, actions),
+            WorkerNews::Reads(delivery) => self.on_delivery_news(worker, delivery, now, actions),
         }
     }
 
     fn on_tick(&mut self, now: Now, actions: &mut Vec<Action>) {
+        self.ticked_ms = now.mono_ms;
         let woken = self.queue.wake(now.mono_ms);
         self.touched.extend(woken);
         // A lane's rest may be over, which shows only when it is asked.
@@ -301,51 +393,21 @@ impl Supervisor {
             let generation = provider.life.generation();
             self.take_step(worker(generation), step, actions);
             self.end_overlong_section(worker(generation), now, actions);
+            self.tick_rows(id, now, actions);
         }
+        self.tick_flushes(now, actions);
         if matches!(self.scan, Scan::Due { at_ms } if at_ms <= now.mono_ms) {
             self.begin_scan(actions);
         }
         self.look_for_late(now, actions);
-    }
-
-    /// What every step ends with: tokens and deliveries follow what has changed.
-    fn follow_up(&mut self, now: Now, actions: &mut Vec<Action>) {
-        while let Some(provider) = self.touched.pop_first() {
-            self.dispatch(provider, now, actions);
-        }
-        if std::mem::take(&mut self.tokens_touched) {
-            let slice_ms = self.scheduler.slice_ms();
-            for decision in self.scheduler.decide(now.mono_ms) {
-                let (provider, message) = match decision {
-                    Decision::Grant(provider, token) => {
-                        (provider, spooler_protocol::to_worker::ToWorker::Grant { token, slice_ms })
-                    }
-                    Decision::Recall(provider, token) => {
-                        (provider, spooler_protocol::to_worker::ToWorker::Recall { token })
-                    }
-                };
-                self.say(provider, message, actions);
-            }
-        }
-        let owed = |pending: &Pending| match pending {
-            Pending::Accept(..) | Pending::Upload(..) | Pending::Report(_) | Pending::Command(..) => true,
-            // It is with the writer, who ends when it has written everything.
-            Pending::Nothing => false,
-        };
-        let all_gone = self.stopping.is_some()
-            && self.providers.values().all(|provider| !provider.life.is_alive())
-            && !self.pending.values().any(owed);
-        if let Some(stopping) = &mut self.stopping
-            && all_gone
-            && !stopping.exited
-        {
-            stopping.exited = true;
-            actions.push(Action::Exit);
-        }
+        self.end_late_validations(now, actions);
+        self.offer_idle(now, actions);
+        self.look_after_workers(now, actions);
+        self.on_machine_tick(now, actions);
     }
 
     /// Says something to the present worker of a provider.
-    fn say(&self, id: ProviderId, message: spooler_protocol::to_worker::ToWorker, actions: &mut Vec<Action>) {
+    fn say(&self, id: ProviderId, message: ToWorker, actions: &mut Vec<Action>) {
         if let Some(provider) = self.providers.get(&id).filter(|provider| provider.life.is_alive()) {
             let worker = WorkerId { provider: id, generation: provider.life.generation() };
             actions.push(Action::Send(worker, message));

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::io::Write;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ipc_channel::ipc::{IpcBytesReceiver, IpcBytesSender, IpcOneShotServer};
+use ipc_channel::ipc::{self, IpcBytesReceiver, IpcBytesSender, IpcOneShotServer};
 use spooler_protocol::calls::LogonFlags;
 use spooler_protocol::claims::Claims;
 use spooler_protocol::codec::{self, Assembler, CodecError};
@@ -16,6 +17,7 @@ use spooler_protocol::handshake::{Hello, NONCE_BYTES, PROTOCOL_VERSION};
 use spooler_protocol::ids::{AcceptId, DeliveryId, Generation, MessageId, Token};
 use spooler_protocol::limits::{BODY_CHUNK_BYTES_MAX, BODY_INLINE_BYTES_MAX};
 use spooler_protocol::message::{BodyType, Envelope, Priority, Recipient};
+use spooler_protocol::notification::Notification;
 use spooler_protocol::outcome::{Outcome, SubmitResult};
 use spooler_protocol::to_worker::{Refusal, Submission, ToWorker, Welcome};
 
@@ -49,19 +51,22 @@ pub(crate) struct Peer {
 impl Peer {
     /// Starts a worker of a kind with settings as TOML, up to its welcome.
     pub(crate) fn start(kind: &str, settings: &str) -> Self {
+        Self::start_program(Path::new(env!("CARGO_BIN_EXE_spooler-worker")), welcome(kind, settings))
+    }
+
+    /// Starts a worker program, up to its welcome.
+    pub(crate) fn start_program(program: &Path, welcome: Welcome) -> Self {
         let (server, name) = IpcOneShotServer::<Hello>::new().unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_spooler-worker"))
-            .args(["--connect", &name])
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = Command::new(program).args(["--connect", &name]).stdin(Stdio::piped()).spawn().unwrap();
         let nonce = [7; NONCE_BYTES];
         child.stdin.take().unwrap().write_all(&nonce).unwrap();
         let (_bootstrap, hello) = server.accept().unwrap();
         assert_eq!((hello.version, hello.pid, hello.nonce), (PROTOCOL_VERSION, child.id(), nonce));
+        let (to, theirs) = ipc::bytes_channel().unwrap();
+        hello.to_worker.send(theirs).unwrap();
         let mut peer = Self {
             child,
-            to: hello.to_worker,
+            to,
             from: read_all(hello.from_worker),
             next_token: 1,
             next_message: 1,
@@ -71,29 +76,26 @@ impl Peer {
             refusal: None,
             received: Vec::new(),
         };
-        peer.say(&ToWorker::Welcome(Welcome {
-            provider: "under-test".to_owned(),
-            kind: kind.to_owned(),
-            generation: Generation(1),
-            settings: settings.to_owned(),
-            hostname: "spooler.test".to_owned(),
-            message_bytes_max: 10 << 20,
-            claims: Claims { address_types: vec!["SMTP".to_owned()], ..Claims::default() },
-            flags: LogonFlags::NO_DIALOG,
-            answers: Vec::new(),
-        }));
+        peer.say(&ToWorker::Welcome(welcome));
         peer
     }
 
-    /// Starts a worker and waits until it has logged on.
+    /// Starts a worker, waits until it has logged on, and begins both directions.
     pub(crate) fn logged_on(kind: &str, settings: &str) -> (Self, LoggedOn) {
         let mut peer = Self::start(kind, settings);
-        let logged_on = peer.wait_for(|said| match said {
+        let logged_on = peer.wait_logged_on();
+        peer.say(&ToWorker::Notify(Notification::BeginOutbound));
+        peer.say(&ToWorker::Notify(Notification::BeginInbound));
+        (peer, logged_on)
+    }
+
+    /// Waits until the provider has logged on.
+    pub(crate) fn wait_logged_on(&mut self) -> LoggedOn {
+        self.wait_for(|said| match said {
             FromWorker::LoggedOn(logged_on) => Ok(logged_on),
             FromWorker::LogonFailed(error) => panic!("logon failed: {error:?}"),
             other => Err(other),
-        });
-        (peer, logged_on)
+        })
     }
 
     pub(crate) fn say(&mut self, message: &ToWorker) {
@@ -156,6 +158,10 @@ impl Peer {
                 let at = usize::try_from(offset).unwrap();
                 let data = content.slice(at..content.len().min(at + BODY_CHUNK_BYTES_MAX));
                 self.say(&ToWorker::Body { request, data: Ok(data) });
+            }
+            FromWorker::CriticalBegin { section, reason } => {
+                self.say(&ToWorker::CriticalGranted { section, raised: Ok(()) });
+                return Some(FromWorker::CriticalBegin { section, reason });
             }
             other => return Some(other),
         }
@@ -247,6 +253,32 @@ fn read_all(from: IpcBytesReceiver) -> mpsc::Receiver<FromWorker> {
         }
     });
     receiver
+}
+
+/// An outcome in words: `failed 5.1.1 no such user`.
+pub(crate) fn shown(outcome: &Outcome) -> String {
+    let kind = match outcome {
+        Outcome::Delivered(_) => "delivered",
+        Outcome::Relayed { .. } => "relayed",
+        Outcome::Failed(_) => "failed",
+        Outcome::Deferred(_) => "deferred",
+    };
+    format!("{kind} {} {}", outcome.reply().enhanced, outcome.reply().text)
+}
+
+/// What a worker is told first: nobody is there to answer questions, and no direction has begun.
+pub(crate) fn welcome(kind: &str, settings: &str) -> Welcome {
+    Welcome {
+        provider: "under-test".to_owned(),
+        kind: kind.to_owned(),
+        generation: Generation(1),
+        settings: settings.to_owned(),
+        hostname: "spooler.test".to_owned(),
+        message_bytes_max: 10 << 20,
+        claims: Claims { address_types: vec!["SMTP".to_owned()], ..Claims::default() },
+        flags: LogonFlags::NO_DIALOG | LogonFlags::NO_INBOUND | LogonFlags::NO_OUTBOUND,
+        answers: Vec::new(),
+    }
 }
 
 /// A submission with its content inline.

@@ -8,7 +8,7 @@ use nix::unistd::{Uid, User};
 use spooler_protocol::outcome::{Outcome, SubmitResult};
 use tempfile::TempDir;
 
-use crate::peer::Peer;
+use crate::peer::{Peer, shown};
 
 const MESSAGE: &[u8] = b"Subject: hello\r\n\r\nbody\r\n";
 
@@ -29,16 +29,6 @@ fn deliver_one(peer: &mut Peer, recipient: &str, content: &[u8]) -> Outcome {
     let (result, mut outcomes) = peer.deliver("s@example.org", &[recipient], content);
     assert_eq!(result, SubmitResult::Done);
     outcomes.remove(&0).unwrap()
-}
-
-fn shown(outcome: &Outcome) -> String {
-    let kind = match outcome {
-        Outcome::Delivered(_) => "delivered",
-        Outcome::Relayed { .. } => "relayed",
-        Outcome::Failed(_) => "failed",
-        Outcome::Deferred(_) => "deferred",
-    };
-    format!("{kind} {} {}", outcome.reply().enhanced, outcome.reply().text)
 }
 
 /// Waits for the fact that a process is gone, or dead and waiting for a parent that is not ours.

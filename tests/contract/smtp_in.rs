@@ -1,6 +1,6 @@
 //! Scenarios of the `smtp-in` provider.
 
-mod client;
+pub(crate) mod client;
 mod programs;
 mod smuggling;
 mod tls;

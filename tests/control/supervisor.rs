@@ -11,15 +11,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use spooler::system::control::{
-    Access, Bridge, ControlOptions, ControlServer, ReadJob, Request, SubmitContent, bind, start,
+    Access, Bridge, ControlOptions, ControlServer, Feed, ReadJob, Request, SubmitContent, Subscription, bind, start,
 };
 use spooler::system::store::{Scanned, StoreError, StoreReader};
+use spooler_protocol::calls::{Prompt, ValidateFlags};
 use spooler_protocol::control::{
-    ApiError, Filter, FlushProgress, MessageDetail, MessageState, MessageSummary, QueueAction, QueueDone,
+    ApiError, Filter, FlushProgress, LogonState, MessageDetail, MessageState, MessageSummary, ProviderCommand,
+    QueueAction, QueueDone, Validated,
 };
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::message::Envelope;
 use spooler_protocol::status::{StatusCode, StatusTable, SupervisorRow};
+use spooler_protocol::watching::{RowChange, StatusNews, StatusUpdate};
 use tokio::sync::{oneshot, watch};
 
 /// The largest message that the supervisor takes.
@@ -48,13 +51,16 @@ pub(crate) struct Books {
     pub(crate) flushes_ended: Vec<u64>,
     pub(crate) actions: Vec<QueueAction>,
     pub(crate) provider_commands: Vec<String>,
-    pub(crate) tables_asked: u64,
+    /// Of lines for those who watch.
+    pub(crate) seq: u64,
+    pub(crate) snapshots: u64,
 }
 
 pub(crate) struct Loop {
     books: Mutex<Books>,
     changed: Condvar,
     status: watch::Sender<u64>,
+    feed: Feed,
 }
 
 impl Loop {
@@ -105,15 +111,15 @@ impl Loop {
     }
 
     fn table(&self) -> StatusTable {
-        let mut books = self.books();
-        books.tables_asked += 1;
+        let books = self.books();
         let supervisor = SupervisorRow {
             pid: std::process::id(),
             version: "0.0.0".to_owned(),
             code: StatusCode::AVAILABLE,
             text: "test".to_owned(),
-            up_s: 1,
+            started_ms: 0,
             slots: 1,
+            gate: "off".to_owned(),
             tokens_out: 0,
             queued: books.messages.len() as u64,
             ready: 0,
@@ -124,7 +130,28 @@ impl Loop {
             sent: 0,
             failed: 0,
         };
-        StatusTable { supervisor, providers: Vec::new(), messages: Vec::new() }
+        StatusTable { supervisor, providers: Vec::new(), added: Vec::new(), messages: Vec::new() }
+    }
+
+    /// Somebody begins to watch.
+    fn subscribe(&self, answer: oneshot::Sender<Subscription>) {
+        let table = self.table();
+        let mut books = self.books();
+        books.snapshots += 1;
+        let snapshot = StatusUpdate { seq: books.seq, news: StatusNews::Snapshot(Box::new(table)) };
+        // Nothing may come in between the table and the place in the feed.
+        drop(answer.send(self.feed.subscribe(snapshot)));
+        drop(books);
+        self.changed.notify_all();
+    }
+
+    /// Tells those who watch how many messages there are now.
+    pub(crate) fn publish_queued(&self, queued: u64) {
+        let row = SupervisorRow { queued, ..self.table().supervisor };
+        let mut books = self.books();
+        books.seq += 1;
+        let news = StatusNews::Changes(vec![RowChange::Supervisor(Box::new(row))]);
+        self.feed.publish(StatusUpdate { seq: books.seq, news });
     }
 
     fn flush_progress(&self) -> FlushProgress {
@@ -132,7 +159,7 @@ impl Loop {
         books.flush_asked += 1;
         let attempted = books.flush_steps.min(3);
         let done = attempted == 3;
-        FlushProgress { total: 3, attempted, sent: attempted, not_sent: 0, done, why: String::new() }
+        FlushProgress { total: 3, attempted, sent: attempted, not_sent: 0, received: 0, done, why: String::new() }
     }
 }
 
@@ -148,6 +175,7 @@ impl Bridge for Desk {
                 drop(answer.send(books.submit(envelope, owner_uid, content)));
             }
             Request::Status { answer } => drop(answer.send(books.table())),
+            Request::Watch { answer } => books.subscribe(answer),
             Request::Overlay { mut summaries, answer, .. } => {
                 for summary in &mut summaries {
                     let kept = books.books();
@@ -168,9 +196,27 @@ impl Bridge for Desk {
             }
             Request::FlushProgress { answer, .. } => drop(answer.send(Some(books.flush_progress()))),
             Request::FlushEnd { flush } => books.books().flushes_ended.push(flush),
-            Request::Provider { name, action, answer } => {
-                books.books().provider_commands.push(format!("{name} {action:?}"));
+            Request::Provider { name, command, answer } => {
+                let ProviderCommand { action, flags } = command;
+                let how = if flags == ValidateFlags::default() { String::new() } else { format!(" {:#x}", flags.0) };
+                books.books().provider_commands.push(format!("{name} {action:?}{how}"));
                 drop(answer.send(Ok(())));
+            }
+            Request::ValidateAll { flags, answer } => {
+                books.books().provider_commands.push(format!("all Validate {:#x}", flags.0));
+                let ok = Validated { provider: "good".to_owned(), ok: true, text: "is validated".to_owned() };
+                let bad = Validated { provider: "bad".to_owned(), ok: false, text: "it is paused".to_owned() };
+                drop(answer.send(vec![ok, bad]));
+            }
+            Request::Logon { name, command, answer } => {
+                let said: Vec<String> = command.answers.iter().map(|(key, answer)| format!("{key}={answer}")).collect();
+                books.books().provider_commands.push(format!("{name} Logon {}{}", said.join(","), command.cancel));
+                let question = |key: &str, secret| Prompt { key: key.to_owned(), label: format!("Your {key}"), secret };
+                drop(answer.send(Ok(match (command.cancel, command.answers.is_empty()) {
+                    (true, _) => LogonState::Cancelled,
+                    (false, true) => LogonState::Asks { prompts: vec![question("user", false), question("pin", true)] },
+                    (false, false) => LogonState::Ready,
+                })));
             }
         }
         books.changed.notify_all();
@@ -291,7 +337,7 @@ impl Running {
     pub(crate) fn start_for(access: Access) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (status, _) = watch::channel(0);
-        let books = Arc::new(Loop { books: Mutex::default(), changed: Condvar::new(), status });
+        let books = Arc::new(Loop { books: Mutex::default(), changed: Condvar::new(), status, feed: Feed::default() });
         let listener = bind(&folder.path().join("control.sock"), &access).unwrap();
         let options = ControlOptions { access, message_bytes_max: MESSAGE_BYTES_MAX };
         let server = start(listener, options, Arc::new(Desk(Arc::clone(&books)))).unwrap();

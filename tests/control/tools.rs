@@ -180,3 +180,38 @@ fn curl_can_do_it_too() {
     assert_eq!(curl(&["http://x/v1/messages?limit=1"]).lines().count(), 1);
     assert!(curl(&["-d", r#"{"action":"hold","filter":{}}"#, "http://x/v1/messages/do"]).contains("\"done\":2"));
 }
+
+#[test]
+fn a_person_answers_what_a_provider_asks() {
+    let running = Running::start();
+    let output = feed(running.tool("spoolctl").args(["logon", "line"]), b"me\n1234\n");
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!((output.status.code(), out.as_str()), (Some(0), "line is logged on\n"), "{err}");
+    assert!(err.contains("Your user: ") && err.contains("Your pin: ") && !err.contains("1234"), "{err}");
+    let expected = ["line Logon false", "line Logon pin=1234,user=mefalse"];
+    assert_eq!(running.books.books().provider_commands, expected);
+}
+
+#[test]
+fn whoever_gives_up_a_logon_says_so() {
+    let running = Running::start();
+    let output = feed(running.tool("spoolctl").args(["logon", "line"]), b"me\n");
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
+    assert_eq!(running.books.books().provider_commands, ["line Logon false", "line Logon true"]);
+    let output = running.tool("spoolctl").args(["logon", "../x"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(64), "it would be another path");
+}
+
+#[test]
+fn validating_says_what_became_of_each() {
+    let running = Running::start();
+    let one = running.tool("spoolctl").args(["provider", "validate", "line", "--connect"]).output().unwrap();
+    assert_eq!((one.status.code(), text(&one.stdout).as_str()), (Some(0), "line is validated\n"));
+    for all in [&["validate", "--config-changed"][..], &["provider", "validate", "--all", "--config-changed"]] {
+        let output = running.tool("spoolctl").args(all).output().unwrap();
+        assert_eq!(text(&output.stdout), "good is validated\nbad: it is paused\n");
+        assert_eq!(output.status.code(), Some(75), "not all went well");
+    }
+    let all = "all Validate 0x100001";
+    assert_eq!(running.books.books().provider_commands, ["line Validate 0x40001", all, all]);
+}

@@ -3,23 +3,76 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 
+use spooler_protocol::ids::DeliveryId;
+use spooler_protocol::watching::{RowChange, RowKey, StatusNews, StatusUpdate};
+
 use super::supervisor::Running;
 
+fn update(line: std::io::Result<String>) -> StatusUpdate {
+    serde_json::from_str(&line.unwrap()).unwrap()
+}
+
+fn queued(update: &StatusUpdate) -> u64 {
+    match &update.news {
+        StatusNews::Snapshot(table) => table.supervisor.queued,
+        StatusNews::Changes(changes) => match changes.as_slice() {
+            [RowChange::Supervisor(row)] => row.queued,
+            other => panic!("{other:?}"),
+        },
+    }
+}
+
 #[test]
-fn a_watcher_gets_the_latest_and_not_every_table() {
+fn lines_look_as_documented() {
+    let gone = StatusNews::Changes(vec![RowChange::Gone(RowKey::Message(DeliveryId(4711)))]);
+    let line = serde_json::to_string(&StatusUpdate { seq: 18, news: gone.clone() }).unwrap();
+    assert_eq!(line, r#"{"seq":18,"changes":[{"gone":{"message":4711}}]}"#);
+    assert_eq!(serde_json::from_str::<StatusUpdate>(&line).unwrap().news, gone);
+}
+
+#[test]
+fn a_watcher_gets_a_snapshot_and_every_change_in_order() {
     let mut running = Running::start();
     let mut child =
         running.tool("spoolctl").args(["status", "--watch", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    assert!(lines.next().unwrap().unwrap().contains("\"queued\":0"));
-    for _ in 0..500 {
-        running.books.add_messages(1, 0, spooler_protocol::control::MessageState::Ready);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(update);
+    let first = lines.next().unwrap();
+    assert!(matches!(first.news, StatusNews::Snapshot(_)), "{first:?}");
+    for number in 1..=50 {
+        running.books.publish_queued(number);
+        let next = lines.next().unwrap();
+        assert_eq!((next.seq, queued(&next)), (first.seq + number, number));
     }
-    let last = lines.find(|line| line.as_ref().unwrap().contains("\"queued\":500"));
-    assert!(last.is_some());
-    assert!(running.books.books().tables_asked < 100, "{}", running.books.books().tables_asked);
+    assert_eq!(running.books.books().snapshots, 1);
     running.stop();
     assert_eq!(child.wait().unwrap().code(), Some(75));
+}
+
+#[test]
+fn a_watcher_that_does_not_read_gets_a_new_snapshot_and_holds_up_nobody() {
+    let running = Running::start();
+    let mut slow = running.connect();
+    slow.write_all(b"GET /v1/status/watch HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    drop(running.books.wait_for(|books| books.snapshots == 1));
+    // More than its socket and the feed hold together; the loop never waits.
+    let count = 20_000;
+    for number in 1..=count {
+        running.books.publish_queued(number);
+    }
+    let mut lines = BufReader::new(slow).lines().map(Result::unwrap).filter(|line| line.starts_with('{'));
+    let mut seen = Vec::new();
+    while seen.last().is_none_or(|update: &StatusUpdate| update.seq < count) {
+        seen.push(update(Ok(lines.next().unwrap())));
+    }
+    assert!(seen.len() < 19_000, "it has read {} lines", seen.len());
+    for (one, next) in seen.iter().zip(&seen[1..]) {
+        let leap = next.seq != one.seq + 1;
+        let snapshot = matches!(next.news, StatusNews::Snapshot(_));
+        assert!(!leap || snapshot, "after {} comes {next:?}", one.seq);
+    }
+    assert_eq!(seen.iter().filter(|update| matches!(update.news, StatusNews::Snapshot(_))).count() as u64, {
+        running.books.books().snapshots
+    });
 }
 
 #[test]

@@ -5,9 +5,14 @@
 //! | `clients` | real mail programs, by `sendmail` and by SMTP |
 //! | `corpus` | real messages come out as they went in |
 //! | `crash` | workers die with messages in their hands: nothing is lost, nobody waits, poison is set aside |
+//! | `critical` | critical sections end in time, with the worker, with the spooler, and say what is refused |
 //! | `delivery` | messages go through, by each provider, and the queue survives a restart |
+//! | `filters` | programs look at messages on their way in and out |
 //! | `lifecycle` | stop, hurry, reload, restart, and a second supervisor on the same spool |
+//! | `machine` | power fails, links and devices come and go, the machine sleeps and wakes up |
+//! | `overrun` | a worker that hangs or computes without end is found, demoted, ended and replaced |
 //! | `peers` | other people's servers and programs at the far end |
+//! | `politeness` | background work waits for the idle gate, and whoever somebody waits for does not |
 //! | `reports` | senders are told what became of their messages |
 //! | `rights` | other users send, and have to do with their own messages only |
 //! | `rogue` | a worker that misbehaves costs the others nothing, and its row says what is wrong |
@@ -17,7 +22,7 @@
 //! | `tools` | what operators and programs do with the client tools |
 //!
 //! The rest is what they are built from: `world` (a spooler with its surroundings), `control` (a client of its socket), `smtp` (a
-//! client), `sink` and `gate` (a server that can be held in any phase), `rogue_worker` (a program of its own), `dovecot` (a
+//! client), `sink` and `gate` (a server that can be held in any phase), `fault_worker` (a program of its own, with the kind `fault`), `dovecot` (a
 //! private one), `data` (messages).
 
 #[cfg(test)]
@@ -29,6 +34,8 @@ mod corpus;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod critical;
+#[cfg(test)]
 #[path = "../data/mod.rs"]
 mod data;
 #[cfg(test)]
@@ -37,11 +44,19 @@ mod delivery;
 #[path = "../dovecot/mod.rs"]
 mod dovecot;
 #[cfg(test)]
+mod filters;
+#[cfg(test)]
 mod gate;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod machine;
+#[cfg(test)]
+mod overrun;
+#[cfg(test)]
 mod peers;
+#[cfg(test)]
+mod politeness;
 #[cfg(test)]
 mod reports;
 #[cfg(test)]

@@ -1,14 +1,14 @@
 //! A worker that misbehaves costs the others nothing, and its row says what is wrong with it.
 
-use spooler_protocol::handshake::PROTOCOL_VERSION;
 use std::fs;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use spooler_protocol::handshake::PROTOCOL_VERSION;
 
 use crate::sink::Sink;
 use crate::world::World;
-use crate::{IN, relay, smtp};
+use crate::{IN, relay, smtp, tools};
 
 const MAIL: &[u8] = b"Subject: hello\r\n\r\nbody\r\n";
 
@@ -18,7 +18,7 @@ fn world(sink: &Sink) -> World {
 }
 
 fn config(sink: &Sink, rogue: &str) -> String {
-    format!("{IN}[provider.rogue]\nkind = \"rogue\"\nclaims = [\"@rogue.test\"]\n{rogue}\n{}", relay(sink.port))
+    format!("{IN}[provider.rogue]\nkind = \"fault\"\nclaims = [\"@rogue.test\"]\n{rogue}\n{}", relay(sink.port))
 }
 
 fn let_loose(world: &World, sink: &Sink, rogue: &str) {
@@ -142,7 +142,7 @@ fn one_that_crashes_at_logon_is_started_again_with_the_reason_in_its_row() {
 #[test]
 fn a_panic_is_in_the_log_and_in_the_row_and_its_message_is_set_aside() {
     let sink = Sink::start();
-    let world = world_with(&sink, "panic-in-delivery");
+    let world = world_with(&sink, "panic");
     wait_row(&world, "the rogue", |row| row["state"] == "ready");
     smtp::send(world.port("submission"), "a@b.test", &["x@rogue.test"], MAIL);
     wait_error(&world, &["SIGABRT", "the line went up in smoke"]);
@@ -180,7 +180,8 @@ fn what_a_liar_says_of_others_is_not_heard() {
     }
     world.wait_for("ten deliveries", |world| (world.provider("relay")?["in_flight"] == 10).then_some(()));
     let_loose(&world, &sink, "mode = \"lie\"");
-    wait_row(&world, "the liar", |row| row["state"] == "ready");
+    // A lie about a delivery that becomes its own meanwhile would be none.
+    wait_row(&world, "the liar", |row| row["text"] == "has told its lies");
     smtp::send(port, "a@b.test", &["x@rogue.test"], MAIL);
     wait_row(&world, "the liar's absurd wish", |row| row["deferred"] == 1);
     let status = world.status().unwrap();
@@ -194,4 +195,28 @@ fn what_a_liar_says_of_others_is_not_heard() {
     let wait_ms = summary["next_try_ms"].as_i64().unwrap() - summary["submitted_ms"].as_i64().unwrap();
     assert!(wait_ms <= 6 * 86_400_000, "{summary}");
     assert_eq!(world.provider("rogue").unwrap()["deaths"], 0);
+}
+
+/// Hands a message in for what the `fault` provider is told by its address.
+fn command(world: &World, what: &str) {
+    tools::good(&world.client("spoolctl", &["submit", "--from", "a@b.test", "--to", &format!("FAULT:{what}")], MAIL));
+}
+
+#[test]
+fn a_message_that_tells_its_worker_to_die_is_set_aside_and_the_next_ones_are_delivered() {
+    let sink = Sink::start();
+    let world = world_with(&sink, "good");
+    wait_row(&world, "the rogue", |row| row["state"] == "ready");
+    command(&world, "crash");
+    world.wait_for("the message to be quarantined", |world| (world.status()?["supervisor"]["held"] == 1).then_some(()));
+    let row = wait_row(&world, "the rogue to be back", |row| row["state"] == "ready");
+    assert_eq!(row["deaths"], 3, "{row}");
+    command(&world, "rows");
+    for kept in ["keeps 16 MiB", "keeps 32 MiB"] {
+        command(&world, "leak");
+        wait_row(&world, kept, |row| row["text"] == kept);
+    }
+    world.wait_for("all but that one", |world| (world.queued()? == 1).then_some(()));
+    assert_eq!(world.provider("rogue").unwrap()["deaths"], 3);
+    others_deliver(&world, &sink);
 }

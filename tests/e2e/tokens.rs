@@ -12,7 +12,7 @@ use crate::{IN, smtp};
 const MAIL: &[u8] = b"Subject: work\r\n\r\nbody\r\n";
 
 fn rogue(name: &str, settings: &str) -> String {
-    format!("[provider.{name}]\nkind = \"rogue\"\nclaims = [\"@{name}.test\"]\n{settings}\n")
+    format!("[provider.{name}]\nkind = \"fault\"\nclaims = [\"@{name}.test\"]\n{settings}\n")
 }
 
 fn number(row: &Value, column: &str) -> u64 {
@@ -22,7 +22,7 @@ fn number(row: &Value, column: &str) -> u64 {
 #[test]
 fn with_one_slot_all_make_progress_and_one_runs() {
     const NAMES: [&str; 3] = ["a", "b", "c"];
-    let scheduler = "[scheduler]\nslots = 1\nslice = \"30ms\"\n";
+    let scheduler = "[scheduler]\ngate = \"off\"\nslots = 1\nslice = \"30ms\"\n";
     let hogs = NAMES.map(|name| rogue(name, "mode = \"hog\"\nwork = \"10ms\"\nrounds = 15"));
     let world = World::rogue(&format!("{scheduler}{IN}{}", hogs.concat()));
     let port = world.port("submission");
@@ -47,7 +47,7 @@ fn with_one_slot_all_make_progress_and_one_runs() {
 
 #[test]
 fn computing_past_the_slice_is_shown_as_overdraft() {
-    let scheduler = "[scheduler]\nslots = 1\nslice = \"30ms\"\n";
+    let scheduler = "[scheduler]\ngate = \"off\"\nslots = 1\nslice = \"30ms\"\n";
     let hog = rogue("hog", "mode = \"hog\"\nwork = \"300ms\"");
     let good = rogue("good", "mode = \"hog\"\nwork = \"5ms\"\nrounds = 30");
     let world = World::rogue(&format!("{scheduler}{IN}{hog}{good}"));
@@ -76,7 +76,7 @@ fn urgency(pid: Pid) -> Option<(Vec<i32>, Option<i32>)> {
 fn is_at(world: &World, provider: &str, nice: i32) -> Option<Pid> {
     let pid = world.worker_pid(provider)?;
     let (threads, group) = urgency(pid)?;
-    let all = threads.len() > 1 && threads.iter().all(|thread| *thread == nice);
+    let all = !threads.is_empty() && threads.iter().all(|thread| *thread == nice);
     (all && group.is_none_or(|group| group == nice)).then_some(pid)
 }
 

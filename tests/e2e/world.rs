@@ -24,6 +24,8 @@ pub(crate) struct World {
     folder: TempDir,
     child: Option<Child>,
     control: Control,
+    /// What the supervisor is started with in front: a program that takes rights away, for example.
+    wrap: Vec<String>,
 }
 
 impl World {
@@ -31,7 +33,7 @@ impl World {
     pub(crate) fn new(config: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("spooler-e2e").tempdir().unwrap();
         let control = Control::new(folder.path().join("control.sock"));
-        let world = Self { folder, child: None, control };
+        let world = Self { folder, child: None, control, wrap: Vec::new() };
         symlink(built("spooler-worker"), world.worker_program()).unwrap();
         fs::create_dir(world.path("mail")).unwrap();
         world.configure(config);
@@ -45,11 +47,17 @@ impl World {
         world
     }
 
-    /// A world whose workers are those of `rogue_worker.rs`.
+    /// A world whose workers are those of `fault_worker/main.rs`.
     pub(crate) fn rogue(config: &str) -> Self {
+        Self::rogue_under(&[], config)
+    }
+
+    /// The same with a program in front of the supervisor.
+    pub(crate) fn rogue_under(wrap: &[&str], config: &str) -> Self {
         let mut world = Self::new(config);
+        world.wrap = wrap.iter().map(|&word| word.to_owned()).collect();
         fs::remove_file(world.worker_program()).unwrap();
-        symlink(built("examples/rogue-worker"), world.worker_program()).unwrap();
+        symlink(built("examples/fault-worker"), world.worker_program()).unwrap();
         world.start();
         world
     }
@@ -57,7 +65,9 @@ impl World {
     /// Writes another configuration.
     pub(crate) fn configure(&self, config: &str) {
         let head = "[spool]\npath = \"{dir}/spool\"\nmin_free = \"0\"\n[control]\nsocket = \"{dir}/control.sock\"\n[mail]\nhostname = \"spooler.test\"\n";
-        let text = format!("{head}{config}").replace("{dir}", self.folder.path().to_str().unwrap());
+        // What else runs on this machine is no concern of a test, unless it says so.
+        let gate = if config.contains("[scheduler]") { "" } else { "[scheduler]\ngate = \"off\"\n" };
+        let text = format!("{head}{gate}{config}").replace("{dir}", self.folder.path().to_str().unwrap());
         fs::write(self.path("spooler.toml"), text).unwrap();
     }
 
@@ -95,10 +105,14 @@ impl World {
     /// Starts the supervisor and waits for nothing.
     pub(crate) fn spawn(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_spooler"))
+        let mut words = self.wrap.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_spooler")]);
+        let child = Command::new(words.next().unwrap())
+            .args(words)
             .args(["run", "--config"])
             .arg(self.path("spooler.toml"))
             .env("SPOOLER_WORKER", self.worker_program())
+            // Not this machine's: a bus is there only if the test starts one.
+            .env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", self.path("bus").display()))
             .stdin(Stdio::null())
             .stderr(log)
             .spawn()

@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+// What documents say of tests and examples is so.
+mod contract;
 // Which package may depend on which.
 mod manifests;
 // The rules for files.

@@ -13,7 +13,7 @@ use spooler_protocol::to_worker::{ToWorker, Welcome};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::link::{self, LinkError, LinkSender};
-use crate::provider::{self, UnknownKind};
+use crate::provider::UnknownKind;
 use crate::runtime::Ended;
 
 /// Why a worker could not do its work.
@@ -33,15 +33,8 @@ pub enum BootstrapError {
     Runtime(#[source] std::io::Error),
 }
 
-/// Runs one worker from its first instruction to its last, for the supervisor behind the one-shot server `name`.
-///
-/// # Errors
-/// If it never came to a session.
-pub fn run(name: &str) -> Result<Ended, BootstrapError> {
-    run_with(name, provider::run)
-}
-
-/// The same for a program with providers of its own: `session` runs the kind that the welcome names.
+/// Runs one worker from its first instruction to its last, for the supervisor behind the one-shot server `name`. `session` runs the
+/// kind that the welcome names.
 ///
 /// # Errors
 /// If it never came to a session.

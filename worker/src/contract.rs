@@ -24,7 +24,11 @@ pub struct Capacity {
 ///
 /// All methods run on one thread and only while the worker holds a token. A method that waits for the network or a timer gives the
 /// token back by itself; one that computes for long calls [`Support::spooler_yield`] in between. Blocking system calls belong into
-/// `tokio::task::spawn_blocking`. Several calls may run side by side: deliveries, one `start_message`, news.
+/// `tokio::task::spawn_blocking`.
+///
+/// Calls run side by side: as many deliveries as [`Provider::capacity`] allows, and beside them one each of `poll`, `start_message`,
+/// `idle` and `flush_queues`, validations, and news, one word after another. When the session ends softly, what is under way is
+/// finished before [`Provider::logoff`], but for `idle`; in a hurry everything is dropped.
 #[expect(async_fn_in_trait, reason = "providers run on one thread; their futures need not be Send")]
 pub trait Provider: Sized + 'static {
     /// The settings after reading.
@@ -71,6 +75,7 @@ pub trait Provider: Sized + 'static {
 
     /// Delivers one message to the recipients of `delivery` (IXPLogon::SubmitMessage), saying of each with
     /// [`Delivery::settle`] what became of it. Several calls run side by side, as many as [`Provider::capacity`] allows.
+    /// [`SubmitResult::Busy`] and [`SubmitResult::NotMe`] promise that nothing was done: what was settled all the same is not heard.
     async fn submit_message(&self, delivery: &Delivery) -> SubmitResult {
         let _ = delivery;
         SubmitResult::NotMe
@@ -91,7 +96,8 @@ pub trait Provider: Sized + 'static {
     }
 
     /// Receives one message into `message` and hands it over with [`Inbound::accept`] (IXPLogon::StartMessage). Returning without
-    /// that means that there was nothing. The source may be deleted only after `accept` has returned.
+    /// that means that there was nothing. The source may be deleted only after `accept` has returned; after a cancellation
+    /// ([`Inbound::cancelled`]) it refuses. The row shows that it is being received (STATUS_INBOUND_ACTIVE).
     ///
     /// # Errors
     /// What went wrong, for the row; what was written of the message is forgotten and the source has to keep it.
@@ -126,12 +132,16 @@ pub trait Provider: Sized + 'static {
         if known.contains(flags) { Ok(()) } else { Err(CallError::NoSupport) }
     }
 
-    /// News that the provider may have to act on (IXPLogon::TransportNotify). May arrive while deliveries run.
+    /// News that the provider may have to act on (IXPLogon::TransportNotify). Arrives while deliveries run, in its order: the next word
+    /// waits until this call is over, so it should not take long. What can be seen from [`Support`], [`Delivery`] and [`Inbound`]
+    /// (inbound ended, a flush, a cancellation) is already so. After the end of a flush its bit in the row is cleared, if the provider
+    /// has not done that here.
     async fn notify(&self, notification: &Notification) {
         let _ = notification;
     }
 
-    /// Ends the session (IXPLogon::TransportLogoff). Deliveries in flight have ended, or are dropped if `hurry`.
+    /// Ends the session (IXPLogon::TransportLogoff). What was under way has ended, or was dropped if `hurry`. A hurry that comes while
+    /// a soft logoff waits drops that call and makes a second one, which may take three seconds.
     async fn logoff(&self, hurry: bool) {
         let _ = hurry;
     }

@@ -1,12 +1,17 @@
 //! One message on its way in.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use bytes::{Bytes, BytesMut};
 use spooler_protocol::from_worker::{Content, FromWorker};
 use spooler_protocol::ids::{AcceptId, MessageId};
 use spooler_protocol::limits::{BODY_CHUNK_BYTES_MAX, BODY_INLINE_BYTES_MAX, UPLOAD_CHUNKS_UNACKNOWLEDGED_MAX};
 use spooler_protocol::message::Envelope;
 use spooler_protocol::to_worker::Refusal;
+use tokio::sync::Notify;
 
+use crate::filter::{self, Held};
 use crate::support::Support;
 
 /// One message on its way in (what IXPLogon::StartMessage fills). Small ones travel with their envelope; a large one is on the
@@ -18,24 +23,94 @@ pub struct Inbound {
     buffer: BytesMut,
     uploaded: u64,
     unacknowledged: u32,
+    call: Rc<InboundCall>,
+    /// Kept here until the inbound hooks have seen it.
+    held: Option<Held>,
+}
+
+/// What the runtime and the provider share about the message of one `start_message`.
+///
+/// ```text
+///   open ──cancel──▶ cancelled       in both: accept ──▶ refused
+///     ├───return───▶ over
+///     └───accept───▶ handed over ──its answer──▶ saved, or as before
+/// ```
+#[derive(Debug, Default)]
+pub(crate) struct InboundCall {
+    cancelled: Cell<bool>,
+    over: Cell<bool>,
+    saved: Cell<bool>,
+    cancel: Notify,
+}
+
+impl InboundCall {
+    /// Nothing more is to be received.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.set(true);
+        self.cancel.notify_waiters();
+    }
+
+    /// `start_message` has returned: what was not handed over never is. Whether a message is on disk.
+    pub(crate) fn end(&self) -> bool {
+        self.over.set(true);
+        self.saved.get()
+    }
+
+    fn check(&self) -> Result<(), Refusal> {
+        let text = match (self.cancelled.get(), self.over.get()) {
+            (true, _) => "Receiving was cancelled; the source keeps the message",
+            (false, true) => "The call that received it is over; the source keeps the message",
+            (false, false) => return Ok(()),
+        };
+        Err(Refusal { temporary: true, enhanced: "4.3.0".to_owned(), text: text.to_owned() })
+    }
 }
 
 impl Inbound {
     pub(crate) fn new(support: Support, accept: AcceptId) -> Self {
-        Self { support, accept, buffer: BytesMut::new(), uploaded: 0, unacknowledged: 0 }
+        let held = support.filters().has_inbound_hooks().then(Held::default);
+        let call = Rc::default();
+        Self { support, accept, buffer: BytesMut::new(), uploaded: 0, unacknowledged: 0, call, held }
+    }
+
+    /// What the runtime has in common with it.
+    pub(crate) fn call(&self) -> Rc<InboundCall> {
+        Rc::clone(&self.call)
     }
 
     /// Bytes so far.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.uploaded + self.buffer.len() as u64
+        self.held.as_ref().map_or(self.uploaded + self.buffer.len() as u64, Held::size)
+    }
+
+    /// Whether it should not be received any more. The provider then returns as soon as it can; its source keeps the message.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.call.cancelled.get()
+    }
+
+    /// Waits for the cancellation.
+    pub async fn cancelled(&self) {
+        loop {
+            let cancelled = self.call.cancel.notified();
+            if self.is_cancelled() {
+                return;
+            }
+            cancelled.await;
+        }
     }
 
     /// Adds to the content.
     ///
     /// # Errors
-    /// If the supervisor refused a chunk (disk full, too large): the message is refused as a whole then.
+    /// If receiving was cancelled, or if the supervisor refused a chunk (disk full, too large): the message is refused as a whole
+    /// then.
     pub async fn write(&mut self, data: &[u8]) -> Result<(), Refusal> {
+        self.call.check()?;
+        if let Some(held) = &mut self.held {
+            return held.write(data);
+        }
         self.buffer.extend_from_slice(data);
         if self.uploaded == 0 && self.buffer.len() <= BODY_INLINE_BYTES_MAX {
             return Ok(());
@@ -58,11 +133,27 @@ impl Inbound {
         Ok(())
     }
 
-    /// Hands the message over. When this returns `Ok` it is on disk, synced.
+    /// Hands the message over (SaveChanges). When this returns `Ok` it is on disk, synced, and the source may be deleted; or an inbound
+    /// hook discarded it, which is message 0.
     ///
     /// # Errors
-    /// The supervisor's refusal; nothing of the message is kept then.
+    /// The refusal of the supervisor or of an inbound hook, or that receiving was cancelled; nothing of the message is kept then.
     pub async fn accept(mut self, envelope: Envelope) -> Result<MessageId, Refusal> {
+        let Some(held) = self.held.take() else { return self.hand_over(envelope).await };
+        let filters = self.support.filters().clone();
+        let Some((envelope, content)) = filters.receive(&self.support, envelope, held).await? else {
+            return Ok(MessageId(0));
+        };
+        let mut offset = 0;
+        while offset < content.size() {
+            let chunk = content.chunk(offset).map_err(|why| filter::refusal(&why))?;
+            offset += chunk.len() as u64;
+            self.write(&chunk).await?;
+        }
+        self.hand_over(envelope).await
+    }
+
+    async fn hand_over(mut self, envelope: Envelope) -> Result<MessageId, Refusal> {
         let content = if self.uploaded == 0 {
             Content::Inline(self.buffer.split().freeze())
         } else {
@@ -72,10 +163,13 @@ impl Inbound {
             }
             Content::Uploaded { size: self.uploaded }
         };
+        self.call.check()?;
         let accept = self.accept;
         let answer = self.support.accepted(accept, FromWorker::Accept { accept, envelope, content });
         self.uploaded = 0; // handed over: nothing to abandon
-        answer.await
+        let result = answer.await;
+        self.call.saved.set(result.is_ok());
+        result
     }
 }
 

@@ -5,26 +5,40 @@
 
 // The first milliseconds of the process: session, death signal, log, handshake.
 pub mod bootstrap;
+// From the supervisor's orders to calls of the provider's methods, and their answers.
+mod calls;
 // The trait that a provider implements.
 pub mod contract;
+// The critical sections of this worker.
+mod critical;
 // One message in the hands of a provider.
 pub mod delivery;
+// Programs that look at messages before and after the provider does.
+pub mod filter;
 // One message on its way in.
 pub mod inbound;
 // The channel to the supervisor; the only file of this crate that knows ipc-channel.
 pub mod link;
+// What the supervisor asks for, until the provider's own loop can act on it.
+mod orders;
+// The command line of a worker program.
+pub mod program;
 // The built-in providers.
 pub mod provider;
+// The calls into the provider that are under way.
+mod running;
 // The executor that runs futures only while there is a token.
 pub mod runtime;
 // What a worker may do, and nothing else.
 pub mod sandbox;
 // Who holds the token and for how long: pure.
 pub mod session;
+// A provider's own loop: logs on, takes orders, logs off.
+mod session_loop;
 // What a provider may ask of the spooler.
 pub mod support;
 
 pub use contract::{Capacity, Provider};
 pub use delivery::Delivery;
 pub use inbound::Inbound;
-pub use support::{CriticalSection, Support, Yielded};
+pub use support::{CriticalSection, RowError, Support, Yielded};

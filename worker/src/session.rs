@@ -42,6 +42,8 @@ pub struct Session {
     wanting: bool,
     /// Critical sections that are open: the token is then given back only explicitly.
     critical: u32,
+    /// Whether a flush runs: an explicit yield then keeps the token.
+    flushing: bool,
 }
 
 impl Session {
@@ -104,9 +106,21 @@ impl Session {
         None
     }
 
-    /// The provider yields by itself. Always gives the token back, also within a critical section.
+    /// The provider yields by itself. Gives the token back, also within a critical section, but not in a flush: there it need not
+    /// yield, and the slice alone says for how long it may go on.
     pub fn on_explicit_yield(&mut self) -> Option<Say> {
-        self.give_back(true)
+        if self.flushing && self.critical == 0 { None } else { self.give_back(true) }
+    }
+
+    /// A flush begins (`true`), or none runs any more.
+    pub fn on_flush(&mut self, begin: bool) {
+        self.flushing = begin;
+    }
+
+    /// Whether a critical section is open.
+    #[must_use]
+    pub fn is_critical(&self) -> bool {
+        self.critical > 0
     }
 
     /// A critical section begins (`true`) or ends.
@@ -189,5 +203,21 @@ mod tests {
         assert_eq!(session.on_ran(900_000, true), None);
         assert_eq!(session.on_recall(Token(1), true), None);
         assert_eq!(session.on_explicit_yield(), Some(Say::Yield { token: Token(1), more: true }));
+    }
+
+    #[test]
+    fn in_a_flush_an_explicit_yield_keeps_the_token_and_the_slice_still_ends() {
+        let mut session = holding();
+        session.on_flush(true);
+        assert_eq!(session.on_explicit_yield(), None);
+        session.on_critical(true);
+        assert_eq!(session.on_explicit_yield(), Some(Say::Yield { token: Token(1), more: true }));
+        session.on_critical(false);
+        session.on_grant(Token(2), SLICE_MS);
+        session.on_run(0);
+        assert_eq!(session.on_ran(200_000, true), Some(Say::Yield { token: Token(2), more: true }));
+        session.on_grant(Token(3), SLICE_MS);
+        session.on_flush(false);
+        assert_eq!(session.on_explicit_yield(), Some(Say::Yield { token: Token(3), more: true }));
     }
 }

@@ -1,23 +1,42 @@
 //! What a provider may ask of the spooler (IMAPISupport).
+//!
+//! | part | what |
+//! |---|---|
+//! | here | the provider's side: tokens, critical sections, rows, prompts, news |
+//! | `answers` | what it waits for, and the supervisor's answers |
+//! | `directions` | what the spooler has begun: inbound, outbound, flushes |
+//! | `rows` | when words about status rows leave |
 
-use std::cell::{Cell, RefCell};
+mod answers;
+mod directions;
+mod rows;
+
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use spooler_protocol::calls::{EndMessage, FlushFlags, LogonFlags, SpoolerNotify};
+use spooler_protocol::calls::{EndMessage, FlushFlags, LogonFlags, Prompt, SpoolerNotify};
 use spooler_protocol::claims::Claims;
-use spooler_protocol::from_worker::{FromWorker, RowUpdate};
-use spooler_protocol::ids::{AcceptId, DeliveryId, MessageId, RequestId};
+use spooler_protocol::from_worker::{FromWorker, LogonError, RowUpdate};
+use spooler_protocol::ids::{AcceptId, DeliveryId};
+use spooler_protocol::limits::PROMPTS_MAX;
 use spooler_protocol::message::Address;
-use spooler_protocol::outcome::{Outcome, SubmitResult};
-use spooler_protocol::to_worker::{Refusal, ToWorker, Welcome};
-use tokio::sync::{Notify, oneshot};
+use spooler_protocol::notification::Notification;
+use spooler_protocol::outcome::SubmitResult;
+use spooler_protocol::to_worker::Welcome;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
+use self::answers::Waiting;
+pub(crate) use self::directions::Directions;
+pub use self::rows::RowError;
+use self::rows::Rows;
+use crate::critical::Sections;
 use crate::delivery::DeliveryState;
-use crate::inbound::Inbound;
+use crate::filter::Filters;
+use crate::inbound::{Inbound, InboundCall};
 use crate::link::LinkSender;
 use crate::session::{Say, Session};
 
@@ -31,28 +50,23 @@ pub struct Support {
 struct Inner {
     link: LinkSender,
     welcome: Welcome,
+    started: Instant,
     claims: RefCell<Claims>,
     session: RefCell<Session>,
     next: Cell<u64>,
-    accepts: RefCell<HashMap<AcceptId, oneshot::Sender<Result<MessageId, Refusal>>>>,
-    uploads: RefCell<HashMap<AcceptId, Rc<Upload>>>,
-    reads: RefCell<HashMap<RequestId, oneshot::Sender<Result<Bytes, String>>>>,
+    waiting: Waiting,
     deliveries: RefCell<HashMap<DeliveryId, Rc<DeliveryState>>>,
     news: RefCell<Vec<DeliveryId>>,
-    critical: RefCell<Vec<oneshot::Sender<Result<(), String>>>>,
-    inbound_ended: Cell<bool>,
-    inbound_end: Notify,
+    directions: Directions,
+    rows: RefCell<Rows>,
+    prompts: RefCell<Vec<Prompt>>,
+    critical: RefCell<Sections>,
     granted: Notify,
-    yields: Cell<u64>,
     cancelled: RefCell<Vec<DeliveryId>>,
+    /// The message of the `start_message` that runs, or of the last one.
+    receiving: RefCell<Rc<InboundCall>>,
     lost: Cell<bool>,
-}
-
-#[derive(Debug, Default)]
-struct Upload {
-    acknowledged: Cell<u32>,
-    refused: RefCell<Option<Refusal>>,
-    changed: Notify,
+    filters: OnceCell<Filters>,
 }
 
 /// What an explicit yield brings back (IMAPISupport::SpoolerYield).
@@ -68,6 +82,8 @@ pub enum Yielded {
 #[derive(Debug)]
 pub struct CriticalSection {
     support: Support,
+    section: u64,
+    ended: watch::Receiver<u64>,
     raised: Result<(), String>,
 }
 
@@ -76,40 +92,50 @@ impl CriticalSection {
     pub fn raised(&self) -> Result<(), &str> {
         self.raised.as_ref().map_err(String::as_str).copied()
     }
+
+    /// Whether it is still in force: the supervisor ends a section whose time is up (`critical_max`).
+    #[must_use]
+    pub fn is_in_force(&self) -> bool {
+        *self.ended.borrow() < self.section
+    }
+
+    /// Waits until the supervisor ends it.
+    pub async fn ended(&mut self) {
+        // Who tells of the end lives as long as the provider.
+        let _ = self.ended.wait_for(|ended| *ended >= self.section).await;
+    }
 }
 
 impl Drop for CriticalSection {
     fn drop(&mut self) {
-        self.support.inner.session.borrow_mut().on_critical(false);
-        self.support.send(&FromWorker::CriticalEnd);
+        if self.support.inner.critical.borrow_mut().end(self.section) {
+            self.support.inner.session.borrow_mut().on_critical(false);
+            self.support.send(&FromWorker::CriticalEnd { section: self.section });
+        }
     }
-}
-
-fn gone() -> Refusal {
-    Refusal { temporary: true, enhanced: "4.3.0".to_owned(), text: "The spooler is shutting down".to_owned() }
 }
 
 impl Support {
     pub(crate) fn new(link: LinkSender, welcome: Welcome) -> Self {
-        let claims = RefCell::new(welcome.claims.clone());
         let inner = Inner {
             link,
-            welcome,
-            claims,
+            started: Instant::now(),
+            claims: RefCell::new(welcome.claims.clone()),
             session: RefCell::default(),
             next: Cell::new(1),
-            accepts: RefCell::default(),
-            uploads: RefCell::default(),
-            reads: RefCell::default(),
+            waiting: Waiting::default(),
             deliveries: RefCell::default(),
             news: RefCell::default(),
-            critical: RefCell::default(),
-            inbound_ended: Cell::new(false),
-            inbound_end: Notify::new(),
+            directions: Directions::new(welcome.flags),
+            rows: RefCell::new(Rows::new()),
+            prompts: RefCell::default(),
             granted: Notify::new(),
-            yields: Cell::new(0),
             cancelled: RefCell::default(),
+            receiving: RefCell::default(),
             lost: Cell::new(false),
+            critical: RefCell::default(),
+            filters: OnceCell::new(),
+            welcome,
         };
         Self { inner: Rc::new(inner) }
     }
@@ -132,10 +158,45 @@ impl Support {
         self.inner.welcome.message_bytes_max
     }
 
+    /// The filters that the provider's table names; none before the logon.
+    pub(crate) fn filters(&self) -> &Filters {
+        self.inner.filters.get_or_init(Filters::default)
+    }
+
+    pub(crate) fn set_filters(&self, filters: Filters) {
+        let _ = self.inner.filters.set(filters);
+    }
+
     /// Whether some provider may serve an address, so that a message for it would be accepted.
     #[must_use]
     pub fn may_serve(&self, address: &Address) -> bool {
         self.inner.claims.borrow().may_serve(address)
+    }
+
+    /// How this session began: whether there is a person to ask, whether connections may be made.
+    #[must_use]
+    pub fn logon_flags(&self) -> LogonFlags {
+        self.inner.welcome.flags
+    }
+
+    /// Asks a person something at logon: the answer that was given, or else the error to return from
+    /// [`crate::Provider::logon`]. It carries all questions asked so far, so that a provider that needs several answers asks them all
+    /// before it returns. Somebody is then asked where there is somebody, and the session begins again with the answers.
+    ///
+    /// `key` names the setting that is missing; `secret` answers are not shown while they are typed.
+    ///
+    /// # Errors
+    /// [`LogonError::Unanswered`] if there is no answer yet.
+    pub fn prompt(&self, key: &str, label: &str, secret: bool) -> Result<String, LogonError> {
+        let answers = &self.inner.welcome.answers;
+        if let Some((_, answer)) = answers.iter().find(|(answered, _)| answered == key) {
+            return Ok(answer.clone());
+        }
+        let mut prompts = self.inner.prompts.borrow_mut();
+        if prompts.len() < PROMPTS_MAX && !prompts.iter().any(|prompt| prompt.key == key) {
+            prompts.push(Prompt { key: key.to_owned(), label: label.to_owned(), secret });
+        }
+        Err(LogonError::Unanswered(prompts.clone()))
     }
 
     /// Runs a future beside the others: like them only while there is a token.
@@ -147,32 +208,49 @@ impl Support {
         tokio::task::spawn_local(future)
     }
 
-    /// Begins a message on its way in.
+    /// Begins a message on its way in, for a provider that listens. One that is asked by `start_message` gets its message there.
     #[must_use]
     pub fn inbound(&self) -> Inbound {
         Inbound::new(self.clone(), AcceptId(self.next_number()))
     }
 
-    /// Waits until inbound has to stop. Messages being received are finished.
-    pub async fn inbound_ended(&self) {
-        loop {
-            let notified = self.inner.inbound_end.notified();
-            if self.inner.inbound_ended.get() {
-                return;
-            }
-            notified.await;
-        }
+    /// Waits until inbound may begin: at once, unless the session began with [`LogonFlags::NO_INBOUND`] or inbound has ended.
+    pub async fn inbound_begun(&self) {
+        self.inner.directions.until_inbound(true).await;
     }
 
-    /// Gives the token back and waits for the next one: for a provider that computes for long (IMAPISupport::SpoolerYield).
+    /// Waits until inbound has to stop. Messages being received are finished.
+    pub async fn inbound_ended(&self) {
+        self.inner.directions.until_inbound(false).await;
+    }
+
+    /// Whether outbound has begun and not ended. Deliveries come only then; it matters to a provider that prepares for them.
+    #[must_use]
+    pub fn outbound_begun(&self) -> bool {
+        self.inner.directions.outbound()
+    }
+
+    /// What is being flushed, as far as the spooler has said so: [`FlushFlags::INBOUND`], [`FlushFlags::OUTBOUND`], both or nothing.
+    /// In a flush a provider need not yield.
+    #[must_use]
+    pub fn flushing(&self) -> FlushFlags {
+        self.inner.directions.flushing()
+    }
+
+    /// Gives the token back and waits for the next one: for a provider that computes for long (IMAPISupport::SpoolerYield). In a
+    /// flush the token stays, and only this worker's other work has its turn.
     pub async fn spooler_yield(&self) -> Yielded {
         let said = self.inner.session.borrow_mut().on_explicit_yield();
-        if let Some(said) = said {
-            let before = self.inner.yields.get();
-            self.say(said);
-            while self.inner.yields.get() == before {
-                self.inner.granted.notified().await;
+        match said {
+            Some(said) => self.say(said),
+            None => tokio::task::yield_now().await,
+        }
+        loop {
+            let granted = self.inner.granted.notified();
+            if self.may_run() {
+                break;
             }
+            granted.await;
         }
         let cancelled = self.inner.cancelled.take();
         if cancelled.is_empty() { Yielded::Continue } else { Yielded::Cancel(cancelled) }
@@ -181,24 +259,42 @@ impl Support {
     /// Begins a critical section: until it is dropped the token is not taken away, and this worker has the highest priority that the
     /// supervisor can give it. For real-time control of something outside, and no longer than needed.
     pub async fn critical_section(&self, reason: &str) -> CriticalSection {
-        let (sender, receiver) = oneshot::channel();
-        self.inner.critical.borrow_mut().push(sender);
+        let section = self.next_number();
+        let granted = self.inner.critical.borrow_mut().begin(section);
+        let ended = self.inner.critical.borrow().watch();
         self.inner.session.borrow_mut().on_critical(true);
-        self.send(&FromWorker::CriticalBegin { reason: reason.to_owned() });
-        let raised = receiver.await.unwrap_or_else(|_| Err("The supervisor is gone".to_owned()));
-        CriticalSection { support: self.clone(), raised }
+        // From here on it is ended even if nobody waits for it any more.
+        let mut guard = CriticalSection { support: self.clone(), section, ended, raised: Ok(()) };
+        self.send(&FromWorker::CriticalBegin { section, reason: reason.to_owned() });
+        guard.raised = granted.await.unwrap_or_else(|_| Err("The supervisor is gone".to_owned()));
+        guard
     }
 
-    /// Changes columns of the provider's status row (IMAPISupport::ModifyStatusRow).
+    /// Changes columns of the provider's own status row (IMAPISupport::ModifyStatusRow). May be called as often as one likes: changes
+    /// are put together and leave about every 50 ms, the last state always; flush bits and `offline` leave at once.
     pub fn modify_status_row(&self, update: RowUpdate) {
-        let sequence = self.next_number();
-        self.send(&FromWorker::Row { sequence, row: String::new(), update: Box::new(update) });
+        // The own row is always there.
+        let _ = self.modify_row("", update);
     }
 
-    /// How this session began: whether there is a person to ask, whether connections may be made.
-    #[must_use]
-    pub fn logon_flags(&self) -> LogonFlags {
-        self.inner.welcome.flags
+    /// Adds one more row to the status table, such as for one queue among several (ModifyStatusRow without STATUSROW_UPDATE).
+    ///
+    /// # Errors
+    /// If the name cannot be one, or if there are enough rows.
+    pub fn add_status_row(&self, name: &str) -> Result<(), RowError> {
+        self.inner.rows.borrow_mut().add(name)
+    }
+
+    /// Changes columns of a row that was added, like [`Support::modify_status_row`].
+    ///
+    /// # Errors
+    /// If it was not added.
+    pub fn modify_row(&self, name: &str, update: RowUpdate) -> Result<(), RowError> {
+        let urgent = self.inner.rows.borrow_mut().modify(name, update, self.now_us())?;
+        if let Some(update) = urgent {
+            self.send_row(name.to_owned(), update);
+        }
+        Ok(())
     }
 
     /// Tells the spooler something (IMAPISupport::SpoolerNotify).
@@ -217,11 +313,19 @@ impl Support {
         let (inbound_flush, outbound_flush) = (on(FlushFlags::INBOUND), on(FlushFlags::OUTBOUND));
         self.modify_status_row(RowUpdate { inbound_flush, outbound_flush, ..RowUpdate::default() });
     }
+}
 
+/// The runtime's side.
+impl Support {
     fn next_number(&self) -> u64 {
         let number = self.inner.next.get();
         self.inner.next.set(number + 1);
         number
+    }
+
+    /// Microseconds since the session began.
+    pub(crate) fn now_us(&self) -> u64 {
+        u64::try_from(self.inner.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
     pub(crate) fn send(&self, message: &FromWorker) {
@@ -255,39 +359,14 @@ impl Support {
         self.inner.session.borrow().may_run()
     }
 
-    pub(crate) async fn accepted(&self, accept: AcceptId, message: FromWorker) -> Result<MessageId, Refusal> {
-        let (sender, receiver) = oneshot::channel();
-        self.inner.accepts.borrow_mut().insert(accept, sender);
-        self.send(&message);
-        receiver.await.unwrap_or_else(|_| Err(gone()))
+    /// Whether a critical section is open.
+    pub(crate) fn is_critical(&self) -> bool {
+        self.inner.session.borrow().is_critical()
     }
 
-    /// Waits until one more chunk of an upload is on disk.
-    pub(crate) async fn upload_credit(&self, accept: AcceptId) -> Result<(), Refusal> {
-        let upload = Rc::clone(self.inner.uploads.borrow_mut().entry(accept).or_default());
-        loop {
-            let changed = upload.changed.notified();
-            if let Some(refusal) = upload.refused.borrow().clone() {
-                return Err(refusal);
-            }
-            if upload.acknowledged.get() > 0 {
-                upload.acknowledged.set(upload.acknowledged.get() - 1);
-                return Ok(());
-            }
-            changed.await;
-        }
-    }
-
-    pub(crate) fn forget_upload(&self, accept: AcceptId) {
-        self.inner.uploads.borrow_mut().remove(&accept);
-    }
-
-    pub(crate) async fn read_body(&self, delivery: DeliveryId, offset: u64) -> Result<Bytes, String> {
-        let request = RequestId(self.next_number());
-        let (sender, receiver) = oneshot::channel();
-        self.inner.reads.borrow_mut().insert(request, sender);
-        self.send(&FromWorker::ReadBody { request, delivery, offset });
-        receiver.await.unwrap_or_else(|_| Err("the supervisor is gone".to_owned()))
+    /// What the spooler has begun and not ended.
+    pub(crate) fn directions(&self) -> &Directions {
+        &self.inner.directions
     }
 
     pub(crate) fn begin_delivery(&self, delivery: DeliveryId) -> Rc<DeliveryState> {
@@ -300,95 +379,92 @@ impl Support {
         self.inner.news.borrow_mut().push(delivery);
     }
 
-    pub(crate) fn delivery_is_over(&self, delivery: DeliveryId, result: SubmitResult, outcomes: Vec<(u32, Outcome)>) {
-        self.inner.deliveries.borrow_mut().remove(&delivery);
-        self.send(&FromWorker::Finished { delivery, result, end: EndMessage::Done, outcomes });
+    pub(crate) fn delivery_is_over(&self, delivery: DeliveryId, result: SubmitResult, end: EndMessage) {
+        let Some(state) = self.inner.deliveries.borrow_mut().remove(&delivery) else { return };
+        let outcomes = state.tell_all_but_the_last(delivery, |said| self.send(said));
+        self.send(&FromWorker::Finished { delivery, result, end, outcomes });
     }
 
-    pub(crate) fn deliveries_in_flight(&self) -> usize {
-        self.inner.deliveries.borrow().len()
-    }
-
-    /// Tells what was settled in deliveries that go on. Called after provider code ran, so that a delivery that settles and ends in
-    /// one go needs one message only.
+    /// Tells what was settled and reported in deliveries that go on. Called after provider code ran, so that a delivery that settles
+    /// and ends in one go needs one message only.
     pub(crate) fn tell_news(&self) {
         let news = self.inner.news.take();
         for delivery in news {
             let state = self.inner.deliveries.borrow().get(&delivery).cloned();
-            let outcomes = state.map(|state| state.take_outcomes()).unwrap_or_default();
-            if !outcomes.is_empty() {
-                self.send(&FromWorker::Settled { delivery, outcomes });
+            if let Some(state) = state {
+                state.tell(delivery, |said| self.send(said));
             }
         }
     }
 
-    /// Takes the supervisor's answers. What starts or ends work comes back to the runtime.
-    pub(crate) fn take_answer(&self, message: ToWorker) -> Option<ToWorker> {
-        match message {
-            ToWorker::Grant { token, slice_ms } => {
-                self.inner.session.borrow_mut().on_grant(token, slice_ms);
-                self.inner.yields.set(self.inner.yields.get() + 1);
-                self.inner.granted.notify_waiters();
+    fn send_row(&self, row: String, update: RowUpdate) {
+        let sequence = self.next_number();
+        self.send(&FromWorker::Row { sequence, row, update: Box::new(update) });
+    }
+
+    /// Sends the words about rows that are due, and says in how long the next one is.
+    pub(crate) fn tell_rows(&self) -> Option<Duration> {
+        let now_us = self.now_us();
+        loop {
+            let due = self.inner.rows.borrow_mut().due(now_us);
+            match due {
+                Some((row, update)) => self.send_row(row, update),
+                None => break,
             }
-            ToWorker::Body { request, data } => {
-                if let Some(waiting) = self.inner.reads.borrow_mut().remove(&request) {
-                    let _ = waiting.send(data);
+        }
+        let next_us = self.inner.rows.borrow().next_us()?;
+        Some(Duration::from_micros(next_us.saturating_sub(now_us)))
+    }
+
+    /// Says everything that has not been said yet: the session ends.
+    pub(crate) fn tell_everything(&self) {
+        self.tell_news();
+        loop {
+            let pending = self.inner.rows.borrow_mut().take_pending();
+            match pending {
+                Some((row, update)) => self.send_row(row, update),
+                None => break,
+            }
+        }
+    }
+
+    /// A flush has ended, and the provider knows it: bits of its row that still stand for it are cleared.
+    pub(crate) fn clear_flush_bits(&self, ended: FlushFlags) {
+        let FlushFlags(set) = self.inner.rows.borrow().flushing();
+        let off = |flag: FlushFlags| (set & ended.0 & flag.0 != 0).then_some(false);
+        let (inbound_flush, outbound_flush) = (off(FlushFlags::INBOUND), off(FlushFlags::OUTBOUND));
+        if inbound_flush.is_some() || outbound_flush.is_some() {
+            self.modify_status_row(RowUpdate { inbound_flush, outbound_flush, ..RowUpdate::default() });
+        }
+    }
+
+    /// The message for a call of `start_message`.
+    pub(crate) fn begin_inbound(&self) -> Inbound {
+        let message = self.inbound();
+        *self.inner.receiving.borrow_mut() = message.call();
+        message
+    }
+
+    /// Hears what the spooler begins and ends.
+    pub(crate) fn hear(&self, notification: &Notification) {
+        self.hear_cancellation(notification);
+        self.inner.directions.on_notification(notification);
+        let flushing = self.flushing() != FlushFlags::default();
+        self.inner.session.borrow_mut().on_flush(flushing);
+    }
+
+    /// Hears a cancellation: at once when it comes, and again in its turn, for what was still waiting to begin.
+    pub(crate) fn hear_cancellation(&self, notification: &Notification) {
+        match notification {
+            Notification::CancelMessage(delivery) => {
+                if let Some(state) = self.inner.deliveries.borrow().get(delivery)
+                    && state.cancel()
+                {
+                    self.inner.cancelled.borrow_mut().push(*delivery);
                 }
             }
-            ToWorker::UploadCredit { accept } => {
-                let upload = Rc::clone(self.inner.uploads.borrow_mut().entry(accept).or_default());
-                upload.acknowledged.set(upload.acknowledged.get() + 1);
-                upload.changed.notify_waiters();
-            }
-            ToWorker::Accepted { accept, result } => self.take_accepted(accept, result),
-            ToWorker::Claims(claims) => *self.inner.claims.borrow_mut() = claims,
-            ToWorker::CriticalGranted { raised } => {
-                let mut waiting = self.inner.critical.borrow_mut();
-                if !waiting.is_empty() {
-                    let _ = waiting.remove(0).send(raised);
-                }
-            }
-            other @ (ToWorker::Welcome(_)
-            | ToWorker::Recall { .. }
-            | ToWorker::Submit(_)
-            | ToWorker::Notify(_)
-            | ToWorker::Announce
-            | ToWorker::Poll
-            | ToWorker::StartMessage
-            | ToWorker::Idle
-            | ToWorker::FlushQueues(_)
-            | ToWorker::ValidateState { .. }
-            | ToWorker::Logoff { .. }) => return Some(other),
-        }
-        None
-    }
-
-    fn take_accepted(&self, accept: AcceptId, result: Result<MessageId, Refusal>) {
-        let waiting = self.inner.accepts.borrow_mut().remove(&accept);
-        match (waiting, result) {
-            (Some(waiting), result) => {
-                let _ = waiting.send(result);
-            }
-            (None, Err(refusal)) => {
-                let upload = Rc::clone(self.inner.uploads.borrow_mut().entry(accept).or_default());
-                *upload.refused.borrow_mut() = Some(refusal);
-                upload.changed.notify_waiters();
-            }
-            (None, Ok(_)) => {}
-        }
-    }
-
-    pub(crate) fn end_inbound(&self, ended: bool) {
-        self.inner.inbound_ended.set(ended);
-        if ended {
-            self.inner.inbound_end.notify_waiters();
-        }
-    }
-
-    pub(crate) fn cancel(&self, delivery: DeliveryId) {
-        if let Some(state) = self.inner.deliveries.borrow().get(&delivery) {
-            state.cancel();
-            self.inner.cancelled.borrow_mut().push(delivery);
+            Notification::CancelInbound => self.inner.receiving.borrow().cancel(),
+            _ => {}
         }
     }
 }

@@ -9,6 +9,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use serde::de::DeserializeOwned;
+use spooler_protocol::calls::ValidateFlags;
 use spooler_protocol::control::{Filter, MessageState};
 use spooler_protocol::message::Priority;
 use spooler_protocol::units;
@@ -20,10 +21,15 @@ const EXAMPLES: &str = "Examples:
   spoolctl queue list --state deferred          what waits, and why
   spoolctl queue delete --to spam.example --older 3d
   spoolctl flush relay                          work the queue of one provider off now
+  spoolctl logon relay                          answer what a provider asks, such as a password
   spoolctl submit --from me@x --to FAX:+15551212 letter.eml
 
 Also answers to the names sendmail, mailq and newaliases, and to `spoolctl sendmail ARGUMENTS`.
 Exit codes are those of sysexits.h: 64 usage, 65 data, 69 no spooler, 75 try again later, 77 not allowed.";
+
+const FLUSH_HELP: &str = "\
+Without a direction both are meant: first what goes out, then what comes in. Ctrl-C ends a flush that is waited for; what is \
+queued is then delivered in the background as ever.";
 
 /// Look after the spooler: its queue, its providers, its messages.
 #[derive(Debug, Parser)]
@@ -55,14 +61,22 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Work the queue off now, and show how far it is until it is done
-    Flush {
-        /// Only the queue of this provider
-        provider: Option<String>,
-    },
+    /// Work queues off now, whatever the schedule says, and show how far it is until it is done
+    #[command(after_help = FLUSH_HELP)]
+    Flush(Flush),
     /// See providers and do something with them
     #[command(subcommand)]
     Provider(Provider),
+    /// Log a provider on and answer what it asks; answers are kept in the spooler's memory only. Ctrl-D gives up
+    Logon {
+        /// The provider
+        name: String,
+    },
+    /// Have all providers look after their state; those that have failed are logged on again
+    Validate {
+        #[command(flatten)]
+        how: ValidateOptions,
+    },
     /// Stop what is under way with a message and give up on recipients not served yet, without a report
     Cancel {
         /// Its number
@@ -85,6 +99,25 @@ pub(super) enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+}
+
+/// Which queues, and whether to wait.
+#[derive(Debug, Args)]
+pub(super) struct Flush {
+    /// Only this provider's queues
+    pub(super) provider: Option<String>,
+    /// Only what goes out
+    #[arg(long)]
+    pub(super) outbound: bool,
+    /// Only what comes in
+    #[arg(long)]
+    pub(super) inbound: bool,
+    /// Begin it and leave; it goes on until it is done
+    #[arg(long)]
+    pub(super) no_wait: bool,
+    /// End flushes that run, whoever began them
+    #[arg(long, conflicts_with = "no_wait")]
+    pub(super) stop: bool,
 }
 
 #[derive(Debug, Args)]
@@ -216,6 +249,55 @@ pub(super) enum Provider {
         /// The provider
         name: String,
     },
+    /// Have it look after its state; if it has failed, it is logged on again
+    Validate {
+        /// The provider
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        name: Option<String>,
+        /// Every provider
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        how: ValidateOptions,
+    },
+}
+
+/// What a provider is to do with its state, besides looking after it.
+#[derive(Debug, Args)]
+pub(super) struct ValidateOptions {
+    /// Its settings outside have changed: it says again what it serves
+    #[arg(long)]
+    config_changed: bool,
+    /// Connect at the next flush
+    #[arg(long, conflicts_with = "disconnect")]
+    connect: bool,
+    /// Let the connection go
+    #[arg(long)]
+    disconnect: bool,
+    /// Read the headers of what waits at the remote again
+    #[arg(long)]
+    refresh_headers: bool,
+    /// Do what was marked in the headers
+    #[arg(long)]
+    process_headers: bool,
+    /// Stop what runs because of the headers
+    #[arg(long)]
+    abort_headers: bool,
+}
+
+impl ValidateOptions {
+    /// The flags of ValidateState. There is nobody whom a provider could ask.
+    pub(super) fn flags(&self) -> ValidateFlags {
+        let wishes = [
+            (self.config_changed, ValidateFlags::CONFIG_CHANGED),
+            (self.connect, ValidateFlags::CONNECT),
+            (self.disconnect, ValidateFlags::DISCONNECT),
+            (self.refresh_headers, ValidateFlags::REFRESH_HEADERS),
+            (self.process_headers, ValidateFlags::PROCESS_HEADERS),
+            (self.abort_headers, ValidateFlags::ABORT_HEADERS),
+        ];
+        wishes.iter().filter(|(on, _)| *on).fold(ValidateFlags::SUPPRESS_UI, |flags, (_, flag)| flags | *flag)
+    }
 }
 
 /// Reads one of a few words as the type that has them in JSON.
@@ -279,6 +361,21 @@ mod tests {
             panic!("not a delete")
         };
         assert_eq!(action.chosen.filter(), None);
+    }
+
+    #[test]
+    fn validating_takes_one_provider_or_all() {
+        let Command::Provider(Provider::Validate { name, how, .. }) =
+            parse("provider validate line --connect --refresh-headers").unwrap().command
+        else {
+            panic!("not a validation");
+        };
+        let flags = ValidateFlags::SUPPRESS_UI | ValidateFlags::CONNECT | ValidateFlags::REFRESH_HEADERS;
+        assert_eq!((name.as_deref(), how.flags()), (Some("line"), flags));
+        for line in ["provider validate", "provider validate x --all", "validate --connect --disconnect"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+        assert!(parse("provider validate --all").is_ok() && parse("validate").is_ok());
     }
 
     #[test]

@@ -52,8 +52,8 @@ impl Control {
     }
 
     /// Begins a flush; the lines tell how far it is.
-    pub(crate) async fn flush(&self, provider: Option<String>) -> Result<Lines, Failure> {
-        let body = serde_json::to_vec(&FlushCommand { provider }).map_err(io::Error::from)?;
+    pub(crate) async fn flush(&self, command: &FlushCommand) -> Result<Lines, Failure> {
+        let body = serde_json::to_vec(command).map_err(io::Error::from)?;
         Ok(Lines::new(self.send(Method::POST, "/v1/flush", Bytes::from(body)).await?))
     }
 

@@ -29,6 +29,8 @@ mod identity;
 mod sendmail;
 // Values as people read them.
 mod show;
+// Asking a person.
+mod terminal;
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -37,7 +37,7 @@ pub use file::{find, load, load_unchecked};
 pub use notes::{ConfigError, Problem};
 pub use print::print_effective;
 pub use provider::Provider;
-pub use sections::{Control, Reports, Retry, Scheduler, Spool};
+pub use sections::{Control, Reports, Retry, Routing, Scheduler, Spool};
 
 use notes::Notes;
 use places::Places;
@@ -51,9 +51,10 @@ use places::Places;
 /// | `[control]` | `socket = "/run/spooler/control.sock"`, `submit_group`: none, `anyone_may_submit = true` |
 /// | `[scheduler]` | `slots`: the number of cores, `slice = "200ms"` |
 /// | `[retry]` | `first = "1m"`, `factor = 2.0`, `max = "1h"`, `give_up = "5d"`, `delay_warning = "4h"` (`"0"` for never) |
+/// | `[routing]` | `order`: the order of the file, with providers last that wish to be |
 /// | `[reports]` | `max_returned_size = "100K"` |
 /// | `[worker]` | `program`: `spooler-worker` beside this program, `stop_timeout = "30s"` |
-/// | `[provider.NAME]` | `kind`: must be given, `claims = []`, `address_types`: what its worker announces, `enabled = true`, `interactive`: whether the kind is `smtp-in`, `nice = 10` (0 if interactive), `weight = 100`, `critical_nice = -10`, `critical_max = "120s"`, `start_timeout = "10s"`, and the keys of its kind |
+/// | `[provider.NAME]` | `kind`: must be given, `claims = []`, `address_types`: what its worker announces, `enabled = true`, `interactive`: whether the kind is `smtp-in`, `nice = 10` (0 if interactive), `sched = "batch"` (`"other"` if interactive), `io = "best-effort:7"` (`best-effort:4` if interactive), `weight = 100`, `critical_nice = -10`, `critical_class`: `"rr"` for the kind `serial`, else `"nice"`, `critical_max = "120s"`, `overrun_max = "30s"`, `answer_timeout = "60s"`, `patience = "15m"`, `start_timeout = "10s"`, `poll_interval = "10m"`, `needs_device`: none, `resource`: none, and the keys of its kind |
 /// | `[provider.NAME.retry]` | as `[retry]` |
 ///
 /// The environment variable `SPOOLER_WORKER` names the worker program whatever the file says.
@@ -73,6 +74,8 @@ pub struct Config {
     pub scheduler: Scheduler,
     /// When deliveries are tried again, unless their provider says otherwise.
     pub retry: Retry,
+    /// Who serves whom.
+    pub routing: Routing,
     /// What senders are told.
     pub reports: Reports,
     /// How long deliveries in flight may take to end when the supervisor stops.
@@ -109,6 +112,7 @@ fn read(text: &str, source: &Path) -> Result<(Config, Notes), ConfigError> {
     let (providers, effective) = provider::read_all(providers, &config.retry, &mut notes);
     config.providers = providers;
     config.effective.extend(effective);
+    check_order(&config, &mut notes);
     warn(&config, &mut notes);
     Ok((config, notes))
 }
@@ -119,6 +123,7 @@ fn read_sections(settings: &mut Settings, source: &Path) -> Config {
     let control = settings.table("control", sections::read_control);
     let scheduler = settings.table("scheduler", sections::read_scheduler);
     let retry = settings.table("retry", |table| sections::read_retry(table, &Retry::default()));
+    let routing = settings.table("routing", sections::read_routing);
     let reports = settings.table("reports", sections::read_reports);
     let own_program = std::env::current_exe().ok();
     let worker = settings.table("worker", |table| sections::read_worker(table, own_program.as_deref()));
@@ -130,6 +135,7 @@ fn read_sections(settings: &mut Settings, source: &Path) -> Config {
         control,
         scheduler,
         retry,
+        routing,
         reports,
         stop_timeout: worker.stop_timeout,
         worker: worker.program,
@@ -144,6 +150,33 @@ fn override_worker(root: &mut Table, program: Option<String>) {
     let Some(program) = program else { return };
     if let Value::Table(worker) = root.entry("worker").or_insert_with(|| Value::Table(Table::new())) {
         worker.insert("program".to_owned(), Value::String(program));
+    }
+}
+
+/// A transport order names every provider once, or it would not be clear when the others have their turn.
+fn check_order(config: &Config, notes: &mut Notes) {
+    let Some(order) = &config.routing.order else { return };
+    let is_provider = |name: &String| config.providers.iter().any(|provider| provider.name == *name);
+    for (index, name) in order.iter().enumerate() {
+        if !is_provider(name) {
+            notes.mistake_in_list(
+                "routing.order",
+                index,
+                &format!("names {name:?}, but there is no [provider.{name}]"),
+            );
+        } else if order.iter().take(index).any(|before| before == name) {
+            notes.mistake_in_list("routing.order", index, &format!("names {name:?} twice"));
+        }
+    }
+    let left_out: Vec<String> = config
+        .providers
+        .iter()
+        .filter(|provider| !order.contains(&provider.name))
+        .map(|provider| format!("{:?}", provider.name))
+        .collect();
+    if !left_out.is_empty() {
+        let message = format!("leaves out {}; it must name every provider", left_out.join(", "));
+        notes.mistake("routing.order", &message);
     }
 }
 

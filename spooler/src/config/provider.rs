@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use spooler_protocol::claims::Pattern;
+use spooler_protocol::claims::{ANY_TYPE, Pattern};
 use spooler_protocol::limits::CLAIMS_MAX;
 use spooler_protocol::message::Address;
 use spooler_protocol::settings::{Effective, PROVIDER_KEYS, Settings};
@@ -12,9 +12,14 @@ use toml::{Table, Value};
 
 use super::notes::Notes;
 use super::sections::{Retry, read_retry};
+use crate::policy::priority_plan::{Io, Sched};
 
-/// Characters of a provider's name.
+/// Characters of a provider's name, and of a resource's.
 const NAME_CHARS_MAX: usize = 32;
+/// Bytes of a device's name.
+const DEVICE_BYTES_MAX: usize = 255;
+/// What names may be.
+const NAME_RULE: &str = "allowed are up to 32 of a-z, 0-9, _ and -, the first a letter or digit";
 
 /// `[provider.NAME]`: one transport.
 #[derive(Clone, PartialEq)]
@@ -33,14 +38,32 @@ pub struct Provider {
     pub weight: u32,
     /// The nice value of its worker.
     pub nice: i32,
+    /// The scheduling class of its worker.
+    pub sched: Sched,
+    /// The I/O priority of its worker.
+    pub io: Io,
     /// Whether somebody waits for it, so that it need not wait until the machine is idle.
     pub interactive: bool,
     /// The nice value of its worker in a critical section.
     pub critical_nice: i32,
+    /// Whether its worker has a real-time class in a critical section, where that is permitted.
+    pub critical_realtime: bool,
     /// The longest critical section.
     pub critical_max: Duration,
+    /// CPU that its worker may use past its slices, or without a token, before it is asked to go.
+    pub overrun_max: Duration,
+    /// How long its worker may leave a recall unanswered without using CPU, before it is asked to go.
+    pub answer_timeout: Duration,
+    /// How long all its deliveries may say nothing, before its worker is asked to go.
+    pub patience: Duration,
     /// How long its worker may take to start and log on.
     pub start_timeout: Duration,
+    /// The device that it works with, as its name below `/dev` or that of a network interface: without it, it is offline.
+    pub needs_device: Option<String>,
+    /// Between two looks whether messages wait to be received, where the provider wishes to be asked.
+    pub poll_interval: Duration,
+    /// The scarce thing that it needs, such as a modem: of all providers that name the same, only one works at a time.
+    pub resource: Option<String>,
     /// Whether it runs.
     pub enabled: bool,
     /// The keys of its kind, as TOML. May hold secrets.
@@ -58,10 +81,19 @@ impl fmt::Debug for Provider {
             .field("retry", &self.retry)
             .field("weight", &self.weight)
             .field("nice", &self.nice)
+            .field("sched", &self.sched)
+            .field("io", &self.io)
             .field("interactive", &self.interactive)
             .field("critical_nice", &self.critical_nice)
+            .field("critical_realtime", &self.critical_realtime)
             .field("critical_max", &self.critical_max)
+            .field("overrun_max", &self.overrun_max)
+            .field("answer_timeout", &self.answer_timeout)
+            .field("patience", &self.patience)
             .field("start_timeout", &self.start_timeout)
+            .field("needs_device", &self.needs_device)
+            .field("poll_interval", &self.poll_interval)
+            .field("resource", &self.resource)
             .field("enabled", &self.enabled)
             .finish_non_exhaustive()
     }
@@ -82,10 +114,8 @@ pub(super) fn read_all(value: Option<Value>, base: &Retry, notes: &mut Notes) ->
     let (mut providers, mut effective) = (Vec::new(), Vec::new());
     for (name, value) in tables {
         let place = format!("provider.{name}");
-        if !is_provider_name(&name) {
-            let allowed =
-                format!("allowed are up to {NAME_CHARS_MAX} of a-z, 0-9, _ and -, the first a letter or digit");
-            notes.mistake(&place, &format!("has a name that is not allowed; {allowed}"));
+        if !is_name(&name) {
+            notes.mistake(&place, &format!("has a name that is not allowed; {NAME_RULE}"));
         }
         match value {
             Value::Table(table) => {
@@ -100,7 +130,7 @@ pub(super) fn read_all(value: Option<Value>, base: &Retry, notes: &mut Notes) ->
     (providers, effective)
 }
 
-fn is_provider_name(name: &str) -> bool {
+fn is_name(name: &str) -> bool {
     name.len() <= NAME_CHARS_MAX
         && name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
         && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
@@ -131,7 +161,10 @@ fn read_common(name: String, kind: String, settings: &mut Settings, base: &Retry
     if critical_nice > nice {
         settings.mistake("critical_nice", format!("is {critical_nice}; allowed is no more than nice, which is {nice}"));
     }
-    let seconds = Duration::from_secs;
+    // A line that cannot wait drops what is not read in a millisecond, which no nice value can promise.
+    let class = if kind == "serial" { "rr" } else { "nice" };
+    let critical_class = settings.choice("critical_class", class, &[("nice", false), ("rr", true)]);
+    let (seconds, milliseconds) = (Duration::from_secs, Duration::from_millis);
     Provider {
         name,
         kind,
@@ -140,13 +173,68 @@ fn read_common(name: String, kind: String, settings: &mut Settings, base: &Retry
         retry: settings.table("retry", |table| read_retry(table, base)),
         weight: settings.integer("weight", 100, 1..=10_000),
         nice,
+        sched: read_sched(settings, interactive),
+        io: read_io(settings, interactive),
         interactive,
         critical_nice,
+        critical_realtime: critical_class.unwrap_or(false),
         critical_max: settings.duration("critical_max", "120s", seconds(1)..=seconds(3600)),
-        start_timeout: settings.duration("start_timeout", "10s", Duration::from_millis(100)..=seconds(600)),
+        overrun_max: settings.duration("overrun_max", "30s", milliseconds(300)..=seconds(3600)),
+        answer_timeout: settings.duration("answer_timeout", "60s", milliseconds(400)..=seconds(3600)),
+        patience: settings.duration("patience", "15m", milliseconds(400)..=seconds(7 * 86_400)),
+        start_timeout: settings.duration("start_timeout", "10s", milliseconds(100)..=seconds(600)),
+        needs_device: read_device(settings),
+        poll_interval: settings.duration("poll_interval", "10m", seconds(1)..=seconds(7 * 86_400)),
+        resource: read_resource(settings),
         enabled: settings.boolean("enabled", true),
         settings: String::new(),
     }
+}
+
+/// Nobody waits for background work, so it need not interrupt anybody.
+fn read_sched(settings: &mut Settings, interactive: bool) -> Sched {
+    let text = settings.string("sched", if interactive { "other" } else { "batch" });
+    let found = [Sched::Other, Sched::Batch, Sched::Idle].into_iter().find(|sched| sched.word() == text);
+    found.unwrap_or_else(|| {
+        settings.mistake("sched", format!("is {text:?}; allowed is \"other\", \"batch\" or \"idle\""));
+        Sched::default()
+    })
+}
+
+fn read_io(settings: &mut Settings, interactive: bool) -> Io {
+    let text = settings.string("io", if interactive { "best-effort:4" } else { "best-effort:7" });
+    Io::parse(&text).unwrap_or_else(|| {
+        settings.mistake(
+            "io",
+            format!("is {text:?}; allowed is \"idle\", or \"best-effort:0\" (first) to \"best-effort:7\""),
+        );
+        Io::BestEffort(7)
+    })
+}
+
+/// `ttyUSB0`, `/dev/ttyUSB0`, `/dev/serial/by-id/…` or a network interface.
+fn read_device(settings: &mut Settings) -> Option<String> {
+    let text = settings.optional_string("needs_device")?;
+    let name = text.strip_prefix("/dev/").unwrap_or(&text);
+    let good = |part: &str| !part.is_empty() && part != "." && part != "..";
+    if name.len() > DEVICE_BYTES_MAX || name.contains(char::is_control) || !name.split('/').all(good) {
+        settings.mistake(
+            "needs_device",
+            format!(
+                "is {text:?}; give a name below /dev such as \"ttyUSB0\", or a network interface such as \"wwan0\""
+            ),
+        );
+        return None;
+    }
+    Some(name.to_owned())
+}
+
+fn read_resource(settings: &mut Settings) -> Option<String> {
+    let resource = settings.optional_string("resource")?;
+    if !is_name(&resource) {
+        settings.mistake("resource", format!("is {resource:?}; {NAME_RULE}"));
+    }
+    Some(resource)
 }
 
 fn read_address_types(settings: &mut Settings) -> Option<Vec<String>> {
@@ -163,9 +251,10 @@ fn read_address_types(settings: &mut Settings) -> Option<Vec<String>> {
     Some(kinds)
 }
 
-/// Whether an address can have this type: whether it is read back as one.
+/// Whether an address can have this type: whether it is read back as one. `*` is any type.
 fn is_address_type(kind: &str) -> bool {
-    format!("{kind}:x").parse().is_ok_and(|address: Address| address.kind() == kind && address.text() == "x")
+    kind == ANY_TYPE
+        || format!("{kind}:x").parse().is_ok_and(|address: Address| address.kind() == kind && address.text() == "x")
 }
 
 fn parse_claims(place: &str, claims: &[String], notes: &mut Notes) -> Vec<Pattern> {
@@ -199,6 +288,28 @@ fn warn_of_claims_without_effect(providers: &[Provider], notes: &mut Notes) {
             } else {
                 claimed.insert(pattern.to_string(), &provider.name);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(text: &str) -> (Option<String>, usize) {
+        let mut settings = Settings::new(format!("needs_device = {text:?}").parse().unwrap());
+        let device = read_device(&mut settings);
+        (device, settings.finish().mistakes.len())
+    }
+
+    #[test]
+    fn a_device_is_named_with_or_without_its_folder() {
+        for text in ["ttyUSB0", "/dev/ttyUSB0"] {
+            assert_eq!(device(text), (Some("ttyUSB0".to_owned()), 0));
+        }
+        assert_eq!(device("/dev/serial/by-id/x-1"), (Some("serial/by-id/x-1".to_owned()), 0));
+        for text in ["", "/etc/passwd", "../x", "/dev/", "a//b"] {
+            assert_eq!(device(text), (None, 1), "{text}");
         }
     }
 }

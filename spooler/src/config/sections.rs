@@ -8,6 +8,7 @@ use spooler_protocol::settings::Settings;
 use spooler_protocol::units;
 
 use super::hostname;
+use crate::policy::idle_gate::{Mode, Plan};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -58,6 +59,8 @@ pub struct Scheduler {
     pub slots: Option<u32>,
     /// How long a token is good for.
     pub slice: Duration,
+    /// When background work may run.
+    pub gate: Plan,
 }
 
 /// `[retry]`, and `[provider.NAME.retry]` on top of it: when a delivery is tried again.
@@ -79,6 +82,13 @@ impl Default for Retry {
     fn default() -> Self {
         Self { first: 60 * SECOND, factor: 2.0, max: HOUR, give_up: 5 * DAY, delay_warning: Some(4 * HOUR) }
     }
+}
+
+/// `[routing]`: who serves whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Routing {
+    /// The transport order: every provider once. `None` for the order of the file, with those last that wish to be.
+    pub order: Option<Vec<String>>,
 }
 
 /// `[reports]`: what senders are told.
@@ -142,7 +152,44 @@ pub(super) fn read_scheduler(settings: &mut Settings) -> Scheduler {
     let cores = std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX));
     let given = settings.has("slots");
     let slots = settings.integer("slots", cores, 1..=1024);
-    Scheduler { slots: given.then_some(slots), slice: settings.duration("slice", "200ms", 10 * MS..=10 * SECOND) }
+    let slice = settings.duration("slice", "200ms", 10 * MS..=10 * SECOND);
+    let mut wait = |key: &str, default: &str, range| {
+        i64::try_from(settings.duration(key, default, range).as_millis()).unwrap_or(i64::MAX)
+    };
+    let idle_required_ms = wait("idle_required", "2s", Duration::ZERO..=HOUR);
+    let recheck_ms = wait("recheck", "2s", 100 * MS..=60 * SECOND);
+    let force_after_ms = wait("force_after", "300s", SECOND..=DAY);
+    let trickle = settings.integer("trickle", 2, 0..=1000);
+    let mode = read_gate(settings);
+    Scheduler {
+        slots: given.then_some(slots),
+        slice,
+        gate: Plan { mode, idle_required_ms, recheck_ms, force_after_ms, trickle },
+    }
+}
+
+/// `gate`: a word, or a number of slots.
+fn read_gate(settings: &mut Settings) -> Mode {
+    if settings.has_integer("gate") {
+        return Mode::Fixed(settings.integer("gate", 0, 0..=1024));
+    }
+    match settings.string("gate", "auto").as_str() {
+        "auto" => Mode::Auto,
+        "off" => Mode::Off,
+        other => {
+            let message = format!("is {other:?}; allowed is \"auto\", \"off\" or a number of slots");
+            settings.mistake("gate", message);
+            Mode::Auto
+        }
+    }
+}
+
+pub(super) fn read_routing(settings: &mut Settings) -> Routing {
+    if !settings.has("order") {
+        settings.ignore("order");
+        return Routing::default();
+    }
+    Routing { order: Some(settings.strings("order", &[])) }
 }
 
 /// Reads a table of retry times; what is missing is as in `base`.

@@ -130,7 +130,15 @@ fn every_mistake_has_its_line() {
         ("[spool]\nmin_free = 'all'", "x.toml:2: spool.min_free: \"all\" is not a size; write a number of bytes, or"),
         ("[scheduler]\nslice = '1ms'", "x.toml:2: scheduler.slice is \"1ms\"; allowed is 10ms to 10s"),
         ("[scheduler]\nslots = 0", "x.toml:2: scheduler.slots is 0; allowed is 1 to 1024"),
-        ("[scheduler]\nslot = 1", "x.toml:2: scheduler.slot is not known here; allowed are slice, slots"),
+        (
+            "[scheduler]\nslot = 1",
+            "x.toml:2: scheduler.slot is not known here; allowed are force_after, gate, idle_required,",
+        ),
+        (
+            "[scheduler]\ngate = 'shut'",
+            "x.toml:2: scheduler.gate is \"shut\"; allowed is \"auto\", \"off\" or a number",
+        ),
+        ("[scheduler]\ngate = -1", "x.toml:2: scheduler.gate is -1; allowed is 0 to 1024"),
         ("[retry]\nfirst = '2h'", "x.toml:2: retry.first is \"2h\"; allowed is no more than max, which is \"1h\""),
         ("[retry]\nfactor = 0.5", "x.toml:2: retry.factor is out of range; allowed is 1 to 100"),
         ("[mail]\nhostname = 'a b'", "x.toml:2: mail.hostname is \"a b\"; must be a host name, such as"),
@@ -161,9 +169,12 @@ fn every_mistake_of_a_provider_has_its_line() {
     for (line, expected) in [
         ("weight = 0", "weight is 0; allowed is 1 to 10000"),
         ("nice = 20", "nice is 20; allowed is -20 to 19"),
+        ("sched = 'fifo'", "sched is \"fifo\"; allowed is \"other\", \"batch\" or \"idle\""),
+        ("io = 'best-effort:8'", "io is \"best-effort:8\"; allowed is \"idle\", or \"best-effort:0\" (first)"),
         ("critical_nice = 15", "critical_nice is 15; allowed is no more than nice, which is 10"),
         ("critical_max = '2h'", "critical_max is \"2h\"; allowed is 1s to 1h"),
         ("start_timeout = '1ms'", "start_timeout is \"1ms\"; allowed is 100ms to 10m"),
+        ("resource = 'Modem 0'", "resource is \"Modem 0\"; allowed are up to 32 of a-z, 0-9, _ and -"),
         ("enabled = 1", "enabled must be true or false, not integer"),
         ("interactive = 'no'", "interactive must be true or false, not string"),
         ("address_types = ['smtp']", "address_types has \"smtp\"; allowed are types such as \"SMTP\" or \"FAX\""),
@@ -301,4 +312,21 @@ fn a_secret_that_others_can_read_is_a_warning() {
     let warning = "holds secrets and has mode 644, so others can read them; `chmod 600` it";
     let name = path.display();
     assert_eq!((code, said), (0, format!("warning: {name}: {warning}\n{name}: no mistakes, 1 provider\n")));
+}
+
+#[test]
+fn a_transport_order_is_complete_and_known() {
+    let providers =
+        "[provider.a]\nkind = 'smtp'\npoll_interval = '5m'\n[provider.b]\nkind = 'smtp'\naddress_types = ['*']\n";
+    let read = |order: &str| parse(&format!("[routing]\norder = {order}\n{providers}"), Path::new("x.toml"));
+    let config = read("['b', 'a']").unwrap();
+    assert_eq!(config.routing.order, Some(vec!["b".to_owned(), "a".to_owned()]));
+    assert_eq!(config.providers[0].poll_interval, Duration::from_secs(300));
+    let printed = print_effective(&config);
+    assert!(printed.contains("order = [\"b\", \"a\"]") && printed.contains("poll_interval = \"5m\""), "{printed}");
+    let mistakes = read("['a', 'a', 'c']").unwrap_err().to_string();
+    for mistake in ["names \"a\" twice", "names \"c\", but there is no [provider.c]", "leaves out \"b\""] {
+        assert!(mistakes.contains(mistake) && mistakes.contains("x.toml:2"), "{mistakes}");
+    }
+    assert_eq!(parse(providers, Path::new("x.toml")).unwrap().routing.order, None);
 }

@@ -9,6 +9,7 @@ use spooler_protocol::to_worker::{Refusal, ToWorker};
 use super::{Driver, Worker, later};
 use crate::record::Scanned;
 use crate::supervisor::event::{Action, Event, Loudness, Ticket, UploadKey, WorkerId, WorkerNews};
+use crate::system::device_events;
 use crate::system::mailbox::{Letter, inbox};
 use crate::system::priority;
 use crate::system::store::StoreError;
@@ -23,9 +24,11 @@ const SCAN_BATCH: usize = 500;
 
 impl Driver {
     pub(super) fn act_all(&mut self, actions: Vec<Action>) {
+        self.acting = true;
         for action in actions {
             self.act(action);
         }
+        self.acting = false;
     }
 
     fn act(&mut self, action: Action) {
@@ -41,6 +44,10 @@ impl Driver {
             Action::Submit(order) => self.submit(order),
             Action::Forget(delivery) => {
                 self.flights.remove(&delivery);
+            }
+            Action::ReadCpu(worker) => {
+                let cpu_us = self.cpu_us(worker);
+                self.hear(Event::Worker(worker, WorkerNews::Cpu(cpu_us)));
             }
             Action::SetPriority(worker, level) => {
                 if let Some(known) = self.workers.get_mut(&worker) {
@@ -63,8 +70,14 @@ impl Driver {
                     question.answer(answer);
                 }
             }
+            Action::Look { every_ms } => self.equipment.probe.look(every_ms),
             Action::Log(Loudness::Info, text) => tracing::info!("{text}"),
             Action::Log(Loudness::Warn, text) => tracing::warn!("{text}"),
+            Action::LookForDevice(name) => {
+                let present = device_events::is_present(&name);
+                self.hear(Event::DevicePresent(name, present));
+            }
+            Action::LetMachineGo => self.equipment.inhibitor.release(),
             Action::Exit => self.done = true,
         }
     }
@@ -82,6 +95,7 @@ impl Driver {
         self.names.insert(worker.provider, name);
         match started {
             Ok(process) => {
+                self.equipment.probe.own(process.pid);
                 self.workers.insert(worker, Worker { process, inbox: reader, link: None, ended: None, level: None });
             }
             Err(why) => self.hear(Event::Worker(worker, WorkerNews::StartFailed(why))),
@@ -108,7 +122,8 @@ impl Driver {
     pub(super) fn set_priority(&mut self, worker: WorkerId) {
         let Some(known) = self.workers.get(&worker) else { return };
         let Some(level) = known.level else { return };
-        let (reached, again) = priority::set(known.process.pid, level);
+        let (mut reached, again) = priority::set(known.process.pid, level);
+        reached.cgroup = self.equipment.cgroups.as_ref().map(|cgroups| cgroups.set(known.process.pid, level));
         if again {
             let mailbox = self.equipment.mailbox.clone();
             later(PRIORITY_PAUSE, move || mailbox.put(Letter::PriorityAgain(worker)));

@@ -12,7 +12,7 @@ use spooler_protocol::to_worker::{Submission, ToWorker};
 use super::acting::refusal;
 use super::{Driver, hops};
 use crate::record::{Change, Scanned, StoredContent};
-use crate::supervisor::event::{Event, SubmitOrder, UploadKey, WorkerId};
+use crate::supervisor::event::{Event, SubmitOrder, UploadKey, WorkerId, WorkerNews};
 use crate::system::mailbox::Letter;
 use crate::system::store::{StoreError, StoreReader};
 
@@ -86,6 +86,7 @@ impl Driver {
             self.say(worker, ToWorker::Body { request, data });
             return;
         };
+        self.hear(Event::Worker(worker, WorkerNews::Reads(delivery)));
         let Some(link) = self.workers.get(&worker).and_then(|known| known.link.as_ref()) else { return };
         let link = link.share();
         self.equipment.readers.run(Box::new(move |reader| {
@@ -144,13 +145,15 @@ fn load(reader: &mut dyn StoreReader, order: &SubmitOrder) -> Result<Submission,
 
 fn submission(order: &SubmitOrder, envelope: &Envelope, size: u64, content: Option<Bytes>) -> Submission {
     let recipient = |index: &u32| envelope.recipients.get(usize::try_from(*index).ok()?).cloned();
+    let others = envelope.recipients.iter().zip(0_u32..).filter(|(_, index)| !order.recipients.contains(index));
+    let others = others.map(|(recipient, _)| recipient);
     Submission {
         delivery: order.delivery,
         message: order.id,
         sender: envelope.sender.clone(),
         recipients: order.recipients.iter().filter_map(recipient).collect(),
-        others: Vec::new(),
-        deferred_before: false,
+        others: if order.sees_others { others.cloned().collect() } else { Vec::new() },
+        deferred_before: order.deferred_before,
         body: envelope.body,
         smtputf8: envelope.smtputf8,
         ret: envelope.ret,

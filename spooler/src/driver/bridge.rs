@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use spooler_protocol::control::{ApiError, FlushProgress, MessageSummary, QueueDone};
+use spooler_protocol::control::{ApiError, FlushProgress, LogonState, MessageSummary, QueueDone, Validated};
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::status::StatusTable;
 use spooler_protocol::to_worker::Refusal;
 use tokio::sync::{oneshot, watch};
 
 use crate::supervisor::event::{Answer, Ask, Incoming, UploadKey};
-use crate::system::control::{Bridge, ReadJob, Request, SubmitContent};
+use crate::system::control::{Bridge, ReadJob, Request, SubmitContent, Subscription};
 use crate::system::mailbox::{Letter, Mailbox};
 use crate::system::store::readers::Readers;
 use crate::system::store::uploads::Uploads;
@@ -65,6 +65,8 @@ pub(super) enum Question {
     Flush(oneshot::Sender<Result<u64, ApiError>>),
     FlushProgress(oneshot::Sender<Option<FlushProgress>>),
     Provider(oneshot::Sender<Result<(), ApiError>>),
+    Validated(oneshot::Sender<Vec<Validated>>),
+    Logon(oneshot::Sender<Result<LogonState, ApiError>>),
     Nobody,
 }
 
@@ -79,6 +81,8 @@ impl Question {
             (Self::Flush(to), Answer::Flush(result)) => drop(to.send(result)),
             (Self::FlushProgress(to), Answer::FlushProgress(progress)) => drop(to.send(progress)),
             (Self::Provider(to), Answer::Provider(result)) => drop(to.send(result)),
+            (Self::Validated(to), Answer::Validated(results)) => drop(to.send(results)),
+            (Self::Logon(to), Answer::Logon(result)) => drop(to.send(result)),
             // A question without its answer: dropping it tells whoever waits.
             _ => {}
         }
@@ -89,9 +93,18 @@ fn api_error(refusal: Refusal) -> ApiError {
     ApiError { error: refusal.text, temporary: refusal.temporary }
 }
 
-/// What the supervisor is asked, and who waits for the answer.
-pub(super) fn split(request: Request) -> (Ask, Question) {
-    match request {
+/// What a request means for the loop.
+pub(super) enum Split {
+    /// A question to the supervisor, and who waits for the answer.
+    Ask(Ask, Question),
+    /// Somebody begins to watch.
+    Watch(oneshot::Sender<Subscription>),
+}
+
+/// Who is to deal with a request.
+pub(super) fn split(request: Request) -> Split {
+    let (ask, question) = match request {
+        Request::Watch { answer } => return Split::Watch(answer),
         Request::Submit { envelope, origin, owner_uid, content, answer } => {
             let content = match content {
                 SubmitContent::Inline(bytes) => Incoming::Inline(bytes),
@@ -109,6 +122,9 @@ pub(super) fn split(request: Request) -> (Ask, Question) {
         Request::FlushBegin { command, answer } => (Ask::FlushBegin(command), Question::Flush(answer)),
         Request::FlushProgress { flush, answer } => (Ask::FlushProgress(flush), Question::FlushProgress(answer)),
         Request::FlushEnd { flush } => (Ask::FlushEnd(flush), Question::Nobody),
-        Request::Provider { name, action, answer } => (Ask::Provider(name, action), Question::Provider(answer)),
-    }
+        Request::Provider { name, command, answer } => (Ask::Provider(name, command), Question::Provider(answer)),
+        Request::ValidateAll { flags, answer } => (Ask::ValidateAll(flags), Question::Validated(answer)),
+        Request::Logon { name, command, answer } => (Ask::Logon(name, command), Question::Logon(answer)),
+    };
+    Split::Ask(ask, question)
 }

@@ -93,7 +93,7 @@ fn input(
     let kind = match order.kind {
         ReportKind::Failed => report::ReportKind::Failed,
         ReportKind::Delayed { give_up_ms } => report::ReportKind::Delayed { give_up_ms: unsigned(give_up_ms) },
-        ReportKind::Sent => report::ReportKind::Delivered,
+        ReportKind::Sent | ReportKind::SentAsAsked => report::ReportKind::Delivered,
     };
     let mut recipients = Vec::new();
     for reported in &order.recipients {
@@ -102,7 +102,12 @@ fn input(
         // Whether delays are told at all was decided by the configuration: the order would not be here otherwise.
         // The postmaster did not ask for anything and gets what is left over.
         let from_sender = !envelope.sender.is_empty();
-        if from_sender && !report::wanted(kind, recipient.notify, false, true) {
+        let wanted = match order.kind {
+            // The provider asks for it, whatever the sender did; but a sender that never wants any gets none.
+            ReportKind::SentAsAsked => recipient.notify.is_none_or(|notify| !notify.is_never()),
+            _ => report::wanted(kind, recipient.notify, false, true),
+        };
+        if from_sender && !wanted {
             continue;
         }
         let action = match kind {

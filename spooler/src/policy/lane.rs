@@ -148,12 +148,18 @@ impl Lane {
         self.rehead(destination);
     }
 
-    /// When a destination that rests may be served again, or a suspect gets its turn.
+    /// When, after `looked_ms`, a destination that rests may be served again, or a suspect gets its turn.
     #[must_use]
-    pub fn wakes_at_ms(&self) -> Option<i64> {
-        let rested = self.resting.first().map(|(at, _)| *at);
+    pub fn wakes_after_ms(&self, looked_ms: i64) -> Option<i64> {
+        let rested = self.resting.range((looked_ms + 1, Destination(0))..).next().map(|(at, _)| *at);
         let suspect = self.suspects_since_ms.map(|since| since + SUSPECT_PATIENCE_MS).filter(|_| !self.suspect_out);
+        let suspect = suspect.filter(|at| *at > looked_ms);
         [rested, suspect].into_iter().flatten().min()
+    }
+
+    /// Takes note of the time, also while nothing may go out: what has come due is not due again and again.
+    pub fn wake(&mut self, now_ms: i64) {
+        self.wake_rested(now_ms);
     }
 
     fn wake_rested(&mut self, now_ms: i64) {
@@ -235,7 +241,7 @@ mod tests {
         lane.insert(key(1), Destination(1), false);
         lane.insert(key(2), Destination(1), false);
         assert_eq!([send(&mut lane, 0), send(&mut lane, 99)], [Some(1), None]);
-        assert_eq!(lane.wakes_at_ms(), Some(100));
+        assert_eq!(lane.wakes_after_ms(99), Some(100));
         assert_eq!(send(&mut lane, 100), Some(2));
     }
 
@@ -255,10 +261,37 @@ mod tests {
     }
 
     #[test]
+    fn what_has_come_due_while_nothing_goes_out_is_not_due_again() {
+        let mut lane = Lane::default();
+        lane.set_limits(Limits { concurrency: 0, interval_ms: 100 });
+        lane.insert(key(1), Destination(1), false);
+        lane.insert(key(2), Destination(2), true);
+        lane.insert(key(3), Destination(2), false);
+        assert_eq!(send(&mut lane, 0), Some(1));
+        assert_eq!(lane.wakes_after_ms(0), Some(100));
+        lane.wake(100);
+        assert_eq!(lane.wakes_after_ms(100), Some(2000), "the suspect's turn");
+        lane.wake(2000);
+        assert_eq!(lane.wakes_after_ms(2000), None);
+        lane.arrive(Destination(1));
+        assert_eq!(send(&mut lane, 2001), Some(2));
+    }
+
+    #[test]
     fn nothing_is_left_behind() {
         let mut lane = Lane::default();
         lane.insert(key(1), Destination(1), false);
         lane.remove(key(1), Destination(1));
         assert_eq!((lane.ready(), lane.destinations.len(), lane.heads.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_waits_for_something_else_than_time_sets_no_time() {
+        let mut lane = Lane::default();
+        lane.insert(key(1), Destination(1), true);
+        lane.insert(key(2), Destination(1), false);
+        assert_eq!(send(&mut lane, 0), Some(2));
+        assert_eq!(send(&mut lane, 0), None, "the suspect waits until the worker is empty");
+        assert_eq!((lane.wakes_after_ms(0), lane.wakes_after_ms(2000)), (Some(2000), None));
     }
 }

@@ -10,6 +10,8 @@
 //!                           ▼
 //!                        barred
 //! ```
+//!
+//! A worker that is evicted for what it does is stopped the same way; its end is a death, and it is started again after a while.
 
 use std::time::Duration;
 
@@ -28,6 +30,10 @@ const BACKOFF_FIRST_MS: i64 = 100;
 const BACKOFF_MAX_MS: i64 = 60_000;
 /// Between TERM and KILL.
 const TERM_GRACE_MS: i64 = 2000;
+/// A worker that is asked to go in a hurry may take so long to log off.
+const HURRY_GRACE_MS: i64 = 1500;
+/// A worker that is evicted may take so long.
+const EVICTION_MS: i64 = 3000;
 
 /// Where a worker stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,9 +48,12 @@ enum Phase {
 
 /// How hard a worker is being asked to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rung {
+pub enum Rung {
+    /// It was asked to log off.
     Ask,
+    /// SIGTERM was sent.
     Term,
+    /// SIGKILL was sent.
     Kill,
 }
 
@@ -198,7 +207,27 @@ impl Lifecycle {
         Some(Step::Kill)
     }
 
+    /// Asks a worker to go for what it does, then makes it. Its end counts as a death that nobody asked for.
+    pub fn evict(&mut self, why: &str, hurry: bool, now_ms: i64) -> Option<Step> {
+        if !self.is_ready() {
+            return None;
+        }
+        self.doom = Some(Doom::Condemned(why.to_owned()));
+        self.last_error = Some(why.to_owned());
+        self.stop(hurry, now_ms, now_ms + EVICTION_MS)
+    }
+
+    /// How hard an evicted worker is being made to go.
+    #[must_use]
+    pub fn eviction(&self) -> Option<Rung> {
+        match (&self.doom, self.phase) {
+            (Some(Doom::Condemned(_)), Phase::Stopping { rung, .. }) => Some(rung),
+            (Some(Doom::Condemned(_) | Doom::NotLoggedOn { .. }) | None, _) => None,
+        }
+    }
+
     fn stop(&mut self, hurry: bool, now_ms: i64, deadline_ms: i64) -> Option<Step> {
+        let deadline_ms = if hurry { deadline_ms.max(now_ms + HURRY_GRACE_MS) } else { deadline_ms };
         match self.phase {
             Phase::Off | Phase::Waiting { .. } | Phase::Barred => {
                 self.enter(Phase::Off, now_ms);
@@ -229,19 +258,24 @@ impl Lifecycle {
         expected
     }
 
-    /// The provider could not log on; its worker ends by itself.
-    pub fn on_logon_failed(&mut self, error: &LogonError) {
+    /// The provider of this name could not log on; its worker ends by itself, or is ended when the time for logging on is over. False if
+    /// it has logged on before, or is not to any more: then it is nothing, for it would be given no more work and live for ever.
+    pub fn on_logon_failed(&mut self, error: &LogonError, name: &str) -> bool {
+        if !matches!(self.phase, Phase::Starting { .. }) || self.doom.is_some() {
+            return false;
+        }
         let (unconfigured, text) = match error {
             LogonError::Unconfigured(text) | LogonError::Other(text) => (true, text.clone()),
             LogonError::Failed(text) => (false, text.clone()),
             LogonError::Cancelled => (true, "the logon was cancelled".to_owned()),
             LogonError::Unanswered(prompts) => {
                 let missing: Vec<&str> = prompts.iter().map(|prompt| prompt.key.as_str()).collect();
-                (true, format!("missing: {}; set it in the configuration", missing.join(", ")))
+                (true, format!("needs: {}; run `spoolctl logon {name}`", missing.join(", ")))
             }
         };
         self.doom = Some(Doom::NotLoggedOn { unconfigured });
         self.last_error = Some(text);
+        true
     }
 
     /// A delivery ended well: the worker is healthy.
@@ -252,8 +286,10 @@ impl Lifecycle {
     /// The worker is dead, or could not be started at all.
     pub fn on_died(&mut self, why: &str, next: &mut Generation, now_ms: i64, jitter: &mut Jitter) -> Option<Step> {
         let (before, doom) = (self.phase, self.doom.take());
+        let evicted = matches!(doom, Some(Doom::Condemned(_)));
         let healthy = before == Phase::Ready && now_ms - self.since_ms >= HEALTHY_MS;
         match before {
+            Phase::Stopping { .. } if self.wanted && evicted => {}
             Phase::Stopping { .. } if self.wanted => return Some(self.spawn(next, now_ms)),
             Phase::Off | Phase::Stopping { .. } => {
                 self.enter(Phase::Off, now_ms);
@@ -340,131 +376,4 @@ impl Lifecycle {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Bench {
-        life: Lifecycle,
-        next: Generation,
-        jitter: Jitter,
-    }
-
-    fn ready() -> Bench {
-        let mut bench = Bench { life: Lifecycle::new(1000, 0), next: Generation(0), jitter: Jitter::new(1) };
-        assert_eq!(bench.life.want(&mut bench.next, 0), Some(Step::Spawn(Generation(1))));
-        bench.life.on_logged_on(5);
-        assert!(bench.life.is_ready());
-        bench
-    }
-
-    impl Bench {
-        fn die(&mut self, now_ms: i64) -> Option<Step> {
-            self.life.on_died("signal 9", &mut self.next, now_ms, &mut self.jitter)
-        }
-    }
-
-    #[test]
-    fn a_dead_worker_is_started_again_soon_and_then_later_and_later() {
-        let mut bench = ready();
-        let mut now = 100;
-        let mut waits = Vec::new();
-        for _ in 0..4 {
-            assert_eq!(bench.die(now), None);
-            let due = bench.life.deadline_ms().unwrap();
-            waits.push(due - now);
-            now = due;
-            assert!(matches!(bench.life.on_tick(&mut bench.next, now), Some(Step::Spawn(_))));
-            bench.life.on_logged_on(now);
-        }
-        assert!(waits[0] <= 125 && waits[3] >= 600, "{waits:?}");
-        bench.life.on_success();
-        bench.die(now + 1);
-        assert!(bench.life.deadline_ms().unwrap() - now <= 126, "a success makes it healthy");
-    }
-
-    #[test]
-    fn a_worker_that_never_starts_is_barred_with_the_reason() {
-        let mut bench = ready();
-        bench.life.on_success();
-        let mut now = 0;
-        while bench.life.state() != WorkerState::Barred {
-            now += 100_000;
-            match bench.life.on_tick(&mut bench.next, now) {
-                Some(Step::Kill | Step::Spawn(_)) => {}
-                _ => {
-                    bench.die(now);
-                }
-            }
-        }
-        assert!(bench.life.last_error.is_some());
-        assert!(matches!(bench.life.want(&mut bench.next, now), Some(Step::Spawn(_))), "a wish lifts the bar");
-    }
-
-    #[test]
-    fn wrong_settings_bar_at_once() {
-        let mut bench = Bench { life: Lifecycle::new(1000, 0), next: Generation(0), jitter: Jitter::new(1) };
-        bench.life.want(&mut bench.next, 0);
-        bench.life.on_logon_failed(&LogonError::Unconfigured("path is missing".to_owned()));
-        bench.die(10);
-        assert_eq!(bench.life.state(), WorkerState::Barred);
-        assert_eq!(bench.life.last_error.as_deref(), Some("path is missing"));
-    }
-
-    #[test]
-    fn each_failed_start_is_counted_with_its_own_reason() {
-        let mut bench = ready();
-        assert_eq!(bench.die(10), None);
-        assert_eq!((bench.life.deaths, bench.life.last_error.as_deref()), (1, Some("signal 9")));
-        bench.life.on_tick(&mut bench.next, 1000);
-        bench.life.on_died("exit code 70", &mut bench.next, 1001, &mut bench.jitter);
-        assert_eq!((bench.life.deaths, bench.life.last_error.as_deref()), (2, Some("exit code 70")));
-        assert!(matches!(bench.life.on_tick(&mut bench.next, 3000), Some(Step::Spawn(_))));
-        assert_eq!(bench.life.on_tick(&mut bench.next, 4000), Some(Step::Kill));
-        bench.die(4001);
-        let late = "The worker did not log on within 1s and was killed; signal 9";
-        assert_eq!((bench.life.deaths, bench.life.last_error.as_deref()), (3, Some(late)));
-    }
-
-    #[test]
-    fn what_a_worker_was_condemned_for_is_the_reason_of_its_death() {
-        let mut bench = ready();
-        assert_eq!(bench.life.condemn("it talks garbage"), Some(Step::Kill));
-        bench.die(10);
-        assert_eq!((bench.life.deaths, bench.life.last_error.as_deref()), (1, Some("it talks garbage; signal 9")));
-        bench.life.on_tick(&mut bench.next, 1000);
-        assert!(bench.life.on_logged_on(1001) && !bench.life.on_logged_on(1002), "only the first logon is one");
-        assert_eq!(bench.life.last_error.as_deref(), Some("it talks garbage; signal 9"), "a person can still read it");
-    }
-
-    #[test]
-    fn a_provider_that_cannot_work_now_is_tried_again_and_again() {
-        let mut bench = Bench { life: Lifecycle::new(1000, 0), next: Generation(0), jitter: Jitter::new(1) };
-        bench.life.want(&mut bench.next, 0);
-        let mut now = 0;
-        for _ in 0..30 {
-            bench.life.on_logon_failed(&LogonError::Failed("no line".to_owned()));
-            bench.die(now);
-            assert_eq!((bench.life.state(), bench.life.deaths), (WorkerState::Waiting, 0));
-            now = bench.life.deadline_ms().unwrap();
-            assert!(matches!(bench.life.on_tick(&mut bench.next, now), Some(Step::Spawn(_))));
-        }
-    }
-
-    #[test]
-    fn the_ladder_is_ask_term_kill() {
-        let mut bench = ready();
-        assert_eq!(bench.life.unwant(false, 10, 500), Some(Step::Logoff { hurry: false }));
-        assert_eq!(bench.life.on_tick(&mut bench.next, 499), None);
-        assert_eq!(bench.life.on_tick(&mut bench.next, 500), Some(Step::Term));
-        assert_eq!(bench.life.on_tick(&mut bench.next, 2500), Some(Step::Kill));
-        assert_eq!(bench.die(2600), None);
-        assert_eq!(bench.life.state(), WorkerState::Paused);
-    }
-
-    #[test]
-    fn a_restart_starts_the_next_generation_when_the_last_has_gone() {
-        let mut bench = ready();
-        assert_eq!(bench.life.restart(&mut bench.next, 10, 500), Some(Step::Logoff { hurry: false }));
-        assert_eq!(bench.die(20), Some(Step::Spawn(Generation(2))));
-    }
-}
+mod tests;

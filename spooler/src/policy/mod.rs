@@ -2,12 +2,20 @@
 
 // One thing, or several: most messages have one recipient.
 pub mod few;
+// How one provider's queues are worked off, step by step.
+pub mod flush;
+// How many slots background work may have, from what the foreground leaves.
+pub mod idle_gate;
 // Spreading things out by chance that can be replayed.
 pub mod jitter;
 // One provider's waiting work, by destination.
 pub mod lane;
+// Who may use a scarce resource.
+pub mod lease;
 // When a worker is started, asked to go, made to go, and started again.
 pub mod lifecycle;
+// A worker that takes too much, or gives no sign of life.
+pub mod overrun;
 // What a worker's priority is to be.
 pub mod priority_plan;
 // The schedule in RAM: which messages wait for whom.
@@ -18,6 +26,8 @@ pub mod retry;
 pub mod routing;
 // Who holds a token next.
 pub mod scheduler;
+// What a worker says about its status rows, put together.
+pub mod status_table;
 
 /// Two clocks at one moment; given to every decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,5 +39,5 @@ pub struct Now {
 }
 
 /// A configured provider, for as long as its name stays in the configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProviderId(pub u32);

@@ -7,20 +7,23 @@
 //!   ready ────────────▶ in flight ────────────────▶ gone
 //!     ▲  ▲                 │  │
 //!     │  └── worker died ──┘  │ not now
-//!     └──────── due ── deferred
+//!     ├──────── due ── deferred
+//!     └── asked for ── callback: its provider has what it needs and asks for it when it wants it again
 //! ```
 //!
 //! A message that is held or quarantined keeps its parts, but none of them is in a lane.
 
+mod invariants;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use spooler_protocol::ids::{DeliveryId, MessageId};
+use spooler_protocol::ids::{DeliveryId, Generation, MessageId};
 use spooler_protocol::message::Priority;
 
 use crate::policy::ProviderId;
 use crate::policy::few::Few;
 use crate::policy::lane::{Key, Lane};
-use crate::policy::routing::Route;
+use crate::policy::routing::{Destination, Route};
 
 /// Whether a message may move at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +48,18 @@ pub enum Waiting {
         /// When, on the clock that never jumps.
         due_ms: i64,
     },
+    /// Its provider, which has what it needs of it and asks for it when it wants it again (END_DONT_RESEND). Only as long as that
+    /// provider's worker lives.
+    Callback,
+}
+
+/// How often, and why, a part is offered again without an attempt being counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Again {
+    /// The worker that deferred it and has asked for it since (BEGIN_DEFERRED).
+    pub asked_by: Option<Generation>,
+    /// How often in a row its provider wanted it again at once (END_RESEND_NOW).
+    pub resends: u8,
 }
 
 /// The recipients of one message that go the same way.
@@ -60,6 +75,27 @@ pub struct Part {
     pub waiting: Waiting,
     /// Providers that said that these are not for them.
     pub not_me: Option<Box<Vec<ProviderId>>>,
+    /// How it is offered again.
+    pub again: Again,
+}
+
+impl Waiting {
+    /// What two that go on together wait for: what comes first.
+    #[must_use]
+    pub fn sooner(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Deferred { due_ms: a }, Self::Deferred { due_ms: b }) => Self::Deferred { due_ms: a.min(b) },
+            (Self::Callback | Self::Deferred { .. }, other) | (other, _) => other,
+        }
+    }
+}
+
+impl Part {
+    /// Whether it waits, at home, to go this way.
+    #[must_use]
+    pub fn waits_for(&self, route: Route) -> bool {
+        self.route == Some(route) && !matches!(self.waiting, Waiting::InFlight(_))
+    }
 }
 
 /// What the schedule knows of one message.
@@ -90,6 +126,43 @@ impl Entry {
         Key { priority: self.priority, born_ms: self.born_ms, id }
     }
 
+    /// Providers that keep something of it.
+    #[must_use]
+    pub fn kept_by(&self) -> Vec<ProviderId> {
+        let kept = self.parts.as_slice().iter().filter(|part| part.waiting == Waiting::Callback);
+        kept.filter_map(|part| Some(part.route?.provider)).collect()
+    }
+
+    /// Makes ready what a provider keeps, or any provider.
+    pub fn free(&mut self, provider: Option<ProviderId>) {
+        for part in self.parts.as_mut_slice().iter_mut().filter(|part| part.waiting == Waiting::Callback) {
+            if provider.is_none_or(|wanted| part.route.is_some_and(|route| route.provider == wanted)) {
+                part.waiting = Waiting::Ready;
+            }
+        }
+    }
+
+    fn flying(&mut self, delivery: DeliveryId) -> Option<&mut Part> {
+        self.parts.as_mut_slice().iter_mut().find(|part| part.waiting == Waiting::InFlight(delivery))
+    }
+
+    /// A part that was away joins the one that waits for the same way.
+    fn land(&mut self, delivery: DeliveryId, waiting: Waiting) {
+        let Some(landed) = self.flying(delivery).cloned() else { return };
+        self.parts.retain(|part| part.waiting != Waiting::InFlight(delivery));
+        let mut parts = self.parts.as_mut_slice().iter_mut();
+        let Some(part) = parts.find(|part| landed.route.is_some_and(|route| part.waits_for(route))) else { return };
+        landed.recipients.as_slice().iter().for_each(|index| part.recipients.push(*index));
+        part.attempts = part.attempts.max(landed.attempts);
+        part.waiting = part.waiting.sooner(waiting);
+        if part.waiting == waiting {
+            part.again = landed.again;
+        }
+        if let Some(not_me) = landed.not_me {
+            part.not_me.get_or_insert_default().extend(*not_me);
+        }
+    }
+
     /// Whether a worker has any of it.
     #[must_use]
     pub fn is_in_flight(&self) -> bool {
@@ -108,6 +181,8 @@ pub struct Departure {
     pub recipients: Vec<u32>,
     /// Which attempt this is, from 1.
     pub attempt: u32,
+    /// How it is offered again.
+    pub again: Again,
 }
 
 /// The schedule in RAM.
@@ -116,6 +191,7 @@ pub struct Queue {
     messages: HashMap<MessageId, Entry>,
     lanes: BTreeMap<ProviderId, Lane>,
     due: BTreeSet<(i64, MessageId, Option<Route>)>,
+    callbacks: BTreeSet<(ProviderId, MessageId, Destination)>,
     stopped: u64,
 }
 
@@ -190,7 +266,7 @@ impl Queue {
         let (key, destination) = lane.next(now_ms)?;
         let route = Route { provider, destination };
         let entry = self.messages.get_mut(&key.id)?;
-        let part = entry.parts.as_mut_slice().iter_mut().find(|part| part.route == Some(route))?;
+        let part = entry.parts.as_mut_slice().iter_mut().find(|part| part.waits_for(route))?;
         part.waiting = Waiting::InFlight(delivery);
         lane.remove(key, destination);
         lane.depart(destination, entry.deaths > 0, now_ms);
@@ -199,32 +275,48 @@ impl Queue {
             route,
             recipients: part.recipients.as_slice().to_vec(),
             attempt: part.attempts + 1,
+            again: part.again,
         })
     }
 
     /// A delivery is back: `settled` recipients leave, the others wait for what is given, or all leave with `None`. The message is
     /// taken out when nothing of it is left; tells whether it was.
-    pub fn arrive(&mut self, id: MessageId, route: Route, settled: &[u32], next: Option<(Waiting, bool)>) -> bool {
+    pub fn arrive(
+        &mut self,
+        id: MessageId,
+        route: Route,
+        delivery: DeliveryId,
+        settled: &[u32],
+        next: Option<(Waiting, bool)>,
+    ) -> bool {
         if let Some(lane) = self.lanes.get_mut(&route.provider) {
             lane.arrive(route.destination);
         }
         let Some(entry) = self.messages.get_mut(&id) else { return false };
         let key = entry.key(id);
         let (active, suspect) = (entry.standing == Standing::Active, entry.deaths > 0);
-        if let Some(part) = entry.parts.as_mut_slice().iter_mut().find(|part| part.route == Some(route)) {
+        // While it was away, others may have found the same way: they go on together.
+        let company = entry.parts.as_slice().iter().any(|part| part.waits_for(route));
+        if let Some(part) = entry.flying(delivery) {
             part.recipients.retain(|index| !settled.contains(index));
             match next {
                 None => part.recipients = Few::default(),
-                Some((waiting, attempted)) => {
+                Some((waiting, attempted)) if !part.recipients.as_slice().is_empty() => {
                     part.attempts += u32::from(attempted);
+                    if company {
+                        self.change(id, |entry| entry.land(delivery, waiting));
+                        return false;
+                    }
                     part.waiting = waiting;
-                    if active && !part.recipients.as_slice().is_empty() {
-                        enter(&mut self.lanes, &mut self.due, key, suspect, part);
+                    if active {
+                        enter(&mut self.lanes, &mut self.due, &mut self.callbacks, key, suspect, part);
                     }
                 }
+                Some(_) => {}
             }
         }
-        entry.parts.retain(|part| !part.recipients.as_slice().is_empty());
+        let landed = |part: &Part| part.recipients.as_slice().is_empty() && part.waiting == Waiting::InFlight(delivery);
+        entry.parts.retain(|part| !landed(part));
         let gone = entry.parts.as_slice().is_empty();
         if gone {
             self.remove(id);
@@ -232,10 +324,17 @@ impl Queue {
         gone
     }
 
+    /// Notes how a part that is in flight will be offered again.
+    pub fn set_again(&mut self, id: MessageId, delivery: DeliveryId, again: Again) {
+        if let Some(part) = self.messages.get_mut(&id).and_then(|entry| entry.flying(delivery)) {
+            part.again = again;
+        }
+    }
+
     /// Some recipients of a delivery that goes on are settled.
-    pub fn settle(&mut self, id: MessageId, route: Route, settled: &[u32]) {
-        let Some(entry) = self.messages.get_mut(&id) else { return };
-        if let Some(part) = entry.parts.as_mut_slice().iter_mut().find(|part| part.route == Some(route)) {
+    pub fn settle(&mut self, id: MessageId, delivery: DeliveryId, settled: &[u32]) {
+        let part = self.messages.get_mut(&id).and_then(|entry| entry.flying(delivery));
+        if let Some(part) = part {
             part.recipients.retain(|index| !settled.contains(index));
         }
     }
@@ -243,6 +342,7 @@ impl Queue {
     /// Makes ready what is due. Gives the providers that have something new.
     pub fn wake(&mut self, now_ms: i64) -> BTreeSet<ProviderId> {
         let mut woken = BTreeSet::new();
+        self.lanes.values_mut().for_each(|lane| lane.wake(now_ms));
         while let Some(&(due_ms, id, route)) = self.due.first()
             && due_ms <= now_ms
         {
@@ -255,10 +355,9 @@ impl Queue {
     /// Makes a deferred part ready before its time.
     pub fn make_ready(&mut self, id: MessageId, route: Option<Route>) {
         let found = self.change(id, |entry| {
-            let part = entry.parts.as_mut_slice().iter_mut().find(|part| part.route == route)?;
-            if matches!(part.waiting, Waiting::Deferred { .. }) {
-                part.waiting = Waiting::Ready;
-            }
+            let is_due = |part: &&mut Part| part.route == route && matches!(part.waiting, Waiting::Deferred { .. });
+            let part = entry.parts.as_mut_slice().iter_mut().find(is_due)?;
+            part.waiting = Waiting::Ready;
             Some(())
         });
         if found.flatten().is_none() {
@@ -266,11 +365,12 @@ impl Queue {
         }
     }
 
-    /// When something becomes due, or a lane's rest is over.
+    /// When something becomes due, or a lane's rest is over. What a lane could do at `looked_ms` and did not, it cannot do for other
+    /// reasons than time.
     #[must_use]
-    pub fn next_due_ms(&self) -> Option<i64> {
+    pub fn next_due_ms(&self, looked_ms: i64) -> Option<i64> {
         let due = self.due.first().map(|(at, _, _)| *at);
-        self.lanes.values().filter_map(Lane::wakes_at_ms).chain(due).min()
+        self.lanes.values().filter_map(|lane| lane.wakes_after_ms(looked_ms)).chain(due).min()
     }
 
     /// Deferred parts of one provider, or of all.
@@ -281,13 +381,50 @@ impl Queue {
             .filter(move |(_, route)| provider.is_none_or(|wanted| wanted == route.provider))
     }
 
+    /// Parts that a provider keeps until it asks for them; those of held messages are left out.
+    pub fn callbacks(&self, provider: ProviderId) -> impl Iterator<Item = (MessageId, Route)> {
+        let all = (provider, MessageId(0), Destination(0))..=(provider, MessageId(u64::MAX), Destination(u64::MAX));
+        self.callbacks
+            .range(all)
+            .map(|(provider, id, destination)| (*id, Route { provider: *provider, destination: *destination }))
+    }
+
+    /// A provider's worker asks for a message that it deferred. False if it keeps nothing of it.
+    pub fn call_back(&mut self, id: MessageId, provider: ProviderId, worker: Generation) -> bool {
+        let keeps = |part: &Part| {
+            part.waiting == Waiting::Callback && part.route.is_some_and(|route| route.provider == provider)
+        };
+        if !self.messages.get(&id).is_some_and(|entry| entry.parts.as_slice().iter().any(keeps)) {
+            return false;
+        }
+        self.change(id, |entry| {
+            for part in entry.parts.as_mut_slice().iter_mut().filter(|part| keeps(part)) {
+                part.waiting = Waiting::Ready;
+                part.again.asked_by = Some(worker);
+            }
+        });
+        true
+    }
+
+    /// A provider's worker has gone and cannot ask any more: what it kept is as if it had never been deferred. What is held comes
+    /// free when it is released.
+    pub fn free_callbacks(&mut self, provider: ProviderId) {
+        let kept: Vec<(MessageId, Route)> = self.callbacks(provider).collect();
+        for (id, _) in kept {
+            self.change(id, |entry| entry.free(Some(provider)));
+        }
+    }
+
     fn enter_all(&mut self, id: MessageId, entry: &Entry) {
         for part in entry.parts.as_slice() {
             match (part.waiting, part.route) {
                 // In flight is in flight, whatever was decided about the message meanwhile.
                 (Waiting::InFlight(_), _) => {}
                 _ if entry.standing != Standing::Active => {}
-                _ => enter(&mut self.lanes, &mut self.due, entry.key(id), entry.deaths > 0, part),
+                _ => {
+                    let suspect = entry.deaths > 0;
+                    enter(&mut self.lanes, &mut self.due, &mut self.callbacks, entry.key(id), suspect, part);
+                }
             }
         }
     }
@@ -309,35 +446,21 @@ impl Queue {
                         lane.deferred -= 1;
                     }
                 }
+                Waiting::Callback => {
+                    let provider = part.route.map(|route| route.provider).unwrap_or_default();
+                    if self.callbacks.remove(&(provider, id, destination)) {
+                        lane.deferred -= 1;
+                    }
+                }
             }
         }
-    }
-
-    /// Checks what must hold between steps; for tests and the simulator.
-    ///
-    /// # Panics
-    /// If it does not.
-    pub fn check_invariants(&self) {
-        let mut deferred = 0;
-        let stopped = self.messages.values().filter(|entry| entry.standing != Standing::Active).count();
-        assert_eq!(stopped as u64, self.stopped, "held and quarantined messages are counted");
-        for (id, entry) in &self.messages {
-            assert!(
-                entry.parts.as_slice().iter().all(|part| !part.recipients.as_slice().is_empty()),
-                "{id} has an empty part"
-            );
-            if entry.standing == Standing::Active {
-                let parts = entry.parts.as_slice().iter();
-                deferred += parts.filter(|part| matches!(part.waiting, Waiting::Deferred { .. })).count();
-            }
-        }
-        assert_eq!(deferred, self.due.len(), "every deferred part is due some time, and nothing else is");
     }
 }
 
 fn enter(
     lanes: &mut BTreeMap<ProviderId, Lane>,
     due: &mut BTreeSet<(i64, MessageId, Option<Route>)>,
+    callbacks: &mut BTreeSet<(ProviderId, MessageId, Destination)>,
     key: Key,
     suspect: bool,
     part: &Part,
@@ -352,72 +475,13 @@ fn enter(
                 lanes.entry(route.provider).or_default().deferred += 1;
             }
         }
-        (Waiting::Ready, None) | (Waiting::InFlight(_), _) => {}
+        (Waiting::Callback, Some(route)) => {
+            callbacks.insert((route.provider, key.id, route.destination));
+            lanes.entry(route.provider).or_default().deferred += 1;
+        }
+        (Waiting::Ready | Waiting::Callback, None) | (Waiting::InFlight(_), _) => {}
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::policy::routing::Destination;
-
-    const ROUTE: Route = Route { provider: ProviderId(1), destination: Destination(0) };
-
-    fn entry(recipients: &[u32]) -> Entry {
-        Entry {
-            born_ms: 0,
-            size: 1,
-            priority: Priority::Normal,
-            standing: Standing::Active,
-            deaths: 0,
-            delay_reported: false,
-            null_sender: false,
-            wants_success: false,
-            parts: Few::One(Part {
-                route: Some(ROUTE),
-                recipients: recipients.iter().copied().collect(),
-                attempts: 0,
-                waiting: Waiting::Ready,
-                not_me: None,
-            }),
-        }
-    }
-
-    #[test]
-    fn a_message_departs_once_and_is_gone_when_all_are_settled() {
-        let mut queue = Queue::default();
-        queue.add(MessageId(1), entry(&[0, 1]));
-        let departure = queue.depart(ProviderId(1), DeliveryId(9), 0).unwrap();
-        assert_eq!((departure.recipients.as_slice(), departure.attempt), ([0, 1].as_slice(), 1));
-        assert_eq!(queue.depart(ProviderId(1), DeliveryId(10), 0), None);
-        queue.settle(MessageId(1), ROUTE, &[1]);
-        assert!(queue.arrive(MessageId(1), ROUTE, &[0], Some((Waiting::Ready, true))));
-        assert!(queue.is_empty());
-        queue.check_invariants();
-    }
-
-    #[test]
-    fn what_is_deferred_comes_back_when_it_is_due() {
-        let mut queue = Queue::default();
-        queue.add(MessageId(1), entry(&[0]));
-        queue.depart(ProviderId(1), DeliveryId(1), 0).unwrap();
-        assert!(!queue.arrive(MessageId(1), ROUTE, &[], Some((Waiting::Deferred { due_ms: 50 }, true))));
-        queue.check_invariants();
-        assert_eq!(queue.next_due_ms(), Some(50));
-        assert!(queue.wake(49).is_empty());
-        assert_eq!(queue.wake(50).len(), 1);
-        assert_eq!(queue.depart(ProviderId(1), DeliveryId(2), 50).unwrap().attempt, 2);
-        queue.check_invariants();
-    }
-
-    #[test]
-    fn a_held_message_stays_where_it_is() {
-        let mut queue = Queue::default();
-        queue.add(MessageId(1), entry(&[0]));
-        queue.change(MessageId(1), |entry| entry.standing = Standing::Held);
-        assert_eq!(queue.depart(ProviderId(1), DeliveryId(1), 0), None);
-        queue.change(MessageId(1), |entry| entry.standing = Standing::Active);
-        assert!(queue.depart(ProviderId(1), DeliveryId(1), 0).is_some());
-        queue.check_invariants();
-    }
-}
+mod tests;

@@ -1,8 +1,8 @@
-//! Which provider serves a recipient: explicit claims first, then address types, both in the order of the configuration.
+//! Which provider serves a recipient: explicit claims first, then address types, both in transport order.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use spooler_protocol::claims::{Claims, Pattern};
+use spooler_protocol::claims::{Claims, Pattern, is_of_type};
 use spooler_protocol::message::Address;
 
 use crate::policy::ProviderId;
@@ -61,10 +61,10 @@ impl Served {
     }
 }
 
-/// Everything that is served, in the order of the configuration.
+/// Everything that is served, in transport order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Routing {
-    /// In the order of the configuration.
+    /// In transport order.
     pub served: Vec<Served>,
 }
 
@@ -81,7 +81,7 @@ impl Routing {
             match &served.address_types {
                 None if served.awaited => return Routed::Unknown,
                 None => otherwise = Routed::Unknown,
-                Some(types) if types.iter().any(|kind| kind == address.kind()) => return served.route(address),
+                Some(types) if types.iter().any(|kind| is_of_type(address, kind)) => return served.route(address),
                 Some(_) => {}
             }
         }
@@ -141,6 +141,16 @@ mod tests {
         assert_eq!(route("a@y", &[]), Some(1));
         assert_eq!(route("FAX:1", &[]), Some(3));
         assert_eq!(routing.route(&"NEWS:x".parse().unwrap(), &[]), Routed::Nobody);
+    }
+
+    #[test]
+    fn any_type_is_a_type_and_no_type_is_none() {
+        let routing = Routing {
+            served: vec![served(1, &[], Some(&[""])), served(2, &["@x"], Some(&[""])), served(3, &[], Some(&["*"]))],
+        };
+        let route = |address: &str| to(routing.route(&address.parse().unwrap(), &[]));
+        assert_eq!([route("FAX:1"), route("a@y"), route("a@x")], [Some(3), Some(3), Some(2)]);
+        assert!(routing.claims().may_serve(&"NEWS:x".parse().unwrap()), "listeners hear of it");
     }
 
     #[test]

@@ -1,15 +1,25 @@
 //! Who holds a token next: weighted fair by the CPU that workers really use.
 //!
 //! Each worker has a virtual time that grows with the CPU it used, divided by its weight; among those that want a token the one
-//! with the least goes first. A worker that was idle starts at the present, not in the past: idleness is not saved up.
+//! with the least goes first. A worker that was idle starts at the present, not in the past: idleness is not saved up. The present
+//! never goes back, so that being alone for a while is no debt either.
 //!
-//! **Bound.** With `w` workers of equal weight wanting, `s` slots and a slice of `t`, a worker that begins to want waits at most
-//! `ceil(w / s)` times (`t` + [`OVERDUE_MS`]): every other one goes before it at most once, and a holder that does not give its
-//! token back in time does not keep its slot.
+//! A slot that somebody kept from others without computing is charged like computing: otherwise one that sleeps on its token would
+//! stay the least served and go first for ever.
 //!
-//! Listening providers, flushes and critical sections do not need a slot: somebody waits for them.
+//! **Bound.** With `w` workers, `s` slots and a slice of `t`, a round is `ceil(w / s)` slices. Who has waited for [`ROUNDS_MAX`] rounds
+//! (at least [`PATIENCE_MS_MIN`]) goes before all that have not, whatever the virtual times say: weights and debts decide only for so
+//! long. From then on every other one goes before it at most once, and a holder that does not give its token back in time does not
+//! keep its slot. So nobody waits longer than that patience and `ceil(w / s)` times (`t` + [`OVERDUE_MS`]), while there are slots and
+//! no section runs alone. Besides, no debt is larger than `DEBT_SLICES_MAX` (`debt`) slices.
+//!
+//! Listening providers, flushes and critical sections do not need a slot: somebody waits for them. The idle gate decides how many slots
+//! there are for the others, and there may be none. Whoever got no token for `force_after` gets one regardless, one worker at a time.
+
+mod debt;
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hasher};
 
 use spooler_protocol::ids::Token;
 use spooler_protocol::status::TokenState;
@@ -18,15 +28,41 @@ use crate::policy::ProviderId;
 
 /// A token that was recalled and is not back after its slice and so long does not keep its slot.
 pub const OVERDUE_MS: i64 = 1000;
+/// Rounds that a worker waits for its turn by virtual time.
+pub const ROUNDS_MAX: i64 = 5;
+/// It waits so long at least.
+pub const PATIENCE_MS_MIN: i64 = 1000;
 /// CPU past a slice, or without a token, that is not worth a word, microseconds.
 const TOLERANCE_US: u64 = 10_000;
 const WEIGHT_BASE: u64 = 100;
+/// A token that was forced is not asked back before so long: there are many waits in one delivery.
+const FORCED_MS: i64 = 10_000;
+/// As in MS Mail's spooler.
+const FORCE_AFTER_MS: i64 = 300_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hold {
     Idle,
     Wanting,
-    Holding { token: Token, since_ms: i64, recalled: bool },
+    Holding { token: Token, recalled: bool },
+}
+
+/// Where tokens come from: numbered, or made of their number and a secret.
+#[derive(Debug, Default)]
+struct Tokens {
+    secret: Option<u64>,
+    given: u64,
+}
+
+impl Tokens {
+    fn next(&mut self) -> Token {
+        self.given += 1;
+        let Some(secret) = self.secret else { return Token(self.given) };
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u64(secret);
+        hasher.write_u64(self.given);
+        Token(hasher.finish())
+    }
 }
 
 /// Why a worker needs no slot.
@@ -38,11 +74,13 @@ pub struct Urgency {
     pub flush: bool,
     /// It has an open critical section.
     pub critical: bool,
+    /// It logs on or off: until that is over it is of no use, and its time is limited otherwise.
+    pub passing: bool,
 }
 
 impl Urgency {
     fn any(self) -> bool {
-        self.interactive || self.flush || self.critical
+        self.interactive || self.flush || self.critical || self.passing
     }
 }
 
@@ -56,12 +94,39 @@ struct Worker {
     /// CPU since it got its token, or gave it back.
     stretch_us: u64,
     overdraft_us: u64,
+    /// Its section is to run alone.
+    alone: bool,
+    /// Whether its overdraft counts more than once.
+    surcharged: bool,
+    /// Since when the token that it holds is asked back.
+    recalled_ms: Option<i64>,
+    /// Since when it wants a token in vain.
+    denied_since_ms: Option<i64>,
+    /// It got its token although there was no slot; nobody asks for it back before then.
+    forced_until_ms: Option<i64>,
 }
 
 impl Worker {
     fn turn(&mut self, hold: Hold) {
+        self.recalled_ms = None;
         self.hold = hold;
         self.stretch_us = 0;
+        self.denied_since_ms = None;
+        self.forced_until_ms = None;
+    }
+
+    fn is_forced(&self, now_ms: i64) -> bool {
+        self.forced_until_ms.is_some_and(|until| until > now_ms)
+    }
+
+    /// CPU that its present stretch may use without being overdraft, microseconds.
+    fn allowed_us(&self, slice_us: u64) -> u64 {
+        match self.hold {
+            _ if self.urgency.critical => u64::MAX,
+            Hold::Holding { .. } if self.urgency.flush => u64::MAX,
+            Hold::Holding { .. } => slice_us + TOLERANCE_US,
+            Hold::Idle | Hold::Wanting => TOLERANCE_US,
+        }
     }
 }
 
@@ -79,10 +144,15 @@ pub enum Decision {
 pub struct Scheduler {
     slots: u32,
     slice_us: u64,
-    next_token: u64,
+    tokens: Tokens,
     workers: BTreeMap<ProviderId, Worker>,
-    /// While it is set, only this worker gets tokens.
-    exclusive: Option<ProviderId>,
+    /// Virtual time of the least served worker that runs or wants to, when that was largest.
+    present_us: u64,
+    /// Turns that are over and were in the way of others: whose, since when, and the CPU that they used.
+    kept: Vec<(ProviderId, i64, u64)>,
+    force_after_ms: i64,
+    /// CPU of workers that need a slot, not yet fetched.
+    background_us: u64,
 }
 
 impl Scheduler {
@@ -92,16 +162,41 @@ impl Scheduler {
         Self {
             slots: slots.max(1),
             slice_us: u64::from(slice_ms) * 1000,
-            next_token: 1,
+            tokens: Tokens::default(),
             workers: BTreeMap::new(),
-            exclusive: None,
+            present_us: 0,
+            kept: Vec::new(),
+            force_after_ms: FORCE_AFTER_MS,
+            background_us: 0,
         }
     }
 
-    /// Changes the number of slots and the slice.
-    pub fn configure(&mut self, slots: u32, slice_ms: u32) {
-        self.slots = slots.max(1);
+    /// The same with tokens that cannot be guessed by who does not know the secret: who gives one back has read it.
+    #[must_use]
+    pub fn with_secret(self, secret: u64) -> Self {
+        Self { tokens: Tokens { secret: Some(secret), given: 0 }, ..self }
+    }
+
+    /// Changes the slice, and after how long without a token one is forced.
+    pub fn configure(&mut self, slice_ms: u32, force_after_ms: i64) {
         self.slice_us = u64::from(slice_ms) * 1000;
+        self.force_after_ms = force_after_ms;
+    }
+
+    /// Changes the number of slots; 0: only who needs none gets a token, and who has waited too long.
+    pub fn set_slots(&mut self, slots: u32) {
+        self.slots = slots;
+    }
+
+    /// CPU that workers that need a slot have used since the last call, microseconds.
+    pub fn take_background_us(&mut self) -> u64 {
+        std::mem::take(&mut self.background_us)
+    }
+
+    /// Whether a worker wants a token that needs a slot for it.
+    #[must_use]
+    pub fn wants_slot(&self) -> bool {
+        self.workers.values().any(|worker| worker.hold == Hold::Wanting && !worker.urgency.any())
     }
 
     /// Tokens that may be out for background work.
@@ -121,23 +216,31 @@ impl Scheduler {
         let virtual_us = self.workers.get(&id).map_or(0, |worker| worker.virtual_us);
         let urgency = Urgency { interactive, ..Urgency::default() };
         let weight = u64::from(weight.max(1));
-        self.workers.insert(
-            id,
-            Worker { weight, urgency, hold: Hold::Idle, virtual_us, cpu_us: 0, stretch_us: 0, overdraft_us: 0 },
-        );
+        let worker = Worker {
+            weight,
+            urgency,
+            hold: Hold::Idle,
+            virtual_us,
+            cpu_us: 0,
+            stretch_us: 0,
+            overdraft_us: 0,
+            alone: false,
+            surcharged: false,
+            recalled_ms: None,
+            denied_since_ms: None,
+            forced_until_ms: None,
+        };
+        self.workers.insert(id, worker);
     }
 
     /// The worker is gone, and its token with it.
     pub fn remove(&mut self, id: ProviderId) {
         self.workers.remove(&id);
-        if self.exclusive == Some(id) {
-            self.exclusive = None;
-        }
     }
 
     /// The worker could go on and has no token.
     pub fn on_want(&mut self, id: ProviderId) {
-        let present = self.present_us();
+        let present = self.advance();
         if let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.hold == Hold::Idle) {
             worker.virtual_us = worker.virtual_us.max(present);
             worker.hold = Hold::Wanting;
@@ -149,6 +252,7 @@ impl Scheduler {
         self.charge(id, cpu_us);
         let Some(worker) = self.workers.get_mut(&id) else { return };
         if matches!(worker.hold, Hold::Holding { token: held, .. } if held == token) {
+            self.kept.extend(worker.recalled_ms.map(|since_ms| (id, since_ms, worker.stretch_us)));
             worker.turn(if more { Hold::Wanting } else { Hold::Idle });
         }
     }
@@ -159,15 +263,21 @@ impl Scheduler {
         let (Some(worker), Some(cpu_us)) = (self.workers.get_mut(&id), cpu_us) else { return };
         let used_us = cpu_us.saturating_sub(worker.cpu_us);
         worker.cpu_us = cpu_us;
-        worker.virtual_us += used_us * WEIGHT_BASE / worker.weight;
-        let allowed_us = match worker.hold {
-            Hold::Holding { .. } if worker.urgency.any() => u64::MAX,
-            Hold::Holding { .. } => slice_us + TOLERANCE_US,
-            Hold::Idle | Hold::Wanting => TOLERANCE_US,
-        };
+        let allowed_us = worker.allowed_us(slice_us);
+        self.background_us += if worker.urgency.any() { 0 } else { used_us };
         let before_us = worker.stretch_us.saturating_sub(allowed_us);
         worker.stretch_us += used_us;
-        worker.overdraft_us += worker.stretch_us.saturating_sub(allowed_us) - before_us;
+        let over_us = worker.stretch_us.saturating_sub(allowed_us) - before_us;
+        worker.overdraft_us += over_us;
+        let surcharge_us = if worker.surcharged { over_us } else { 0 };
+        self.spend(id, used_us + surcharge_us);
+    }
+
+    /// It begins or ends to log on or off.
+    pub fn set_passing(&mut self, id: ProviderId, on: bool) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.urgency.passing = on;
+        }
     }
 
     /// A flush of its queue begins or ends.
@@ -181,69 +291,102 @@ impl Scheduler {
     pub fn set_critical(&mut self, id: ProviderId, on: bool) {
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.urgency.critical = on;
-        }
-        if !on && self.exclusive == Some(id) {
-            self.exclusive = None;
+            worker.alone &= on;
         }
     }
 
-    /// Withholds tokens from all others, for a critical section whose priority could not be raised.
+    /// Withholds tokens from all others, for a critical section whose priority could not be raised. Several such sections run beside
+    /// each other.
     pub fn set_exclusive(&mut self, id: ProviderId) {
-        if self.workers.get(&id).is_some_and(|worker| worker.urgency.critical) {
-            self.exclusive = Some(id);
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.alone = worker.urgency.critical;
         }
+    }
+
+    /// Whether somebody waits for a token.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.workers.values().any(|worker| worker.hold == Hold::Wanting)
     }
 
     /// Decides who runs and who has to make room.
     pub fn decide(&mut self, now_ms: i64) -> Vec<Decision> {
+        self.charge_kept_slots(now_ms);
         let mut decisions = Vec::new();
         let mut free = i64::from(self.slots) - self.slots_taken(now_ms);
-        let mut wanting: Vec<(ProviderId, bool, u64)> = self
-            .workers
-            .iter()
-            .filter(|(id, worker)| {
-                worker.hold == Hold::Wanting && self.exclusive.is_none_or(|exclusive| exclusive == **id)
-            })
-            .map(|(id, worker)| (*id, worker.urgency.any(), worker.virtual_us))
-            .collect();
-        wanting.sort_by_key(|&(_, urgent, virtual_us)| (!urgent, virtual_us));
+        let alone = self.workers.values().any(|worker| worker.alone);
+        let mut forced = self.workers.values().any(|worker| worker.forced_until_ms.is_some());
         let mut waiting = false;
-        for (id, urgent, _) in wanting {
+        for (id, urgent) in self.in_order(alone, now_ms) {
             if urgent || free > 0 {
                 free -= i64::from(!urgent);
-                decisions.push(self.grant(id, now_ms));
+                decisions.push(self.grant(id));
+            } else if self.has_waited_too_long(id, now_ms) && !forced {
+                forced = true;
+                decisions.push(self.grant(id));
+                if let Some(worker) = self.workers.get_mut(&id) {
+                    worker.forced_until_ms = Some(now_ms + FORCED_MS);
+                }
             } else {
                 waiting = true;
             }
         }
-        if waiting || self.exclusive.is_some() {
-            self.recall(waiting, &mut decisions);
+        // There may be fewer slots than a moment ago.
+        let in_the_way = waiting || free < 0;
+        if in_the_way || alone {
+            self.recall(in_the_way, alone, now_ms, &mut decisions);
         }
         decisions
     }
 
-    fn grant(&mut self, id: ProviderId, now_ms: i64) -> Decision {
-        let token = Token(self.next_token);
-        self.next_token += 1;
+    /// Those that may get a token, and whether they need no slot: who goes first, first.
+    fn in_order(&self, alone: bool, now_ms: i64) -> Vec<(ProviderId, bool)> {
+        let patience_ms = self.patience_ms();
+        let may = |worker: &&Worker| worker.hold == Hold::Wanting && (!alone || worker.alone);
+        let mut wanting: Vec<(&ProviderId, &Worker)> = self.workers.iter().filter(|(_, worker)| may(worker)).collect();
+        wanting.sort_by_key(|(_, worker)| {
+            let overdue = worker.denied_since_ms.filter(|since_ms| now_ms - since_ms >= patience_ms);
+            (!worker.urgency.any(), overdue.is_none(), overdue, worker.virtual_us)
+        });
+        wanting.into_iter().map(|(id, worker)| (*id, worker.urgency.any())).collect()
+    }
+
+    /// Who has waited so long goes first.
+    fn patience_ms(&self) -> i64 {
+        let rounds = self.workers.len().div_ceil(usize::try_from(self.slots.max(1)).unwrap_or(1));
+        let rounds = i64::try_from(rounds).unwrap_or(i64::MAX);
+        rounds.saturating_mul(ROUNDS_MAX * i64::from(self.slice_ms())).max(PATIENCE_MS_MIN)
+    }
+
+    /// Whether a worker for which there is no slot has waited so long that it gets a token regardless. Notes that it waits.
+    fn has_waited_too_long(&mut self, id: ProviderId, now_ms: i64) -> bool {
+        let Some(worker) = self.workers.get_mut(&id) else { return false };
+        now_ms - *worker.denied_since_ms.get_or_insert(now_ms) >= self.force_after_ms
+    }
+
+    fn grant(&mut self, id: ProviderId) -> Decision {
+        let token = self.tokens.next();
         if let Some(worker) = self.workers.get_mut(&id) {
-            worker.turn(Hold::Holding { token, since_ms: now_ms, recalled: false });
+            worker.turn(Hold::Holding { token, recalled: false });
         }
         Decision::Grant(id, token)
     }
 
-    fn recall(&mut self, waiting: bool, decisions: &mut Vec<Decision>) {
-        let exclusive = self.exclusive;
+    fn recall(&mut self, waiting: bool, alone: bool, now_ms: i64, decisions: &mut Vec<Decision>) {
         for (id, worker) in &mut self.workers {
             let in_the_way = if worker.urgency.any() {
                 false
+            } else if worker.is_forced(now_ms) {
+                alone
             } else {
-                waiting || exclusive.is_some_and(|exclusive| exclusive != *id)
+                waiting || alone
             };
             if let Hold::Holding { token, recalled, .. } = &mut worker.hold
                 && in_the_way
                 && !*recalled
             {
                 *recalled = true;
+                worker.recalled_ms = Some(now_ms);
                 decisions.push(Decision::Recall(*id, *token));
             }
         }
@@ -252,31 +395,33 @@ impl Scheduler {
     fn slots_taken(&self, now_ms: i64) -> i64 {
         let slice_ms = i64::from(self.slice_ms());
         let keeps_slot = |worker: &&Worker| match worker.hold {
-            Hold::Holding { .. } if worker.urgency.any() => false,
-            Hold::Holding { since_ms, recalled, .. } => !recalled || now_ms - since_ms <= slice_ms + OVERDUE_MS,
+            Hold::Holding { .. } if worker.urgency.any() || worker.is_forced(now_ms) => false,
+            Hold::Holding { .. } => {
+                worker.recalled_ms.is_none_or(|since_ms| now_ms - since_ms <= slice_ms + OVERDUE_MS)
+            }
             Hold::Idle | Hold::Wanting => false,
         };
         i64::try_from(self.workers.values().filter(keeps_slot).count()).unwrap_or(i64::MAX)
     }
 
-    /// When a slot becomes free by itself because its holder is overdue.
+    /// When a slot becomes free by itself because its holder is overdue, a worker has waited too long for one, or a forced token is to
+    /// be asked back.
     #[must_use]
-    pub fn deadline_ms(&self, now_ms: i64) -> Option<i64> {
-        if !self.workers.values().any(|worker| worker.hold == Hold::Wanting) {
+    pub fn deadline_ms(&self, looked_ms: i64) -> Option<i64> {
+        let forced = self.workers.values().find_map(|worker| worker.forced_until_ms);
+        if forced.is_none() && !self.workers.values().any(|worker| worker.hold == Hold::Wanting) {
             return None;
         }
         let slice_ms = i64::from(self.slice_ms());
         let due = |worker: &Worker| match worker.hold {
-            Hold::Holding { since_ms, recalled: true, .. } => Some(since_ms + slice_ms + OVERDUE_MS + 1),
-            _ => None,
+            Hold::Holding { .. } => match worker.recalled_ms {
+                None => worker.forced_until_ms,
+                Some(since_ms) => Some(since_ms + slice_ms + OVERDUE_MS + 1),
+            },
+            Hold::Wanting if forced.is_none() => Some(worker.denied_since_ms? + self.force_after_ms),
+            Hold::Wanting | Hold::Idle => None,
         };
-        self.workers.values().filter_map(due).filter(|at| *at > now_ms).min()
-    }
-
-    /// Virtual time of the least served worker that runs or wants to.
-    fn present_us(&self) -> u64 {
-        let active = self.workers.values().filter(|worker| worker.hold != Hold::Idle);
-        active.map(|worker| worker.virtual_us).min().unwrap_or_default()
+        self.workers.values().filter_map(due).filter(|at| *at > looked_ms).min()
     }
 
     /// Tokens that are out.
@@ -284,6 +429,13 @@ impl Scheduler {
     pub fn tokens_out(&self) -> u32 {
         let out = self.workers.values().filter(|worker| matches!(worker.hold, Hold::Holding { .. })).count();
         u32::try_from(out).unwrap_or(u32::MAX)
+    }
+
+    /// Whether a worker has this token.
+    #[must_use]
+    pub fn holds(&self, id: ProviderId, token: Token) -> bool {
+        let hold = self.workers.get(&id).map(|worker| worker.hold);
+        matches!(hold, Some(Hold::Holding { token: held, .. }) if held == token)
     }
 
     /// Whether a worker may run, for its row.
@@ -305,117 +457,7 @@ impl Scheduler {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
+mod slot_tests;
 
-    fn grants(decisions: &[Decision]) -> Vec<(u32, Token)> {
-        let pick = |decision: &Decision| match decision {
-            Decision::Grant(id, token) => Some((id.0, *token)),
-            Decision::Recall(..) => None,
-        };
-        decisions.iter().filter_map(pick).collect()
-    }
-
-    fn scheduler(slots: u32, workers: u32) -> Scheduler {
-        let mut scheduler = Scheduler::new(slots, 200);
-        for id in 1..=workers {
-            scheduler.add(ProviderId(id), 100, false);
-            scheduler.on_want(ProviderId(id));
-        }
-        scheduler
-    }
-
-    #[test]
-    fn tokens_out_never_exceed_the_slots() {
-        let mut scheduler = scheduler(2, 4);
-        let decisions = scheduler.decide(0);
-        assert_eq!(grants(&decisions).len(), 2);
-        assert_eq!(decisions.len(), 4, "and both holders are asked to make room: {decisions:?}");
-        assert_eq!(scheduler.decide(1), []);
-    }
-
-    #[test]
-    fn cpu_is_shared_by_weight() {
-        let mut scheduler = Scheduler::new(1, 200);
-        scheduler.add(ProviderId(1), 300, false);
-        scheduler.add(ProviderId(2), 100, false);
-        let mut cpu = [0_u64; 3];
-        for id in [1, 2] {
-            scheduler.on_want(ProviderId(id));
-        }
-        let mut now_ms = 0;
-        for _ in 0..400 {
-            for (id, token) in grants(&scheduler.decide(now_ms)) {
-                let index = usize::try_from(id).unwrap();
-                cpu[index] += 200_000;
-                now_ms += 200;
-                scheduler.on_yield(ProviderId(id), token, true, Some(cpu[index]));
-            }
-        }
-        let share = cpu[1] as f64 / cpu[2] as f64;
-        assert!((2.9..3.1).contains(&share), "{share}");
-        assert_eq!(scheduler.cpu_us(ProviderId(1)).1, 0, "a whole slice is no overdraft");
-    }
-
-    #[test]
-    fn idleness_is_not_saved_up() {
-        let mut scheduler = scheduler(1, 1);
-        let token = grants(&scheduler.decide(0))[0].1;
-        scheduler.on_yield(ProviderId(1), token, true, Some(10_000_000));
-        scheduler.add(ProviderId(2), 100, false);
-        scheduler.on_want(ProviderId(2));
-        assert!(scheduler.workers[&ProviderId(2)].virtual_us >= 10_000_000);
-    }
-
-    #[test]
-    fn a_holder_that_hangs_loses_its_slot() {
-        let mut scheduler = scheduler(1, 2);
-        assert_eq!(grants(&scheduler.decide(0)).len(), 1);
-        let due = scheduler.deadline_ms(0).unwrap();
-        assert_eq!(grants(&scheduler.decide(due - 1)), []);
-        assert_eq!(grants(&scheduler.decide(due)).len(), 1);
-    }
-
-    #[test]
-    fn somebody_waits_for_the_urgent() {
-        let mut scheduler = scheduler(1, 1);
-        scheduler.decide(0);
-        scheduler.add(ProviderId(7), 100, true);
-        scheduler.on_want(ProviderId(7));
-        assert_eq!(grants(&scheduler.decide(0)).len(), 1);
-    }
-
-    #[test]
-    fn cpu_without_a_token_and_past_the_slice_is_overdraft() {
-        let mut scheduler = scheduler(1, 1);
-        scheduler.charge(ProviderId(1), Some(50_000));
-        assert_eq!(scheduler.cpu_us(ProviderId(1)), (50_000, 40_000));
-        let token = grants(&scheduler.decide(0))[0].1;
-        scheduler.on_yield(ProviderId(1), token, false, Some(50_000 + 300_000));
-        assert_eq!(scheduler.cpu_us(ProviderId(1)), (350_000, 130_000));
-    }
-
-    #[test]
-    fn lies_about_tokens_change_nothing() {
-        let mut scheduler = scheduler(1, 2);
-        scheduler.decide(0);
-        scheduler.on_yield(ProviderId(1), Token(77), false, None);
-        scheduler.on_yield(ProviderId(2), Token(1), false, None);
-        scheduler.on_yield(ProviderId(9), Token(1), false, None);
-        assert_eq!(scheduler.tokens_out(), 1);
-    }
-
-    #[test]
-    fn an_exclusive_section_keeps_the_others_waiting() {
-        let mut scheduler = scheduler(2, 3);
-        let first = grants(&scheduler.decide(0));
-        let id = ProviderId(first[0].0);
-        scheduler.set_critical(id, true);
-        scheduler.set_exclusive(id);
-        let other = first[1];
-        scheduler.on_yield(ProviderId(other.0), other.1, true, None);
-        assert_eq!(grants(&scheduler.decide(1)), []);
-        scheduler.set_critical(id, false);
-        assert!(!grants(&scheduler.decide(2)).is_empty());
-    }
-}
+#[cfg(test)]
+mod tests;

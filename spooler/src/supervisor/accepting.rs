@@ -3,13 +3,14 @@
 use spooler_protocol::control::{MessageState, RecipientState};
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::message::{Address, Envelope};
+use spooler_protocol::notification::Notification;
 use spooler_protocol::outcome::Reply;
 use spooler_protocol::to_worker::{Refusal, ToWorker};
 
 use super::event::{Action, Answer, Incoming, Loudness, Ticket};
 use super::{Acceptor, Pending, Scan, Supervisor, abandon, log};
 use crate::policy::few::Few;
-use crate::policy::queue::{Entry, Part, Standing, Waiting};
+use crate::policy::queue::{Again, Entry, Part, Standing, Waiting};
 use crate::policy::retry::RetryPlan;
 use crate::policy::routing::{Route, Routed, Routing};
 use crate::policy::{Now, ProviderId};
@@ -22,6 +23,8 @@ struct Wayfarer<'a> {
     attempts: u32,
     waiting: Waiting,
     not_me: &'a [ProviderId],
+    /// Whether, and for whom, this was kept or asked for; void on another way.
+    before: Option<(Route, Again)>,
 }
 
 impl Supervisor {
@@ -163,7 +166,7 @@ impl Supervisor {
 
     pub(super) fn begin_scan(&mut self, actions: &mut Vec<Action>) {
         self.scan = Scan::Running { restoring: true, again: false };
-        // What is accepted from here on has a larger number and is in the schedule by itself.
+        // What was accepted in this run is in the schedule by itself, but may have to find its way again.
         actions.push(Action::Scan(self.last_id));
     }
 
@@ -174,12 +177,11 @@ impl Supervisor {
     }
 
     pub(super) fn on_scanned(&mut self, batch: Vec<Scanned>, now: Now, actions: &mut Vec<Action>) {
-        let restoring = matches!(self.scan, Scan::Running { restoring: true, .. });
         for scanned in batch {
             match scanned {
                 Scanned::Message(message) if self.queue.get(message.id).is_some() => self.find_ways(&message, actions),
-                Scanned::Message(message) if restoring => self.restore(&message, now, actions),
-                Scanned::Damaged { id, why } if restoring => {
+                Scanned::Message(message) if self.comes_back(message.id) => self.restore(&message, now, actions),
+                Scanned::Damaged { id, why } if self.comes_back(id) => {
                     log(actions, Loudness::Warn, format!("message {id} is damaged and was set aside: {why}"));
                     let standing = Standing::Quarantined;
                     self.queue.add(
@@ -194,6 +196,18 @@ impl Supervisor {
                 Scanned::Message(_) | Scanned::Damaged { .. } => {}
             }
         }
+    }
+
+    /// Whether a message that was read is one of the last run that comes back now. What is read may be older than what is known: a
+    /// message that came in, or came back, in this run and is gone since must not come again.
+    fn comes_back(&mut self, id: MessageId) -> bool {
+        let restoring = matches!(self.scan, Scan::Running { restoring: true, .. });
+        let (read, last) = self.unread;
+        let back = restoring && id > read && id <= last;
+        if back {
+            self.unread = (id, last);
+        }
+        back
     }
 
     pub(super) fn on_scan_ended(&mut self, result: Result<(), String>, actions: &mut Vec<Action>) {
@@ -229,7 +243,14 @@ impl Supervisor {
                 let wait_ms = (recipient.next_try_ms - now.wall_ms).min(longest_ms * 5 / 4);
                 let waiting =
                     if wait_ms > 0 { Waiting::Deferred { due_ms: now.mono_ms + wait_ms } } else { Waiting::Ready };
-                Some(Wayfarer { index: recipient.index, address, attempts: recipient.attempts, waiting, not_me: &[] })
+                Some(Wayfarer {
+                    index: recipient.index,
+                    address,
+                    attempts: recipient.attempts,
+                    waiting,
+                    not_me: &[],
+                    before: None,
+                })
             })
             .collect();
         if pending.is_empty() {
@@ -251,13 +272,26 @@ impl Supervisor {
             let not_me = part.not_me.as_ref().map_or(&[][..], |not_me| not_me.as_slice());
             part.recipients.as_slice().iter().filter_map(move |index| {
                 let address = &message.envelope.recipients.get(usize::try_from(*index).ok()?)?.address;
-                Some(Wayfarer { index: *index, address, attempts: part.attempts, waiting: part.waiting, not_me })
+                Some(Wayfarer {
+                    index: *index,
+                    address,
+                    attempts: part.attempts,
+                    waiting: part.waiting,
+                    not_me,
+                    before: part.route.map(|route| (route, part.again)),
+                })
             })
         });
         let (mut found, nobody) = parts(&self.routing, wayfarers.collect());
         flying.into_iter().for_each(|part| found.push(part));
         self.touched.extend(found.as_slice().iter().filter_map(|part| Some(part.route?.provider)));
+        let kept_before = entry.kept_by();
         self.queue.change(message.id, |entry| entry.parts = found);
+        let kept_now = self.queue.get(message.id).map(Entry::kept_by).unwrap_or_default();
+        for id in kept_before.into_iter().filter(|id| !kept_now.contains(id)) {
+            let gone = Notification::AbortDeferred { message: message.id, cancelled: true };
+            self.say(id, ToWorker::Notify(gone), actions);
+        }
         self.fail_unserved(message.id, nobody, actions);
     }
 
@@ -290,6 +324,12 @@ fn parts(routing: &Routing, wayfarers: Vec<Wayfarer<'_>>) -> (Few<Part>, Vec<u32
                 continue;
             }
         };
+        let same_way = wayfarer.before.filter(|(before, _)| Some(*before) == route);
+        // Another provider, or nobody, does not keep it.
+        let waiting = match wayfarer.waiting {
+            Waiting::Callback if same_way.is_none() => Waiting::Ready,
+            waiting => waiting,
+        };
         match parts.as_mut_slice().iter_mut().find(|part| part.route == route) {
             Some(part) => {
                 if !wayfarer.not_me.is_empty() {
@@ -297,25 +337,19 @@ fn parts(routing: &Routing, wayfarers: Vec<Wayfarer<'_>>) -> (Few<Part>, Vec<u32
                 }
                 part.recipients.push(wayfarer.index);
                 part.attempts = part.attempts.max(wayfarer.attempts);
-                part.waiting = sooner(part.waiting, wayfarer.waiting);
+                part.waiting = part.waiting.sooner(waiting);
             }
             None => parts.push(Part {
                 route,
                 recipients: Few::One(wayfarer.index),
                 attempts: wayfarer.attempts,
-                waiting: wayfarer.waiting,
+                waiting,
+                again: same_way.map(|(_, again)| again).unwrap_or_default(),
                 not_me: (!wayfarer.not_me.is_empty()).then(|| Box::new(wayfarer.not_me.to_vec())),
             }),
         }
     }
     (parts, nobody)
-}
-
-fn sooner(first: Waiting, second: Waiting) -> Waiting {
-    match (first, second) {
-        (Waiting::Deferred { due_ms: a }, Waiting::Deferred { due_ms: b }) => Waiting::Deferred { due_ms: a.min(b) },
-        (Waiting::Deferred { .. }, other) | (other, _) => other,
-    }
 }
 
 /// What the schedule knows of a message that was just submitted.
@@ -326,6 +360,7 @@ fn new_entry(routing: &Routing, envelope: &Envelope, size: u64, now: Now) -> Ent
         attempts: 0,
         waiting: Waiting::Ready,
         not_me: &[],
+        before: None,
     });
     Entry {
         born_ms: now.mono_ms,

@@ -1,6 +1,8 @@
 //! Clients ask and command.
 
-use spooler_protocol::control::{ApiError, MessageState, MessageSummary, ProviderAction, QueueAction, QueueDone};
+use spooler_protocol::control::{
+    ApiError, MessageState, MessageSummary, ProviderAction, ProviderCommand, QueueAction, QueueDone,
+};
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::notification::Notification;
 use spooler_protocol::status::WorkerState;
@@ -8,8 +10,9 @@ use spooler_protocol::to_worker::ToWorker;
 
 use super::event::{Action, Answer, Ask, AskId, WorkerId};
 use super::{Acceptor, Pending, Scan, Supervisor};
-use crate::policy::queue::{Entry, Standing, Waiting};
+use crate::policy::queue::{Entry, Part, Standing, Waiting};
 use crate::policy::retry::ms;
+use crate::policy::routing::Route;
 use crate::policy::{Now, ProviderId};
 use crate::record::Change;
 
@@ -26,13 +29,27 @@ impl Supervisor {
             }
             Ask::Status => Answer::Status(Box::new(self.status_table(now))),
             Ask::Overlay(summaries, provider) => Answer::Overlay(self.overlay(summaries, provider.as_deref(), now)),
-            Ask::FlushBegin(command) => Answer::Flush(self.begin_flush(&command)),
+            Ask::FlushBegin(command) => Answer::Flush(self.begin_flush(&command, now, actions)),
             Ask::FlushProgress(number) => Answer::FlushProgress(self.flush_progress(number)),
             Ask::FlushEnd(number) => {
-                self.end_flush(number);
+                self.end_flush(number, now, actions);
                 return;
             }
-            Ask::Provider(name, action) => Answer::Provider(self.command_provider(&name, action, now, actions)),
+            Ask::Provider(name, ProviderCommand { action: ProviderAction::Validate, flags }) => {
+                self.validate(ask_id, Some(&name), flags, now, actions);
+                return;
+            }
+            Ask::ValidateAll(flags) => {
+                self.validate(ask_id, None, flags, now, actions);
+                return;
+            }
+            Ask::Logon(name, command) => {
+                self.log_on(ask_id, &name, command, now, actions);
+                return;
+            }
+            Ask::Provider(name, command) => {
+                Answer::Provider(self.command_provider(&name, command.action, now, actions))
+            }
         };
         actions.push(Action::Answer(ask_id, answer));
     }
@@ -87,6 +104,7 @@ impl Supervisor {
                 self.queue.change(id, |entry| {
                     entry.standing = Standing::Active;
                     entry.deaths = 0;
+                    entry.free(None);
                 });
                 self.make_due(id);
                 let marks = Change::Marks { id, deaths: 0, delay_reported };
@@ -100,22 +118,32 @@ impl Supervisor {
             (QueueAction::Retry, Standing::Held | Standing::Quarantined) => Err("is held or quarantined; release it"),
             (QueueAction::Delete, _) if in_flight => Err("is in flight; try again in a moment, or cancel it"),
             (QueueAction::Cancel, _) if in_flight => {
+                self.abort_all_deferred(id, actions);
                 self.cancel_flights(id, actions);
                 Ok(None)
             }
             (QueueAction::Delete | QueueAction::Cancel, _) => {
+                self.abort_all_deferred(id, actions);
                 self.queue.remove(id);
                 Ok(Some(Change::Remove { id }))
             }
         }
     }
 
-    /// Makes everything of a message ready that waits for a later time.
+    /// Makes everything of a message ready that waits for a later time, or for its provider to ask for it: that one may say that it
+    /// does not want it.
     fn make_due(&mut self, id: MessageId) {
+        let providers = &self.providers;
+        let generation = |route: Route| providers.get(&route.provider).map(|provider| provider.life.generation());
         self.queue.change(id, |entry| {
             for part in entry.parts.as_mut_slice() {
-                if matches!(part.waiting, Waiting::Deferred { .. }) {
-                    part.waiting = Waiting::Ready;
+                match (part.waiting, part.route.and_then(generation)) {
+                    (Waiting::Deferred { .. }, _) => part.waiting = Waiting::Ready,
+                    (Waiting::Callback, asked_by) => {
+                        part.waiting = Waiting::Ready;
+                        part.again.asked_by = asked_by;
+                    }
+                    (Waiting::Ready | Waiting::InFlight(_), _) => {}
                 }
             }
         });
@@ -167,23 +195,39 @@ impl Supervisor {
             return (MessageState::InFlight, Some(String::new()));
         }
         match parts.iter().find(|part| part.waiting == Waiting::Ready) {
-            None => (MessageState::Deferred, None),
+            None => (MessageState::Deferred, self.why_kept(parts)),
             Some(part) => (MessageState::Ready, Some(self.why_ready(part.route.map(|route| route.provider)))),
         }
     }
 
+    /// Why nothing happens to a message of which a provider keeps something and nothing else is due.
+    fn why_kept(&self, parts: &[Part]) -> Option<String> {
+        let kept = parts.iter().all(|part| part.waiting == Waiting::Callback);
+        let route = parts.iter().find(|part| part.waiting == Waiting::Callback)?.route.filter(|_| kept)?;
+        Some(self.why_kept_by(route.provider))
+    }
+
+    pub(super) fn why_kept_by(&self, provider: ProviderId) -> String {
+        format!("waits for provider {} to ask for it", self.name(provider))
+    }
+
     pub(super) fn why_ready(&self, provider: Option<ProviderId>) -> String {
-        let Some(provider) = provider.and_then(|id| self.providers.get(&id)) else {
+        let Some((id, provider)) = provider.and_then(|id| Some((id, self.providers.get(&id)?))) else {
             return "waits for a provider to say whether it serves the recipient".to_owned();
         };
         let name = &provider.config.name;
         match provider.life.state() {
             _ if self.stopping.is_some() => "the spooler is shutting down".to_owned(),
-            WorkerState::Ready if provider.is_offline() => {
-                let why = provider.row.text.as_deref().unwrap_or("it cannot reach what it serves");
-                format!("provider {name} is offline: {why}")
+            WorkerState::Ready if let Some(why) = &provider.session.critical_error => {
+                format!("provider {name} cannot go on: {why}; validate or restart it")
             }
-            WorkerState::Ready => format!("waits its turn at provider {name}"),
+            WorkerState::Ready if provider.is_offline() => {
+                format!("provider {name} is offline: {}", provider.why_offline())
+            }
+            WorkerState::Ready => match self.waits_for_resource(id) {
+                Some(waits) => format!("provider {name} {waits}"),
+                None => format!("waits its turn at provider {name}"),
+            },
             WorkerState::Paused => format!("provider {name} is paused"),
             WorkerState::Starting | WorkerState::Draining | WorkerState::Stopping => {
                 format!("provider {name} is starting")
@@ -203,6 +247,18 @@ impl Supervisor {
         })
     }
 
+    /// The provider of this name, if there is any sense in doing something with it.
+    pub(super) fn provider_that_may_run(&self, name: &str) -> Result<ProviderId, ApiError> {
+        let id = self.provider_named(name)?;
+        if self.stopping.is_some() {
+            return Err(refused("The spooler is shutting down".to_owned()));
+        }
+        if self.providers.get(&id).is_none_or(|provider| !provider.config.enabled) {
+            return Err(refused(format!("Provider {name} is switched off in the configuration (enabled = false)")));
+        }
+        Ok(id)
+    }
+
     fn command_provider(
         &mut self,
         name: &str,
@@ -210,17 +266,11 @@ impl Supervisor {
         now: Now,
         actions: &mut Vec<Action>,
     ) -> Result<(), ApiError> {
-        let id = self.provider_named(name)?;
+        let id = self.provider_that_may_run(name)?;
         let deadline_ms = now.mono_ms + ms(self.config.stop_timeout);
-        if self.stopping.is_some() {
-            return Err(refused("The spooler is shutting down".to_owned()));
-        }
         let Some(provider) = self.providers.get_mut(&id) else { return Ok(()) };
-        if !provider.config.enabled {
-            return Err(refused(format!("Provider {name} is switched off in the configuration (enabled = false)")));
-        }
         let step = match action {
-            ProviderAction::Restart => {
+            ProviderAction::Restart | ProviderAction::Validate => {
                 provider.paused = false;
                 provider.life.restart(&mut self.generation, now.mono_ms, deadline_ms)
             }
@@ -242,7 +292,7 @@ impl Supervisor {
 fn next_try_ms(entry: &Entry, now: Now) -> Option<i64> {
     let due = entry.parts.as_slice().iter().filter_map(|part| match part.waiting {
         Waiting::Deferred { due_ms } => Some(due_ms),
-        Waiting::Ready | Waiting::InFlight(_) => None,
+        Waiting::Ready | Waiting::InFlight(_) | Waiting::Callback => None,
     });
     due.min().map(|due_ms| now.wall_ms + (due_ms - now.mono_ms))
 }

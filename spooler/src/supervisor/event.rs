@@ -1,18 +1,22 @@
 //! What the supervisor hears and what it wants done. All plain data.
 
 use bytes::Bytes;
+use spooler_protocol::calls::ValidateFlags;
 use spooler_protocol::control::{
-    ApiError, FlushCommand, FlushProgress, MessageSummary, ProviderAction, QueueAction, QueueDone,
+    ApiError, FlushCommand, FlushProgress, LogonCommand, LogonState, MessageSummary, ProviderCommand, QueueAction,
+    QueueDone, Validated,
 };
 use spooler_protocol::from_worker::FromWorker;
 use spooler_protocol::ids::{AcceptId, DeliveryId, Generation, MessageId};
 use spooler_protocol::message::Envelope;
+use spooler_protocol::notification::SystemMessage;
 use spooler_protocol::outcome::Reply;
 use spooler_protocol::status::StatusTable;
 use spooler_protocol::to_worker::{Refusal, ToWorker};
 
 use crate::config::Config;
 use crate::policy::ProviderId;
+use crate::policy::idle_gate::Observation;
 use crate::policy::priority_plan::{Level, Reached};
 use crate::record::{Change, NewMessage, Scanned};
 
@@ -83,8 +87,10 @@ pub enum WorkerNews {
     Died(String),
     /// Its priority was set, as far as it could be.
     Priority(Level, Reached),
-    /// The process's CPU clock, read for the status row.
+    /// The process's CPU clock, read for the status row or because the supervisor wants to know.
     Cpu(Option<u64>),
+    /// It asked for a piece of the body of a delivery that it has in its hands.
+    Reads(DeliveryId),
 }
 
 /// A question of a client, or a submission.
@@ -114,7 +120,11 @@ pub enum Ask {
     /// Nobody watches it any more.
     FlushEnd(u64),
     /// An action on a provider.
-    Provider(String, ProviderAction),
+    Provider(String, ProviderCommand),
+    /// All providers look after their state.
+    ValidateAll(ValidateFlags),
+    /// A person is there to log a provider on.
+    Logon(String, LogonCommand),
 }
 
 /// The answer to an [`Ask`].
@@ -134,6 +144,10 @@ pub enum Answer {
     FlushProgress(Option<FlushProgress>),
     /// Whether it was done.
     Provider(Result<(), ApiError>),
+    /// What became of each provider.
+    Validated(Vec<Validated>),
+    /// How far the logon is.
+    Logon(Result<LogonState, ApiError>),
 }
 
 /// What the supervisor hears.
@@ -155,8 +169,18 @@ pub enum Event {
     Unreadable(DeliveryId, String),
     /// A client asks.
     Asked(AskId, Ask),
+    /// Somebody has looked at the machine, as [`Action::Look`] ordered.
+    Observed(Observation),
     /// A new, good configuration.
     Reload(Box<Config>),
+    /// Something happens to the machine.
+    System(SystemMessage),
+    /// News of devices were lost: those that are needed have to be looked for.
+    DevicesUncertain,
+    /// Whether a device is there that was looked for.
+    DevicePresent(String, bool),
+    /// Whether the machine's user is away, if that is known.
+    IdleHint(Option<bool>),
     /// Stop; said again: hurry.
     Stop,
     /// A deadline may have passed.
@@ -173,8 +197,10 @@ pub enum ReportKind {
         /// When they will be given up, milliseconds since 1970.
         give_up_ms: i64,
     },
-    /// Recipients were served.
+    /// Recipients were served, and their sender may have asked to be told.
     Sent,
+    /// Recipients were served, and their provider wants the sender to be told, unless the sender never wants to.
+    SentAsAsked,
 }
 
 /// A recipient in a report.
@@ -214,6 +240,10 @@ pub struct SubmitOrder {
     pub recipients: Vec<u32>,
     /// Which attempt, from 1.
     pub attempt: u32,
+    /// Whether the provider wishes to see the recipients that others serve.
+    pub sees_others: bool,
+    /// Whether this worker deferred the message and asked for it.
+    pub deferred_before: bool,
 }
 
 /// How loud a line in the log is.
@@ -240,6 +270,8 @@ pub enum Action {
     Submit(SubmitOrder),
     /// A delivery is over: nothing of it will be asked for any more.
     Forget(DeliveryId),
+    /// Read a worker's CPU clock; [`WorkerNews::Cpu`] answers.
+    ReadCpu(WorkerId),
     /// Set a worker's priority and read it back.
     SetPriority(WorkerId, Level),
     /// Bring a unit to disk.
@@ -258,6 +290,15 @@ pub enum Action {
     Report(ReportOrder),
     /// Answer a client.
     Answer(AskId, Answer),
+    /// Look at the machine so often, and once more when there is pressure; each look comes back as [`Event::Observed`].
+    Look {
+        /// Milliseconds; `None`: no more.
+        every_ms: Option<i64>,
+    },
+    /// See whether a device is there; the answer is [`Event::DevicePresent`].
+    LookForDevice(String),
+    /// Do not keep the machine from sleeping or shutting down any more.
+    LetMachineGo,
     /// Write to the log.
     Log(Loudness, String),
     /// Everything is done.

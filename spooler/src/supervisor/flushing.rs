@@ -1,113 +1,248 @@
-//! Working queues off now, at a person's wish: retry times in that scope are ignored, and the providers in it need no slot.
+//! Working queues off now, as people want it: what they ask for, how far it is, and when it ends.
+//!
+//! What happens at each provider is in `working_off`; a request only knows which providers are not done with it, and which of the
+//! messages that were there when it began were not attempted since. A request that somebody waits for ends when nobody does any more;
+//! one that nobody waits for goes on until it is done or stopped.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use spooler_protocol::control::{ApiError, FlushCommand, FlushProgress};
 use spooler_protocol::ids::MessageId;
-use spooler_protocol::status::WorkerState;
 
 use super::Supervisor;
-use crate::policy::ProviderId;
-use crate::policy::queue::{Standing, Waiting};
-use crate::policy::routing::Route;
+use super::event::Action;
+use crate::policy::flush::{Asker, Flush, Ways};
+use crate::policy::lease::Leases;
+use crate::policy::queue::Standing;
+use crate::policy::{Now, ProviderId};
 
-/// A flush that runs.
+/// Flushes that nobody waits for.
+const UNWATCHED_MAX: usize = 16;
+
+/// Who asked for a flush.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Client {
+    /// Waits for the end: without it, the flush ends.
+    Waits,
+    /// Only wants to know that it has begun.
+    Looks,
+    /// Has left; the flush goes on.
+    Left,
+}
+
+/// What a person asked for.
 #[derive(Debug)]
-pub(super) struct Flush {
-    provider: Option<ProviderId>,
-    waiting: HashSet<(MessageId, ProviderId)>,
+pub(super) struct Request {
+    client: Client,
+    /// Providers that are not done with it.
+    open: BTreeSet<ProviderId>,
+    /// Messages that were there when it began and were not attempted since, by provider.
+    left: BTreeMap<ProviderId, HashSet<MessageId>>,
     total: u64,
     sent: u64,
     not_sent: u64,
+    received: u64,
+    /// Why providers were left out.
+    remarks: Vec<String>,
+}
+
+/// How long a provider is left alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rest {
+    /// By the spooler itself.
+    pub(super) spooler_ms: i64,
+    /// When it asks for a flush again.
+    pub(super) provider_ms: i64,
+}
+
+/// Every flush, and who holds which resource.
+#[derive(Debug, Default)]
+pub(super) struct Flushing {
+    pub(super) requests: BTreeMap<u64, Request>,
+    pub(super) running: BTreeMap<ProviderId, Flush>,
+    pub(super) leases: Leases,
+    /// Providers whose critical section waits for their resource.
+    pub(super) sections: BTreeSet<ProviderId>,
+    pub(super) rests: BTreeMap<ProviderId, Rest>,
+}
+
+impl Flushing {
+    /// Whether those for whom a provider's flush runs wait for none of its messages any more. False if somebody wants it to go on until
+    /// nothing is left.
+    pub(super) fn is_list_done(&self, id: ProviderId) -> bool {
+        let Some(flush) = self.running.get(&id) else { return false };
+        let mut askers = flush.askers();
+        let done = |asker| match asker {
+            Asker::Person(number) => {
+                self.requests.get(&number).is_none_or(|request| request.left.get(&id).is_none_or(HashSet::is_empty))
+            }
+            Asker::Provider | Asker::Spooler => false,
+        };
+        askers.all(done)
+    }
+
+    /// A provider is done with a request.
+    pub(super) fn close(&mut self, number: u64, id: ProviderId, remark: Option<String>) {
+        let Some(request) = self.requests.get_mut(&number) else { return };
+        request.open.remove(&id);
+        request.remarks.extend(remark);
+        if request.open.is_empty() && request.client == Client::Left {
+            self.requests.remove(&number);
+        }
+    }
+
+    /// A provider has received a message while its inbound queue is worked off.
+    pub(super) fn note_received(&mut self, id: ProviderId) {
+        let askers: Vec<Asker> = self.running.get(&id).map(|flush| flush.askers().collect()).unwrap_or_default();
+        for asker in askers {
+            if let Asker::Person(number) = asker
+                && let Some(request) = self.requests.get_mut(&number)
+            {
+                request.received += 1;
+            }
+        }
+    }
+
+    /// A delivery ended: requests that waited for it go on.
+    pub(super) fn note_sent(&mut self, id: MessageId, provider: ProviderId, sent: usize, not_sent: usize) {
+        for request in self.requests.values_mut() {
+            if request.left.get_mut(&provider).is_some_and(|left| left.remove(&id)) {
+                request.sent += sent as u64;
+                request.not_sent += not_sent as u64;
+            }
+        }
+    }
 }
 
 impl Supervisor {
-    pub(super) fn begin_flush(&mut self, command: &FlushCommand) -> Result<u64, ApiError> {
-        let provider = match &command.provider {
+    /// A person wants queues worked off, or no longer.
+    pub(super) fn begin_flush(
+        &mut self,
+        command: &FlushCommand,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) -> Result<u64, ApiError> {
+        let only = match &command.provider {
             None => None,
             Some(name) => Some(self.provider_named(name)?),
         };
-        let due: Vec<(MessageId, Route)> = self.queue.deferred(provider).collect();
-        for (id, route) in due {
-            self.queue.make_ready(id, Some(route));
-        }
-        let in_scope = |route: &Route| provider.is_none_or(|wanted| wanted == route.provider);
-        let mut waiting = HashSet::new();
-        for (id, entry) in self.queue.iter().filter(|(_, entry)| entry.standing == Standing::Active) {
-            let parts = entry.parts.as_slice().iter().filter(|part| !matches!(part.waiting, Waiting::Deferred { .. }));
-            waiting.extend(parts.filter_map(|part| part.route).filter(in_scope).map(|route| (id, route.provider)));
-        }
+        let asked = Ways { outbound: command.outbound, inbound: command.inbound };
+        let ways = if asked.is_none() { Ways::BOTH } else { asked };
         let number = self.next_number();
-        let total = waiting.len() as u64;
-        self.flushes.insert(number, Flush { provider, waiting, total, sent: 0, not_sent: 0 });
+        let request = if command.stop {
+            self.stop_flushes(only, ways, now, actions);
+            Request::new(Client::Waits, BTreeMap::new())
+        } else {
+            self.may_begin_flush(command)?;
+            let client = if command.no_wait { Client::Looks } else { Client::Waits };
+            Request::new(client, self.waiting_for(only, ways))
+        };
+        self.flushing.requests.insert(number, request);
+        if !command.stop {
+            self.ask_for_flush(number, only, ways);
+        }
         self.touched.extend(self.order.iter().copied());
-        self.apply_flushes();
         Ok(number)
     }
 
-    pub(super) fn end_flush(&mut self, number: u64) {
-        self.flushes.remove(&number);
-        self.apply_flushes();
+    fn may_begin_flush(&self, command: &FlushCommand) -> Result<(), ApiError> {
+        let refused = |error: &str| Err(ApiError { error: error.to_owned(), temporary: true });
+        if self.stopping.is_some() {
+            return refused("The spooler is shutting down");
+        }
+        let unwatched = self.flushing.requests.values().filter(|request| request.client != Client::Waits).count();
+        if command.no_wait && unwatched >= UNWATCHED_MAX {
+            return refused(
+                "So many flushes run already that one more would change nothing; wait for one, or stop them",
+            );
+        }
+        Ok(())
     }
 
-    /// A delivery ended: flushes that waited for it go on.
-    pub(super) fn note_flushed(&mut self, id: MessageId, provider: ProviderId, sent: usize, not_sent: usize) {
-        let mut done = false;
-        for flush in self.flushes.values_mut() {
-            if flush.waiting.remove(&(id, provider)) {
-                flush.sent += sent as u64;
-                flush.not_sent += not_sent as u64;
-                done |= flush.waiting.is_empty();
+    /// Puts a request to every provider in its scope.
+    fn ask_for_flush(&mut self, number: u64, only: Option<ProviderId>, ways: Ways) {
+        let in_scope: Vec<ProviderId> =
+            self.order.iter().copied().filter(|id| only.is_none_or(|only| only == *id)).collect();
+        for id in in_scope {
+            let Some(request) = self.flushing.requests.get_mut(&number) else { return };
+            // Of those that do not run only what waits for them matters, unless one is named.
+            let down = self.providers.get(&id).is_none_or(|provider| provider.why_down().is_some());
+            if down && only.is_none() && !request.left.contains_key(&id) {
+                continue;
+            }
+            request.open.insert(id);
+            let asker = Asker::Person(number);
+            self.flushing
+                .running
+                .entry(id)
+                .and_modify(|flush| flush.join(asker, ways))
+                .or_insert_with(|| Flush::new(asker, ways));
+        }
+    }
+
+    /// Everything that waits for providers in a scope now, retry times or not.
+    fn waiting_for(&self, only: Option<ProviderId>, ways: Ways) -> BTreeMap<ProviderId, HashSet<MessageId>> {
+        let mut waiting: BTreeMap<ProviderId, HashSet<MessageId>> = BTreeMap::new();
+        if !ways.outbound {
+            return waiting;
+        }
+        for (id, entry) in self.queue.iter().filter(|(_, entry)| entry.standing == Standing::Active) {
+            let providers = entry.parts.as_slice().iter().filter_map(|part| Some(part.route?.provider));
+            for provider in providers.filter(|provider| only.is_none_or(|only| only == *provider)) {
+                waiting.entry(provider).or_default().insert(id);
             }
         }
-        if done {
-            self.apply_flushes();
+        waiting
+    }
+
+    /// A client has left. If it was to wait for its flush, the flush ends.
+    pub(super) fn end_flush(&mut self, number: u64, now: Now, actions: &mut Vec<Action>) {
+        let Some(request) = self.flushing.requests.get_mut(&number) else { return };
+        if request.client != Client::Waits && !request.open.is_empty() {
+            request.client = Client::Left;
+            return;
+        }
+        let open = std::mem::take(&mut request.open);
+        self.flushing.requests.remove(&number);
+        for id in open {
+            let Some(view) = self.flush_view(id, now) else { continue };
+            let Some(flush) = self.flushing.running.get_mut(&id) else { continue };
+            let steps = flush.leave(Asker::Person(number), view);
+            self.take_flush_steps(id, steps, now, actions);
         }
     }
 
+    /// How far a request is.
     pub(super) fn flush_progress(&mut self, number: u64) -> Option<FlushProgress> {
-        // What was deleted or held meanwhile is not waited for.
         let queue = &self.queue;
-        let flush = self.flushes.get_mut(&number)?;
-        flush.waiting.retain(|(id, _)| queue.get(*id).is_some_and(|entry| entry.standing == Standing::Active));
-        let flush = self.flushes.get(&number)?;
-        let stuck: Vec<String> = self
-            .providers
-            .iter()
-            .filter(|(id, _)| flush.waiting.iter().any(|(_, waiting)| waiting == *id))
-            .filter(|(_, provider)| matches!(provider.life.state(), WorkerState::Barred | WorkerState::Paused))
-            .map(|(_, provider)| {
-                let why = provider.life.last_error.as_deref().unwrap_or("it is paused");
-                format!("provider {} does not run: {why}", provider.config.name)
-            })
-            .collect();
-        let only_stuck = !stuck.is_empty()
-            && flush
-                .waiting
-                .iter()
-                .all(|(_, id)| self.providers.get(id).is_none_or(|provider| !provider.life.is_alive()));
+        let request = self.flushing.requests.get_mut(&number)?;
+        // What was deleted, held, or went another way meanwhile is not waited for.
+        for (provider, left) in &mut request.left {
+            left.retain(|id| {
+                queue.get(*id).filter(|entry| entry.standing == Standing::Active).is_some_and(|entry| {
+                    entry.parts.as_slice().iter().any(|part| part.route.is_some_and(|way| way.provider == *provider))
+                })
+            });
+        }
+        let request = self.flushing.requests.get(&number)?;
+        let left: u64 = request.left.values().map(|left| left.len() as u64).sum();
+        let mut why = request.remarks.clone();
+        why.extend(request.open.iter().filter_map(|id| self.why_flush_waits(*id)));
         Some(FlushProgress {
-            total: flush.total,
-            attempted: flush.total - flush.waiting.len() as u64,
-            sent: flush.sent,
-            not_sent: flush.not_sent,
-            done: flush.waiting.is_empty() || only_stuck,
-            why: stuck.join("; "),
+            total: request.total,
+            attempted: request.total - left,
+            sent: request.sent,
+            not_sent: request.not_sent,
+            received: request.received,
+            done: request.open.is_empty(),
+            why: why.join("; "),
         })
     }
+}
 
-    /// Whether a flush wants a provider's queue worked off.
-    pub(super) fn is_flushing(&self, id: ProviderId) -> bool {
-        let in_flush = |flush: &Flush| !flush.waiting.is_empty() && flush.provider.is_none_or(|wanted| wanted == id);
-        self.flushes.values().any(in_flush)
-    }
-
-    /// Providers in the scope of a running flush need no slot.
-    fn apply_flushes(&mut self) {
-        for id in &self.order {
-            let flushing = self.is_flushing(*id);
-            self.scheduler.set_flush(*id, flushing);
-        }
-        self.tokens_touched = true;
+impl Request {
+    fn new(client: Client, left: BTreeMap<ProviderId, HashSet<MessageId>>) -> Self {
+        let total = left.values().map(|left| left.len() as u64).sum();
+        Self { client, open: BTreeSet::new(), left, total, sent: 0, not_sent: 0, received: 0, remarks: Vec::new() }
     }
 }

@@ -1,15 +1,23 @@
 //! Senders are told: of failure, of delay, and of success where they want it. A report goes to disk in one unit with what it reports,
 //! so that a crash can neither lose it nor make a second one.
 
+use spooler_protocol::calls::StatusReport;
 use spooler_protocol::ids::{DeliveryId, MessageId};
 use spooler_protocol::outcome::Reply;
 
-use super::delivering::Verdict;
-use super::event::{Action, Loudness, ReportKind, ReportOrder, ReportedRecipient, Ticket};
+use super::event::{Action, Loudness, ReportKind, ReportOrder, ReportedRecipient, Ticket, WorkerId};
+use super::recording::Verdict;
 use super::{Acceptor, Pending, Supervisor, accepting, log};
 use crate::policy::Now;
 use crate::policy::retry::RetryPlan;
 use crate::record::{Change, NewMessage, StoredContent};
+
+/// What a sender can be told of a recipient, once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fact {
+    Delivered,
+    Failed,
+}
 
 impl Supervisor {
     pub(super) fn report_failure(
@@ -23,9 +31,49 @@ impl Supervisor {
         for (index, reply) in &failed {
             log(actions, Loudness::Warn, format!("message {id} recipient {index} failed: {reply}"));
         }
-        let recipients =
-            failed.into_iter().map(|(index, reply)| ReportedRecipient { index, reply, relayed: false }).collect();
-        self.report(id, ReportKind::Failed, recipients, unit, actions);
+        let news = failed.into_iter().filter(|(index, _)| self.is_news(id, *index, Fact::Failed));
+        let recipients: Vec<ReportedRecipient> =
+            news.map(|(index, reply)| ReportedRecipient { index, reply, relayed: false }).collect();
+        if !recipients.is_empty() {
+            self.report(id, ReportKind::Failed, recipients, unit, actions);
+        } else if !unit.is_empty() {
+            self.commit(unit, Pending::Nothing, actions);
+        }
+    }
+
+    /// Whether the sender has not been told this of a recipient before. From now on, it has.
+    pub(super) fn is_news(&mut self, id: MessageId, index: u32, fact: Fact) -> bool {
+        self.told.entry(id).or_default().insert((index, fact))
+    }
+
+    /// A provider wants the sender to be told (IMAPISupport::StatusRecips). It settles nothing; what was told once is not told again,
+    /// neither here nor when the recipient is settled.
+    pub(super) fn on_status_recips(
+        &mut self,
+        worker: WorkerId,
+        delivery: DeliveryId,
+        reports: Vec<(u32, StatusReport)>,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(flight) = self.flights.get(&delivery).filter(|flight| flight.worker == worker) else { return };
+        let (id, recipients) = (flight.id, flight.recipients.clone());
+        let (mut delivered, mut failed) = (Vec::new(), Vec::new());
+        for (place, report) in reports {
+            let Some(&index) = usize::try_from(place).ok().and_then(|place| recipients.get(place)) else { continue };
+            let (fact, reply) = match report {
+                StatusReport::Delivered(reply) => (Fact::Delivered, reply),
+                StatusReport::Failed(reply) => (Fact::Failed, reply),
+            };
+            if self.is_news(id, index, fact) {
+                let told = if fact == Fact::Delivered { &mut delivered } else { &mut failed };
+                told.push(ReportedRecipient { index, reply: reply.capped(), relayed: false });
+            }
+        }
+        for (kind, told) in [(ReportKind::SentAsAsked, delivered), (ReportKind::Failed, failed)] {
+            if !told.is_empty() {
+                self.report(id, kind, told, Vec::new(), actions);
+            }
+        }
     }
 
     pub(super) fn report(
@@ -50,6 +98,7 @@ impl Supervisor {
         actions: &mut Vec<Action>,
     ) {
         let Some(Pending::Report(mut unit)) = self.pending.remove(&ticket) else { return };
+        self.refresh_marks(&mut unit);
         let Some(mut report) = report else {
             if !unit.is_empty() {
                 self.commit(unit, Pending::Nothing, actions);
@@ -72,6 +121,17 @@ impl Supervisor {
         }
         unit.push(Change::Accept(report));
         self.commit(unit, Pending::Accept(Acceptor::Nobody, id, entry), actions);
+    }
+
+    /// Deaths may have been counted while the report was being built.
+    fn refresh_marks(&self, unit: &mut [Change]) {
+        for change in unit {
+            if let Change::Marks { id, deaths, .. } = change
+                && let Some(entry) = self.queue.get(*id)
+            {
+                *deaths = entry.deaths;
+            }
+        }
     }
 
     /// Tells the sender if a message will be late at its next attempt.

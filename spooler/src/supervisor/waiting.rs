@@ -5,6 +5,7 @@
 
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::outcome::Reply;
+use spooler_protocol::status::StatusCode;
 
 use super::event::{Action, ReportedRecipient};
 use super::{Provider, Supervisor};
@@ -24,10 +25,32 @@ enum Late {
     GiveUp(MessageId, Option<Route>, Vec<(u32, Reply)>),
 }
 
+/// Whether nothing but the provider stands in the way of a part.
+fn waits_on_provider(part: &Part) -> bool {
+    matches!(part.waiting, Waiting::Ready | Waiting::Callback)
+}
+
+impl Late {
+    fn message(&self) -> MessageId {
+        match self {
+            Self::Warn(id, ..) | Self::GiveUp(id, ..) => *id,
+        }
+    }
+}
+
 impl Provider {
-    /// Whether it has said that it cannot reach what it serves.
+    /// Whether it has said that it cannot reach what it serves, or lacks the device for it.
     pub(super) fn is_offline(&self) -> bool {
-        self.row.offline == Some(true)
+        self.lacks_device || self.rows.own().code.contains(StatusCode::OFFLINE)
+    }
+
+    /// Why it is offline.
+    pub(super) fn why_offline(&self) -> String {
+        match (&self.config.needs_device, &self.rows.own().text) {
+            (Some(device), _) if self.lacks_device => format!("device {device} is not there"),
+            (_, Some(text)) => text.clone(),
+            (_, None) => "it cannot reach what it serves".to_owned(),
+        }
     }
 }
 
@@ -52,13 +75,17 @@ impl Supervisor {
             return;
         }
         self.looked_ms = now.mono_ms;
+        self.told.retain(|id, _| self.queue.get(*id).is_some());
         let waiting = self.queue.iter().filter(|(_, entry)| entry.standing == Standing::Active);
-        let late: Vec<Late> = waiting.flat_map(|(id, entry)| self.late_parts(id, entry, now)).collect();
+        let mut late: Vec<Late> = waiting.flat_map(|(id, entry)| self.late_parts(id, entry, now)).collect();
+        // The oldest first: what is done must not depend on chance that cannot be replayed.
+        late.sort_by_key(Late::message);
         for late in late {
             match late {
                 Late::Warn(id, recipients, plan) => self.report_late(id, recipients, &plan, now, actions),
                 Late::GiveUp(id, route, failed) => {
-                    let given_up = |part: &Part| part.route == route && part.waiting == Waiting::Ready;
+                    self.abort_all_deferred(id, actions);
+                    let given_up = |part: &Part| part.route == route && waits_on_provider(part);
                     self.queue.change(id, |entry| entry.parts.retain(|part| !given_up(part)));
                     self.fail(id, failed, actions);
                 }
@@ -69,7 +96,7 @@ impl Supervisor {
     fn late_parts(&self, id: MessageId, entry: &Entry, now: Now) -> Vec<Late> {
         let age_ms = now.mono_ms - entry.born_ms;
         let mut found = Vec::new();
-        for part in entry.parts.as_slice().iter().filter(|part| part.waiting == Waiting::Ready) {
+        for part in entry.parts.as_slice().iter().filter(|part| waits_on_provider(part)) {
             let provider = part.route.map(|route| route.provider);
             let Some(plan) = provider.map_or(Some(self.default_retry), |provider| self.retry_plan(provider)) else {
                 continue;
@@ -79,7 +106,11 @@ impl Supervisor {
             if !give_up && (!warn || entry.delay_reported || entry.null_sender) {
                 continue;
             }
-            let reply = Reply::local(0, "4.4.7", self.why_ready(provider));
+            let why = match (part.waiting, provider) {
+                (Waiting::Callback, Some(provider)) => self.why_kept_by(provider),
+                _ => self.why_ready(provider),
+            };
+            let reply = Reply::local(0, "4.4.7", why);
             let indexes = part.recipients.as_slice().iter();
             found.push(if give_up {
                 Late::GiveUp(id, part.route, indexes.map(|index| (*index, reply.clone())).collect())

@@ -1,22 +1,20 @@
 //! Workers come and go; the configuration changes.
 
 use spooler_protocol::calls::LogonFlags;
-use spooler_protocol::from_worker::{FromWorker, LoggedOn, RowUpdate};
-use spooler_protocol::limits::{CREDIT_MAX, ROW_TEXT_BYTES_MAX};
+use spooler_protocol::from_worker::{FromWorker, RowUpdate};
+use spooler_protocol::notification::SystemMessage;
 use spooler_protocol::to_worker::{ToWorker, Welcome};
 
 use super::event::{Action, Loudness, WorkerId};
-use super::{Provider, Scan, Stopping, Supervisor, log};
+use super::{Provider, Scan, Stopping, Supervisor, log, overrunning};
 use crate::config::{self, Config};
-use crate::policy::lane::Limits;
+use crate::policy::flush::Ways;
 use crate::policy::lifecycle::{Lifecycle, Step};
 use crate::policy::priority_plan::Level;
 use crate::policy::retry::{RetryPlan, ms};
 use crate::policy::routing::{Routing, Served};
+use crate::policy::status_table::{Rows, capped};
 use crate::policy::{Now, ProviderId};
-
-/// Two deliveries to one destination are never further apart, whatever a worker asks for: a week.
-const INTERVAL_MS_MAX: i64 = 7 * 86_400_000;
 
 impl Supervisor {
     /// Takes a new configuration; touches only what changed.
@@ -26,7 +24,10 @@ impl Supervisor {
             return;
         }
         let slots = config.scheduler.slots.unwrap_or(self.cores);
-        self.scheduler.configure(slots, u32::try_from(ms(config.scheduler.slice)).unwrap_or(u32::MAX));
+        let slice_ms = u32::try_from(ms(config.scheduler.slice)).unwrap_or(u32::MAX);
+        self.scheduler.configure(slice_ms, config.scheduler.gate.force_after_ms);
+        self.gate.configure(config.scheduler.gate, slots);
+        self.tokens_touched = true;
         let mut order = Vec::new();
         for new in &config.providers {
             let present = self.providers.iter().find(|(_, old)| old.config.name == new.name).map(|(id, _)| *id);
@@ -36,6 +37,7 @@ impl Supervisor {
         }
         let gone: Vec<ProviderId> = self.providers.keys().copied().filter(|id| !order.contains(id)).collect();
         let deadline_ms = now.mono_ms + ms(config.stop_timeout);
+        self.look_for_devices(actions);
         self.order = order;
         self.default_retry = retry_plan(&config.retry);
         self.config = config;
@@ -61,9 +63,13 @@ impl Supervisor {
             announced: None,
             paused: false,
             removed: false,
-            row: RowUpdate::default(),
+            rows: Rows::default(),
             priority: String::new(),
             critical: None,
+            overrun: overrunning::ladder(config, now),
+            lacks_device: false,
+            session: super::sessions::Session::default(),
+            logon: super::logon::Logon::default(),
         };
         self.providers.insert(id, provider);
         id
@@ -73,11 +79,16 @@ impl Supervisor {
         let deadline_ms = now.mono_ms + ms(self.config.stop_timeout);
         let Some(provider) = self.providers.get_mut(&id) else { return };
         let old = std::mem::replace(&mut provider.config, new.clone());
+        provider.lacks_device &= new.needs_device == old.needs_device;
         provider.retry = retry_plan(&new.retry);
+        provider.overrun.set_limits(overrunning::limits(new));
         provider.removed = false;
         let life = &mut provider.life;
         life.set_start_timeout(ms(new.start_timeout));
-        let other_worker = old.kind != new.kind || old.settings != new.settings || old.interactive != new.interactive;
+        let other_worker = old.kind != new.kind
+            || old.settings != new.settings
+            || old.interactive != new.interactive
+            || old.resource != new.resource;
         let step = match (old.enabled && !provider.paused, new.enabled && !provider.paused) {
             (false, true) => life.want(&mut self.generation, now.mono_ms),
             (true, false) => life.unwant(false, now.mono_ms, deadline_ms),
@@ -85,8 +96,12 @@ impl Supervisor {
             (true, true) | (false, false) => None,
         };
         let worker = WorkerId { provider: id, generation: life.generation() };
-        if old.nice != new.nice && step.is_none() && life.is_ready() && provider.critical.is_none() {
-            actions.push(Action::SetPriority(worker, Level::Base { nice: new.nice }));
+        if configured_level(&old) != configured_level(new)
+            && step.is_none()
+            && life.is_ready()
+            && provider.critical.is_none()
+        {
+            actions.push(Action::SetPriority(worker, provider.base_level()));
         }
         self.take_step(worker, step, actions);
     }
@@ -99,7 +114,13 @@ impl Supervisor {
                 let worker = WorkerId { generation, ..worker };
                 actions.push(Action::Spawn(worker));
             }
-            Some(Step::Logoff { hurry }) => actions.push(Action::Send(worker, ToWorker::Logoff { hurry })),
+            Some(Step::Logoff { hurry }) => {
+                self.say_farewell(worker.provider, actions);
+                self.scheduler.set_passing(worker.provider, true);
+                self.tokens_touched = true;
+                self.end_session(worker, actions);
+                actions.push(Action::Send(worker, ToWorker::Logoff { hurry }));
+            }
             Some(Step::Term) => actions.push(Action::Term(worker)),
             Some(Step::Kill) => actions.push(Action::Kill(worker)),
         }
@@ -107,6 +128,8 @@ impl Supervisor {
 
     fn welcome(&self, worker: WorkerId) -> Option<Welcome> {
         let provider = self.providers.get(&worker.provider)?;
+        let quiet = LogonFlags::NO_INBOUND | LogonFlags::NO_OUTBOUND;
+        let flags = if provider.logon.has_person() { quiet } else { quiet | LogonFlags::NO_DIALOG };
         Some(Welcome {
             provider: provider.config.name.clone(),
             kind: provider.config.kind.clone(),
@@ -115,8 +138,8 @@ impl Supervisor {
             hostname: self.config.hostname.clone(),
             message_bytes_max: self.config.spool.max_message_size,
             claims: self.routing.claims(),
-            flags: LogonFlags::NO_DIALOG,
-            answers: Vec::new(),
+            flags,
+            answers: provider.logon.answers(),
         })
     }
 
@@ -130,85 +153,90 @@ impl Supervisor {
     ) {
         let id = worker.provider;
         match said {
-            FromWorker::LoggedOn(logged_on) => self.on_logged_on(worker, logged_on, now, actions),
-            FromWorker::LogonFailed(error) => {
-                let Some(provider) = self.providers.get_mut(&id) else { return };
-                provider.life.on_logon_failed(&error);
-                let text = provider.life.last_error.clone().unwrap_or_default();
-                log(actions, Loudness::Warn, format!("provider {}: logon failed: {text}", self.name(id)));
-            }
-            FromWorker::Want => {
-                self.scheduler.charge(id, cpu_us);
-                self.scheduler.on_want(id);
-                self.tokens_touched = true;
-            }
-            FromWorker::Yield { token, more } => {
-                self.scheduler.on_yield(id, token, more, cpu_us);
-                self.tokens_touched = true;
-            }
+            FromWorker::LoggedOn(logged_on) => self.begin_session(worker, logged_on, now, actions),
+            FromWorker::LogonFailed(error) => self.on_logon_failed(id, error, actions),
+            FromWorker::Want => self.on_want(worker, cpu_us, now, actions),
+            FromWorker::Yield { token, more } => self.on_yield(worker, (token, more), cpu_us, now, actions),
             FromWorker::Settled { delivery, outcomes } => self.on_settled(worker, delivery, outcomes, now, actions),
-            FromWorker::Finished { delivery, result, end: _, outcomes } => {
-                self.on_finished(worker, delivery, result, outcomes, now, actions);
+            FromWorker::Finished { delivery, result, end, outcomes } => {
+                self.on_finished(worker, delivery, (result, end), outcomes, now, actions);
             }
             FromWorker::Progress { delivery, progress } => {
-                if let Some(flight) = self.flights.get_mut(&delivery).filter(|flight| flight.worker == worker) {
-                    flight.phase = capped(progress.phase);
-                    flight.bytes = progress.bytes;
+                let phase = capped(progress.phase);
+                if let Some(flight) = self.flights.get_mut(&delivery).filter(|flight| flight.worker == worker)
+                    && (flight.bytes != progress.bytes || flight.phase != phase)
+                {
+                    (flight.phase, flight.bytes) = (phase, progress.bytes);
+                    self.on_news(worker, now, actions);
                 }
             }
-            FromWorker::CriticalBegin { reason } => self.on_critical_begin(worker, capped(reason), now, actions),
-            FromWorker::CriticalEnd => self.on_critical_end(worker, now, actions),
-            FromWorker::Row { update, .. } => self.on_row(id, *update),
+            FromWorker::CriticalBegin { section, reason } => {
+                self.on_critical_begin(worker, section, capped(reason), now, actions);
+            }
+            FromWorker::CriticalEnd { section } => self.on_critical_end(worker, section, now, actions),
+            FromWorker::Row { sequence, row, update } => self.on_row(worker, sequence, &row, *update, now, actions),
+            FromWorker::FlushAnswered(answer) => self.on_flush_answered(worker, answer, now, actions),
             // The worker exits by itself; its death says the rest. Bodies and uploads do not come this way.
             FromWorker::LoggedOff
             | FromWorker::ReadBody { .. }
             | FromWorker::Upload { .. }
             | FromWorker::UploadAbandoned { .. }
             | FromWorker::Accept { .. } => {}
-            FromWorker::Announced(_)
-            | FromWorker::StatusRecips { .. }
-            | FromWorker::Notify(_)
-            | FromWorker::Polled { .. }
-            | FromWorker::StartEnded(_)
-            | FromWorker::Idled
-            | FromWorker::FlushAnswered(_)
-            | FromWorker::Validated { .. } => {}
+            FromWorker::Announced(said) => self.on_announced(worker, said, actions),
+            FromWorker::StatusRecips { delivery, reports } => {
+                self.on_status_recips(worker, delivery, reports, actions);
+            }
+            FromWorker::Notify(news) => self.on_notified(worker, news, actions),
+            FromWorker::Polled { waiting } => self.on_polled(worker, waiting, now),
+            FromWorker::StartEnded(result) => self.on_start_ended(worker, result, now, actions),
+            FromWorker::Idled => self.on_idled(worker),
+            FromWorker::Validated { request, result } => self.on_validated(worker, request, result, actions),
         }
     }
 
-    fn on_logged_on(&mut self, worker: WorkerId, mut logged_on: LoggedOn, now: Now, actions: &mut Vec<Action>) {
-        let Some(provider) = self.providers.get_mut(&worker.provider) else { return };
-        if !provider.life.on_logged_on(now.mono_ms) {
+    /// A word about a row. Bits are commands, so what has changed is acted upon.
+    fn on_row(
+        &mut self,
+        worker: WorkerId,
+        sequence: u64,
+        name: &str,
+        update: RowUpdate,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        self.change_rows(worker.provider, now, actions, |rows| {
+            rows.on_word(worker.generation, sequence, name, update, now.mono_ms)
+        });
+    }
+
+    /// Takes what a worker said about its rows too fast.
+    pub(super) fn settle_rows(&mut self, id: ProviderId, now: Now, actions: &mut Vec<Action>) {
+        self.change_rows(id, now, actions, Rows::settle);
+    }
+
+    /// The same where its time has come.
+    pub(super) fn tick_rows(&mut self, id: ProviderId, now: Now, actions: &mut Vec<Action>) {
+        self.change_rows(id, now, actions, |rows| rows.on_tick(now.mono_ms));
+    }
+
+    fn change_rows(
+        &mut self,
+        id: ProviderId,
+        now: Now,
+        actions: &mut Vec<Action>,
+        change: impl FnOnce(&mut Rows) -> bool,
+    ) {
+        let Some(provider) = self.providers.get_mut(&id) else { return };
+        let (was_offline, before) = (provider.is_offline(), Ways::of(provider.rows.own().code));
+        if !change(&mut provider.rows) {
             return;
         }
-        logged_on.credit = logged_on.credit.min(CREDIT_MAX);
-        logged_on.identity = capped(logged_on.identity);
-        logged_on.address_types.truncate(100);
-        provider.row = RowUpdate::default();
-        let limits = Limits {
-            concurrency: logged_on.destinations.concurrency,
-            interval_ms: i64::try_from(logged_on.destinations.interval_ms).unwrap_or(i64::MAX).min(INTERVAL_MS_MAX),
-        };
-        let text = format!("provider {}: ready ({})", provider.config.name, logged_on.identity);
-        provider.announced = Some(logged_on);
-        self.queue.lane(worker.provider).set_limits(limits);
-        self.touched.insert(worker.provider);
-        log(actions, Loudness::Info, text);
-        self.update_routing(actions);
-    }
-
-    fn on_row(&mut self, id: ProviderId, update: RowUpdate) {
-        let Some(provider) = self.providers.get_mut(&id) else { return };
-        if let Some(text) = update.text {
-            provider.row.text = Some(capped(text)).filter(|text| !text.is_empty());
-        }
-        if let Some(progress) = update.progress {
-            provider.row.progress = Some(progress.min(100));
-        }
-        let was_offline = provider.is_offline();
-        provider.row.offline = update.offline.or(provider.row.offline);
+        let after = Ways::of(provider.rows.own().code);
         if was_offline && !provider.is_offline() {
             self.on_online(id);
+        }
+        if before != after {
+            self.on_flush_bits(id, after.without(before), now, actions);
         }
     }
 
@@ -219,6 +247,8 @@ impl Supervisor {
         let step = provider.life.on_died(why, &mut self.generation, now.mono_ms, &mut self.jitter);
         let unasked = provider.life.deaths > deaths;
         provider.pid = None;
+        // What it said of itself is void.
+        provider.rows.begin(worker.generation);
         provider.priority.clear();
         let state = provider.life.state();
         let name = provider.config.name.clone();
@@ -229,10 +259,14 @@ impl Supervisor {
             log(actions, Loudness::Info, format!("provider {name}: worker gone: {why}"));
         }
         self.forget_section(worker.provider, now, actions);
+        self.forget_session(worker.provider, actions);
+        self.forget_flush(worker.provider);
         self.scheduler.remove(worker.provider);
         self.tokens_touched = true;
         self.return_flights(worker, unasked, actions);
+        self.release_resource(worker.provider);
         self.take_step(worker, step, actions);
+        self.answer_logon(worker.provider, actions);
         self.forget_removed(worker.provider);
         // What it serves may never be known now.
         self.update_routing(actions);
@@ -244,14 +278,29 @@ impl Supervisor {
         }
     }
 
+    /// The order in which providers are tried: as configured, else as they stand in the file, with those last that wish to be.
+    fn transport_order(&self) -> Vec<ProviderId> {
+        if let Some(names) = &self.config.routing.order {
+            let named = |name: &String| self.order.iter().copied().find(|id| self.name(*id) == name);
+            return names.iter().filter_map(named).collect();
+        }
+        let prefers_last = |id: &ProviderId| {
+            let announced = self.providers.get(id).and_then(|provider| provider.announced.as_ref());
+            announced.is_some_and(|announced| announced.prefer_last)
+        };
+        let mut order = self.order.clone();
+        order.sort_by_key(prefers_last);
+        order
+    }
+
     /// Everything that is served, anew. If it changed, listeners are told and queued messages find their way again.
     pub(super) fn update_routing(&mut self, actions: &mut Vec<Action>) {
-        let served = self.order.iter().filter_map(|id| {
-            let provider = self.providers.get(id).filter(|provider| provider.config.enabled)?;
+        let served = self.transport_order().into_iter().filter_map(|id| {
+            let provider = self.providers.get(&id).filter(|provider| provider.config.enabled)?;
             let announced = provider.announced.as_ref();
             let types = provider.config.address_types.clone().or_else(|| Some(announced?.address_types.clone()));
             Some(Served {
-                provider: *id,
+                provider: id,
                 patterns: provider.config.claims.clone(),
                 address_types: types,
                 awaited: announced.is_none() && provider.life.may_log_on(),
@@ -289,35 +338,41 @@ impl Supervisor {
         self.stopping = Some(Stopping { hurry, exited: false });
         let how = if hurry { "stopping in a hurry" } else { "stopping: running deliveries may finish" };
         log(actions, Loudness::Info, how.to_owned());
+        if !hurry {
+            self.tell_all(&SystemMessage::Shutdown, actions);
+        }
         for id in self.order_with_removed() {
             if let Some(provider) = self.providers.get_mut(&id) {
                 let step = provider.life.unwant(hurry, now.mono_ms, deadline_ms);
                 let worker = WorkerId { provider: id, generation: provider.life.generation() };
+                if hurry {
+                    self.break_section(worker, "the spooler stops in a hurry", now, actions);
+                }
                 self.take_step(worker, step, actions);
             }
         }
     }
 
     /// A worker has said hello: it is welcomed, may have tokens, and its priority is set.
-    pub(super) fn on_started(&mut self, worker: WorkerId, pid: u32, actions: &mut Vec<Action>) {
+    pub(super) fn on_started(&mut self, worker: WorkerId, pid: u32, now: Now, actions: &mut Vec<Action>) {
         let welcome = self.welcome(worker);
         actions.extend(welcome.map(|welcome| Action::Send(worker, ToWorker::Welcome(welcome))));
         let Some(provider) = self.providers.get_mut(&worker.provider) else { return };
         provider.pid = Some(pid);
-        let (weight, interactive, nice) = (provider.config.weight, provider.config.interactive, provider.config.nice);
+        provider.rows.begin(worker.generation);
+        let (weight, interactive, level) = (provider.config.weight, provider.config.interactive, provider.base_level());
+        provider.overrun = overrunning::ladder(&provider.config, now);
         self.scheduler.add(worker.provider, weight, interactive);
-        actions.push(Action::SetPriority(worker, Level::Base { nice }));
+        self.scheduler.set_passing(worker.provider, true);
+        actions.push(Action::SetPriority(worker, level));
     }
+}
+
+/// The priority that the configuration gives.
+pub(super) fn configured_level(config: &config::Provider) -> Level {
+    Level::Base { nice: config.nice, sched: config.sched, io: config.io }
 }
 
 pub(super) fn retry_plan(retry: &config::Retry) -> RetryPlan {
     RetryPlan::new(retry.first, retry.factor, retry.max, retry.give_up, retry.delay_warning)
-}
-
-/// A text from a worker, cut to what a row shows.
-fn capped(mut text: String) -> String {
-    let end = text.floor_char_boundary(ROW_TEXT_BYTES_MAX);
-    text.truncate(end);
-    text.retain(|c| !c.is_control());
-    text
 }

@@ -36,8 +36,8 @@ pub enum Letter {
     Asked(Request),
     /// A person wants the configuration read again.
     Reload,
-    /// A new, good configuration.
-    Reloaded(Box<Config>),
+    /// A new, good configuration, and the number of its reading.
+    Reloaded(u64, Box<Config>),
 }
 
 /// The sending side of the channel into the loop.

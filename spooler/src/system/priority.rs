@@ -1,58 +1,65 @@
 //! What the kernel is told about a worker's urgency, and what its clock says.
 //!
-//! Priority on Linux is two things here: the nice value of every thread (set for the whole process group, because it is per thread),
-//! which counts inside a session, and that of the autogroup, which counts between sessions. Every worker has a session of its own.
+//! Priority on Linux is three things here: the nice value of every thread, which counts inside a session; that of the autogroup, which
+//! counts between sessions (every worker has one of its own); and the scheduling class, in a critical section that cannot do with less a
+//! real-time one. `threads` and `sched_class` set what is set for each thread.
 
 use std::time::Duration;
 
-use nix::libc;
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getsid};
 
+use super::threads;
 use crate::policy::priority_plan::{Level, Reached};
+use crate::system::sched_class;
+
+const REALTIME_ADVICE: &str = "give the spooler CAP_SYS_NICE, or LimitRTPRIO=1 in its unit";
 
 /// Sets a worker's priority and reads back what was reached; `true` if the kernel wants to be asked again a little later: it lets the
 /// unprivileged change one autogroup in a tenth of a second.
 #[must_use]
 pub fn set(pid: u32, level: Level) -> (Reached, bool) {
     let nice = level.nice();
-    let group = set_group(pid, nice);
+    let realtime = matches!(level, Level::Critical { realtime: true, .. });
+    let raised = if realtime { threads::make_realtime(pid) } else { threads::make_ordinary(pid) };
+    let class = sched_class::set(pid, (!realtime || raised.is_err()).then(|| level.sched()), level.io());
+    let group = threads::set_nice(pid, nice);
     let autogroup = set_autogroup(pid, nice);
     let later = autogroup.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
     let advice = "give the spooler CAP_SYS_NICE, or LimitNICE= in its unit";
-    let refused = match (group, autogroup) {
-        (Ok(()), Ok(())) => None,
-        (Err(error), _) => Some(format!("nice {nice} refused ({error}): {advice}")),
-        (Ok(()), Err(error)) => Some(format!("autogroup {nice} refused ({error}): {advice}")),
+    let refused = match (group, autogroup, class) {
+        (Ok(()), Ok(()), Ok(())) => None,
+        (Err(error), ..) => Some(format!("nice {nice} refused ({error}): {advice}")),
+        (Ok(()), Err(error), _) => Some(format!("autogroup {nice} refused ({error}): {advice}")),
+        (Ok(()), Ok(()), Err(error)) => Some(format!("class {} refused ({error}): {advice}", level.sched().word())),
     };
-    (Reached { nice: read_nice(pid), autogroup: read_autogroup(pid), refused }, later)
-}
-
-#[expect(unsafe_code, reason = "nix has no wrapper for setpriority")]
-fn set_group(pid: u32, nice: i32) -> Result<(), std::io::Error> {
-    // SAFETY: setpriority takes three numbers and touches no memory of ours.
-    let result = unsafe { libc::setpriority(libc::PRIO_PGRP, pid, nice) };
-    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    let instead = raised.err().map(|error| {
+        if realtime {
+            format!("real time refused ({error}), nice is used instead: {REALTIME_ADVICE}")
+        } else {
+            format!("the real-time class cannot be taken away ({error})")
+        }
+    });
+    let running = threads::running(pid);
+    let realtime = !running.is_empty() && running.iter().all(|(_, running)| running.realtime);
+    // That of the least urgent thread.
+    let nice = running.iter().map(|(_, running)| running.nice).max();
+    let (sched, io) = sched_class::read(pid);
+    let autogroup = read_autogroup(pid);
+    (Reached { nice, autogroup, sched, io, cgroup: None, realtime, instead, refused }, later)
 }
 
 fn set_autogroup(pid: u32, nice: i32) -> Result<(), std::io::Error> {
+    // In somebody else's session it would be somebody else's priority, perhaps ours.
+    let process = i32::try_from(pid).map(Pid::from_raw).map_err(std::io::Error::other)?;
+    if getsid(Some(process))? != process {
+        return Err(std::io::Error::other("it has no session of its own"));
+    }
     match std::fs::write(format!("/proc/{pid}/autogroup"), nice.to_string()) {
         // A kernel without autogroups has nothing to set between sessions.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         result => result,
     }
-}
-
-/// The nice value of the least urgent thread.
-fn read_nice(pid: u32) -> Option<i32> {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
-    let stat = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("stat")).ok();
-    tasks.filter_map(|task| nice_of_stat(&stat(task.ok()?)?)).max()
-}
-
-/// Field 19 of /proc/PID/stat; the second one, in parentheses, may hold spaces.
-fn nice_of_stat(stat: &str) -> Option<i32> {
-    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(16)?.parse().ok()
 }
 
 /// From `/autogroup-123 nice 10`.
@@ -73,16 +80,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nice_is_found_behind_a_name_with_spaces() {
-        let stat = "12 (a b) c) S 1 12 12 0 -1 4194560 1 2 3 4 5 6 7 8 20 -5 3 0 100";
-        assert_eq!(nice_of_stat(stat), Some(-5));
-    }
-
-    #[test]
     fn our_own_clock_runs() {
         let pid = std::process::id();
         let before = cpu_used(pid).unwrap();
         while cpu_used(pid).unwrap() == before {}
-        assert!(read_nice(pid).is_some());
     }
 }

@@ -1,20 +1,26 @@
 //! Signals become letters to the loop.
 
+use nix::libc::SIGPWR;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use spooler_protocol::notification::SystemMessage;
 
 use crate::supervisor::event::Event;
 use crate::system::mailbox::{Letter, Mailbox};
 
-/// Starts the thread that waits for signals. SIGTERM and SIGINT stop, twice in a hurry; SIGHUP reloads.
+/// Starts the thread that waits for signals. SIGTERM and SIGINT stop, twice in a hurry; SIGHUP reloads; SIGPWR says that power fails.
 ///
 /// # Errors
 /// If the handlers or the thread cannot be had.
 pub fn start(mailbox: Mailbox) -> std::io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGPWR])?;
     let wait = move || {
         for signal in signals.forever() {
-            mailbox.put(if signal == SIGHUP { Letter::Reload } else { Letter::Event(Event::Stop) });
+            mailbox.put(match signal {
+                SIGHUP => Letter::Reload,
+                SIGPWR => Letter::Event(Event::System(SystemMessage::PowerFailure)),
+                _ => Letter::Event(Event::Stop),
+            });
         }
     };
     std::thread::Builder::new().name("signals".to_owned()).stack_size(128 * 1024).spawn(wait)?;

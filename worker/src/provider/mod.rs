@@ -5,14 +5,17 @@ use spooler_protocol::to_worker::{ToWorker, Welcome};
 use tokio::sync::mpsc;
 
 use crate::contract::Provider;
+use crate::filter::Filters;
 use crate::link::LinkSender;
 use crate::runtime::{self, Ended};
 
-mod local;
+pub(crate) mod local;
 // Writes messages into maildirs.
 pub mod maildir;
 // Runs a program per message.
 pub mod pipe;
+// Receives frames from a serial line and sends messages to it.
+pub mod serial;
 // Sends messages by SMTP or LMTP.
 pub mod smtp;
 // Receives messages by SMTP.
@@ -24,13 +27,14 @@ pub mod smtp_in;
 pub struct UnknownKind(pub String);
 
 /// The kinds that [`run`] and [`check`] know.
-pub const KINDS: &[&str] = &["maildir", "pipe", "smtp", "smtp-in"];
+pub const KINDS: &[&str] = &["maildir", "pipe", "serial", "smtp", "smtp-in"];
 
 macro_rules! with_kind {
     ($kind:expr, $call:ident $args:tt) => {
         match $kind {
             "maildir" => Ok($call!(maildir::Maildir, $args)),
             "pipe" => Ok($call!(pipe::Pipe, $args)),
+            "serial" => Ok($call!(serial::Serial, $args)),
             "smtp" => Ok($call!(smtp::Smtp, $args)),
             "smtp-in" => Ok($call!(smtp_in::SmtpIn, $args)),
             other => Err(UnknownKind(other.to_owned())),
@@ -56,18 +60,25 @@ pub async fn run(
     with_kind!(kind.as_str(), run_kind())
 }
 
-/// Reads the settings of a kind and does nothing else. The keys that all kinds have are allowed, so that they are among those that a
-/// mistake names.
+/// Reads the settings of a kind and does nothing else.
 ///
 /// # Errors
 /// If there is no such kind.
-pub fn check(kind: &str, mut settings: Settings) -> Result<Findings, UnknownKind> {
+pub fn check(kind: &str, settings: Settings) -> Result<Findings, UnknownKind> {
     macro_rules! check_kind {
-        ($provider:ty, ()) => {{
-            let _ = <$provider as Provider>::settings(&mut settings);
-            PROVIDER_KEYS.iter().for_each(|key| settings.ignore(key));
-            settings.finish()
-        }};
+        ($provider:ty, ()) => {
+            check_settings::<$provider>(settings)
+        };
     }
     with_kind!(kind, check_kind())
+}
+
+/// Reads the settings of a provider and does nothing else. The keys that all kinds have are allowed, so that they are among those that
+/// a mistake names.
+#[must_use]
+pub fn check_settings<P: Provider>(mut settings: Settings) -> Findings {
+    let _ = P::settings(&mut settings);
+    let _ = Filters::read(&mut settings);
+    PROVIDER_KEYS.iter().for_each(|key| settings.ignore(key));
+    settings.finish()
 }

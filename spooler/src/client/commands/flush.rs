@@ -3,18 +3,25 @@
 use std::io::{self, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use spooler_protocol::control::FlushProgress;
+use spooler_protocol::control::{FlushCommand, FlushProgress};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::client::cli::Flush;
 use crate::client::connection::{Control, Lines, block_on};
 use crate::client::failure::Failure;
 use crate::client::show::plain;
 
-pub(super) fn run(control: &Control, provider: Option<String>) -> Result<(), Failure> {
+pub(super) fn run(control: &Control, flush: Flush) -> Result<(), Failure> {
+    let Flush { provider, outbound, inbound, no_wait, stop } = flush;
+    let command = FlushCommand { provider, outbound, inbound, no_wait, stop };
     block_on(async {
         // Before anything is begun, so that Ctrl-C never goes by unnoticed.
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let lines = control.flush(provider).await?;
+        let mut lines = control.flush(&command).await?;
+        if stop || no_wait {
+            let first = lines.next::<FlushProgress>().await?;
+            return Ok(writeln!(io::stdout().lock(), "{}", begun(&command, first))?);
+        }
         let watched = tokio::select! {
             watched = watch(lines) => watched?,
             _ = interrupt.recv() => {
@@ -53,11 +60,22 @@ async fn watch(mut lines: Lines) -> Result<FlushProgress, Failure> {
     result
 }
 
-fn summary(progress: &FlushProgress) -> String {
-    let FlushProgress { total, attempted, sent, not_sent, .. } = progress;
-    if *total == 0 {
-        return "Nothing was waiting".to_owned();
+/// What is said of a flush that nobody waits for, or of its end.
+fn begun(command: &FlushCommand, progress: Option<FlushProgress>) -> String {
+    let total = progress.map_or(0, |progress| progress.total);
+    match total {
+        _ if command.stop => "No flush runs any more there; what is queued is delivered in the background".to_owned(),
+        0 => "A flush has begun; nothing waits to go out".to_owned(),
+        _ => format!("A flush has begun; {total} messages wait to go out"),
     }
+}
+
+fn summary(progress: &FlushProgress) -> String {
+    let FlushProgress { total, attempted, sent, not_sent, received, .. } = progress;
     let why = if progress.why.is_empty() { String::new() } else { format!(" ({})", plain(&progress.why)) };
-    format!("{attempted} of {total} messages attempted{why}; recipients: {sent} sent, {not_sent} not sent")
+    let received = if *received == 0 { String::new() } else { format!("; {received} received") };
+    if *total == 0 {
+        return format!("Nothing was waiting{why}{received}");
+    }
+    format!("{attempted} of {total} messages attempted{why}; recipients: {sent} sent, {not_sent} not sent{received}")
 }

@@ -1,11 +1,13 @@
 //! `spoolctl` does what it was told, one file per family of commands.
 
 mod flush;
+mod logon;
 mod manual;
 mod provider;
 mod queue;
 mod status;
 mod submit;
+mod watch;
 
 use std::io::{self, Write};
 
@@ -23,10 +25,12 @@ pub(super) fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Submit(submit) => submit::run(&control, submit),
         Command::Queue(queue) => queue::run(&control, queue),
-        Command::Status { watch: true, json } => status::watch(&control, json),
+        Command::Status { watch: true, json } => watch::run(&control, json),
         Command::Status { watch: false, json } => status::once(&control, json),
-        Command::Flush { provider } => flush::run(&control, provider),
+        Command::Flush(flush) => flush::run(&control, flush),
         Command::Provider(provider) => provider::run(&control, provider),
+        Command::Logon { name } => logon::run(&control, &name),
+        Command::Validate { how } => provider::validate_all(&control, &how),
         Command::Cancel { id } => queue::act_on(&control, QueueAction::Cancel, id),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { folder } => manual::pages(&folder),

@@ -12,7 +12,7 @@ use std::io::{self, Write};
 
 use argv::{Mode, Options};
 use compose::Composed;
-use spooler_protocol::control::{Filter, FlushProgress, MessageSummary};
+use spooler_protocol::control::{Filter, FlushCommand, FlushProgress, MessageSummary};
 
 use super::connection::{Control, block_on};
 use super::failure::Failure;
@@ -70,7 +70,11 @@ fn verify(options: &Options) -> Result<(), Failure> {
 /// `-q`: begins a flush and does not wait for it.
 fn flush(control: &Control) -> Result<(), Failure> {
     block_on(async {
-        control.flush(None).await?.next::<FlushProgress>().await?;
+        control
+            .flush(&FlushCommand { no_wait: true, ..FlushCommand::default() })
+            .await?
+            .next::<FlushProgress>()
+            .await?;
         Ok(())
     })
 }

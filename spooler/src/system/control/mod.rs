@@ -6,6 +6,7 @@
 mod access;
 mod body;
 mod desk;
+mod feed;
 mod listing;
 mod patience;
 mod provider;
@@ -17,10 +18,13 @@ mod submit;
 mod watch;
 
 pub use access::{Access, Denied, Operation, Peer, Scope, identify, identify_at_once, may};
+pub use feed::{Feed, LINES_KEPT, Line, Subscription};
 pub use server::{ControlOptions, ControlServer, start};
 pub use socket::{BindError, bind};
+use spooler_protocol::calls::ValidateFlags;
 use spooler_protocol::control::{
-    ApiError, FlushCommand, FlushProgress, MessageSummary, ProviderAction, QueueAction, QueueDone,
+    ApiError, FlushCommand, FlushProgress, LogonCommand, LogonState, MessageSummary, ProviderCommand, QueueAction,
+    QueueDone, Validated,
 };
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::message::Envelope;
@@ -49,6 +53,11 @@ pub enum Request {
     Status {
         /// The table.
         answer: oneshot::Sender<StatusTable>,
+    },
+    /// The table now, and every change from here on.
+    Watch {
+        /// Both.
+        answer: oneshot::Sender<Subscription>,
     },
     /// In which state, and why, the schedule has these messages: it overlays what the store said.
     Overlay {
@@ -82,7 +91,7 @@ pub enum Request {
         /// How far; `None` if there is no such flush.
         answer: oneshot::Sender<Option<FlushProgress>>,
     },
-    /// Nobody watches a flush any more; it goes on in the background like any delivery.
+    /// The client that began a flush has left. If it was to wait for it, the flush ends; what is queued is delivered in the background.
     FlushEnd {
         /// Which.
         flush: u64,
@@ -92,9 +101,25 @@ pub enum Request {
         /// Its name.
         name: String,
         /// What.
-        action: ProviderAction,
+        command: ProviderCommand,
         /// Whether it was done.
         answer: oneshot::Sender<Result<(), ApiError>>,
+    },
+    /// All providers look after their state.
+    ValidateAll {
+        /// How.
+        flags: ValidateFlags,
+        /// What became of each.
+        answer: oneshot::Sender<Vec<Validated>>,
+    },
+    /// A person is there to log a provider on. Answered when the logon has ended.
+    Logon {
+        /// Its name.
+        name: String,
+        /// What the person answered so far.
+        command: LogonCommand,
+        /// How far it is.
+        answer: oneshot::Sender<Result<LogonState, ApiError>>,
     },
 }
 

@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
-use spooler_protocol::control::ProviderCommand;
+use spooler_protocol::control::{LogonCommand, LogonState, ProviderCommand, ValidateCommand, Validated};
 
 use super::Request;
 use super::access::{Operation, Peer};
@@ -22,8 +22,32 @@ pub(super) async fn act(
     body: Body,
 ) -> Result<Json<serde_json::Value>, Refusal> {
     let Path(name) = name?;
-    let ProviderCommand { action } = json(body).await?;
+    let command: ProviderCommand = json(body).await?;
     desk.may(peer, Operation::ChangeProvider)?;
-    desk.ask(|answer| Request::Provider { name, action, answer }).await??;
+    desk.ask(|answer| Request::Provider { name, command, answer }).await??;
     Ok(Json(serde_json::json!({})))
+}
+
+/// `POST /v1/providers/NAME/logon`
+pub(super) async fn log_on(
+    State(desk): State<Arc<Desk>>,
+    Extension(peer): Extension<Peer>,
+    name: Result<Path<String>, PathRejection>,
+    body: Body,
+) -> Result<Json<LogonState>, Refusal> {
+    let Path(name) = name?;
+    let command: LogonCommand = json(body).await?;
+    desk.may(peer, Operation::ChangeProvider)?;
+    Ok(Json(desk.ask(|answer| Request::Logon { name, command, answer }).await??))
+}
+
+/// `POST /v1/validate`
+pub(super) async fn validate_all(
+    State(desk): State<Arc<Desk>>,
+    Extension(peer): Extension<Peer>,
+    body: Body,
+) -> Result<Json<Vec<Validated>>, Refusal> {
+    let ValidateCommand { flags } = json(body).await?;
+    desk.may(peer, Operation::ChangeProvider)?;
+    Ok(Json(desk.ask(|answer| Request::ValidateAll { flags, answer }).await?))
 }

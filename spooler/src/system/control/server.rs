@@ -121,6 +121,8 @@ fn routes(desk: Arc<Desk>) -> Router {
         .route("/v1/status/watch", get(watching::watch))
         .route("/v1/flush", post(watching::flush))
         .route("/v1/providers/{name}/do", post(provider::act))
+        .route("/v1/providers/{name}/logon", post(provider::log_on))
+        .route("/v1/validate", post(provider::validate_all))
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
         .with_state(desk)

@@ -1,6 +1,7 @@
-//! Requests whose answer goes on: the status table after each change, and a flush until it is done.
+//! Requests whose answer goes on: the status table and its changes, and a flush until it is done.
 //!
-//! A line is made when the client has room for it, never before, so a slow client simply gets the latest; nothing queues up.
+//! A line is taken when the client has room for it, never before. A client that is too slow for all changes gets a new snapshot instead
+//! of those that it has missed; nothing queues up for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,17 +13,19 @@ use axum::{Extension, Json};
 use futures_util::stream;
 use spooler_protocol::control::FlushCommand;
 use spooler_protocol::status::StatusTable;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{OwnedSemaphorePermit, broadcast, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::access::{Operation, Peer};
 use super::body::json;
 use super::desk::{Desk, WATCHERS_MAX, json_line, lines_response};
+use super::feed::{Line, Subscription};
 use super::refusal::Refusal;
 use super::{Bridge, Request};
 
-/// The least time between two tables for one client.
-const TABLE_EVERY: Duration = Duration::from_millis(200);
+/// The least time between two words about a flush.
+const PROGRESS_PAUSE: Duration = Duration::from_millis(50);
 /// The most time between two words about a flush.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
@@ -43,14 +46,10 @@ pub(super) async fn watch(
     desk.may(peer, Operation::ReadStatus)?;
     let watcher = Watcher::new(desk)?;
     Ok(lines_response(stream::unfold(Some((watcher, None)), |state| async {
-        let (mut watcher, last) = state?;
-        if let Some(last) = last
-            && !watcher.table_is_due(last).await
-        {
-            return None;
-        }
-        match watcher.table().await {
-            Ok(line) => Some((Ok(line), Some((watcher, Some(Instant::now()))))),
+        let (mut watcher, changes) = state?;
+        match watcher.status_line(changes).await {
+            Ok(None) => None,
+            Ok(Some((line, changes))) => Some((Ok(line), Some((watcher, Some(changes))))),
             Err(refusal) => Some((Err(refusal), None)),
         }
     })))
@@ -67,9 +66,10 @@ pub(super) async fn flush(
     let mut watcher = Watcher::new(Arc::clone(&desk))?;
     // Seen before it begins, so that no change is missed.
     watcher.changes.borrow_and_update();
+    let waits = !command.no_wait;
     let number = desk.ask(|answer| Request::FlushBegin { command, answer }).await??;
     let flush = Flush { bridge: Arc::clone(&desk.bridge), number };
-    Ok(lines_response(stream::unfold(Some((watcher, flush, true)), |state| async {
+    Ok(lines_response(stream::unfold(Some((watcher, flush, true)), move |state| async move {
         let (mut watcher, flush, first) = state?;
         if !first && !watcher.progress_is_due().await {
             return None;
@@ -81,13 +81,13 @@ pub(super) async fn flush(
             Ok(Some(progress)) => {
                 let mut line = Vec::new();
                 let written = json_line(&progress, &mut line).map(|()| Bytes::from(line));
-                Some((written, (!progress.done).then_some((watcher, flush, false))))
+                Some((written, (waits && !progress.done).then_some((watcher, flush, false))))
             }
         }
     })))
 }
 
-/// A flush that somebody watches; it is told when nobody does any more.
+/// A flush and its client; the supervisor is told when the client has left.
 struct Flush {
     bridge: Arc<dyn Bridge>,
     number: u64,
@@ -98,6 +98,9 @@ impl Drop for Flush {
         self.bridge.ask(Request::FlushEnd { flush: self.number });
     }
 }
+
+/// Changes of the table, as they come.
+type Changes = broadcast::Receiver<Arc<Line>>;
 
 /// A client that watches.
 struct Watcher {
@@ -119,26 +122,22 @@ impl Watcher {
         Ok(Self { desk, changes, stopping, _place: place })
     }
 
-    async fn table(&mut self) -> Result<Bytes, Refusal> {
-        self.changes.borrow_and_update();
-        let table = self.desk.ask(|answer| Request::Status { answer }).await?;
-        let mut line = Vec::new();
-        json_line(&table, &mut line)?;
-        Ok(Bytes::from(line))
-    }
-
-    /// Waits for a change, and until the last table is old enough. False if there will be no more.
-    async fn table_is_due(&mut self, last: Instant) -> bool {
-        tokio::select! {
-            changed = self.changes.changed() => {
-                if changed.is_err() {
-                    return false;
-                }
+    /// The next line about the table: a snapshot at first and for a client that was too slow, changes otherwise. `None` if there will be
+    /// no more.
+    async fn status_line(&mut self, changes: Option<Changes>) -> Result<Option<(Bytes, Changes)>, Refusal> {
+        if let Some(mut changes) = changes {
+            let next = tokio::select! {
+                next = changes.recv() => next,
+                _ = self.stopping.wait_for(|stop| *stop) => return Ok(None),
+            };
+            match next {
+                Ok(line) => return Ok(Some((line.text()?, changes))),
+                Err(RecvError::Closed) => return Ok(None),
+                Err(RecvError::Lagged(_)) => {}
             }
-            _ = self.stopping.wait_for(|stop| *stop) => return false,
         }
-        sleep_until(last + TABLE_EVERY).await;
-        true
+        let Subscription { snapshot, changes } = self.desk.ask(|answer| Request::Watch { answer }).await?;
+        Ok(Some((snapshot.text()?, changes)))
     }
 
     /// Waits for a change, but not for long. False if there will be no more.
@@ -152,7 +151,7 @@ impl Watcher {
             }
             _ = self.stopping.wait_for(|stop| *stop) => return false,
         }
-        sleep_until(begun + TABLE_EVERY / 4).await;
+        sleep_until(begun + PROGRESS_PAUSE).await;
         true
     }
 }

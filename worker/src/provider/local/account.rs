@@ -4,16 +4,16 @@ use nix::unistd::{Gid, Group, Uid, User};
 
 /// Whom files belong to, or a program runs as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::provider) struct Account {
+pub(crate) struct Account {
     /// The user.
-    pub(in crate::provider) uid: Uid,
+    pub(crate) uid: Uid,
     /// The group.
-    pub(in crate::provider) gid: Gid,
+    pub(crate) gid: Gid,
 }
 
 /// Why there is no such account.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(in crate::provider) enum AccountError {
+pub(crate) enum AccountError {
     /// No such user.
     #[error("There is no system user {0:?}")]
     NoUser(String),
@@ -33,17 +33,14 @@ pub(in crate::provider) enum AccountError {
 
 impl Account {
     /// The account of a system user, if there is one of that name.
-    pub(in crate::provider) fn of_user(name: &str) -> Result<Option<Self>, AccountError> {
+    pub(crate) fn of_user(name: &str) -> Result<Option<Self>, AccountError> {
         let failed = |errno| AccountError::Lookup { name: name.to_owned(), errno };
         let user = User::from_name(name).map_err(failed)?;
         Ok(user.map(|user| Self { uid: user.uid, gid: user.gid }))
     }
 
     /// The account that the settings `user` and `group` name, each a name or a number; none if they are not given.
-    pub(in crate::provider) fn of_settings(
-        user: Option<&str>,
-        group: Option<&str>,
-    ) -> Result<Option<Self>, AccountError> {
+    pub(crate) fn of_settings(user: Option<&str>, group: Option<&str>) -> Result<Option<Self>, AccountError> {
         let Some(user) = user else {
             return if group.is_some() { Err(AccountError::GroupAlone) } else { Ok(None) };
         };

@@ -7,7 +7,7 @@ use spooler_protocol::to_worker::Submission;
 
 /// What ends a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::provider) enum LineEnds {
+pub(crate) enum LineEnds {
     /// CRLF becomes LF; a CR elsewhere stays.
     Lf,
     /// As it is spooled.
@@ -16,18 +16,18 @@ pub(in crate::provider) enum LineEnds {
 
 /// Which lines go in front of the content.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::provider) struct Front {
+pub(crate) struct Front {
     /// The line that begins a message in an mbox file, with this time (seconds since 1970).
-    pub(in crate::provider) from_line: Option<i64>,
+    pub(crate) from_line: Option<i64>,
     /// `Return-Path: <sender>`
-    pub(in crate::provider) return_path: bool,
+    pub(crate) return_path: bool,
     /// `Delivered-To: recipient`, if there is only one.
-    pub(in crate::provider) delivered_to: bool,
+    pub(crate) delivered_to: bool,
 }
 
 impl Front {
     /// The lines for a message to these recipients.
-    pub(in crate::provider) fn lines(self, submission: &Submission, to: &[&Recipient], ends: LineEnds) -> Vec<u8> {
+    pub(crate) fn lines(self, submission: &Submission, to: &[&Recipient], ends: LineEnds) -> Vec<u8> {
         let mut lines = Vec::new();
         if let Some(at_s) = self.from_line {
             let sender = if submission.sender.is_empty() { "MAILER-DAEMON" } else { &submission.sender };
@@ -52,7 +52,7 @@ impl Front {
 
 /// Converts line ends in content that comes piece by piece.
 #[derive(Debug)]
-pub(in crate::provider) struct Converter {
+pub(crate) struct Converter {
     ends: LineEnds,
     /// The last piece ended with a CR, which is not written yet.
     cr: bool,
@@ -60,12 +60,12 @@ pub(in crate::provider) struct Converter {
 
 impl Converter {
     /// Starts with the first piece to come.
-    pub(in crate::provider) fn new(ends: LineEnds) -> Self {
+    pub(crate) fn new(ends: LineEnds) -> Self {
         Self { ends, cr: false }
     }
 
     /// Converts a piece into `out`, which is emptied before.
-    pub(in crate::provider) fn convert(&mut self, piece: &[u8], out: &mut Vec<u8>) {
+    pub(crate) fn convert(&mut self, piece: &[u8], out: &mut Vec<u8>) {
         out.clear();
         if self.ends == LineEnds::Crlf {
             out.extend_from_slice(piece);
@@ -90,7 +90,7 @@ impl Converter {
     }
 
     /// What is left after the last piece.
-    pub(in crate::provider) fn finish(&mut self) -> &'static [u8] {
+    pub(crate) fn finish(&mut self) -> &'static [u8] {
         if std::mem::take(&mut self.cr) { b"\r" } else { b"" }
     }
 }

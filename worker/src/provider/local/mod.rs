@@ -3,9 +3,9 @@
 //! Nothing here opens a file or starts a program.
 
 // System users and groups to act for.
-pub(super) mod account;
+pub(crate) mod account;
 // The form in which a message leaves the mail system: headers in front, line ends.
-pub(super) mod form;
+pub(crate) mod form;
 // The parts of an address, as placeholders take them.
 pub(super) mod parts;
 // Texts with placeholders such as `{local}`.

@@ -22,9 +22,11 @@
 //! last lines that it wrote to standard error, or else to standard output, say why.
 
 mod command;
-mod run;
+// Runs a program without holding up others; the filters use it, too.
+pub(crate) mod run;
 mod tail;
-mod verdict;
+// How a program ended, and what that means.
+pub(crate) mod verdict;
 
 use std::cell::Cell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -187,6 +189,7 @@ impl Pipe {
             directory: &self.settings.directory,
             account: self.account,
             limit: self.settings.timeout,
+            output: None,
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let front = Front {

@@ -37,25 +37,27 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A program and everything that it starts with.
 #[derive(Debug)]
-pub(super) struct Program<'a> {
-    pub(super) path: &'a str,
-    pub(super) arguments: Vec<String>,
-    pub(super) environment: Vec<(&'a str, String)>,
-    pub(super) directory: &'a str,
-    pub(super) account: Option<Account>,
-    pub(super) limit: Duration,
+pub(crate) struct Program<'a> {
+    pub(crate) path: &'a str,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) environment: Vec<(&'a str, String)>,
+    pub(crate) directory: &'a str,
+    pub(crate) account: Option<Account>,
+    pub(crate) limit: Duration,
+    /// Where standard output goes as a whole; otherwise its last lines are kept.
+    pub(crate) output: Option<&'a std::fs::File>,
 }
 
 /// How a run ended, and the last lines that the program said.
 #[derive(Debug)]
-pub(super) struct Ran {
-    pub(super) ending: Ending,
-    pub(super) said: String,
+pub(crate) struct Ran {
+    pub(crate) ending: Ending,
+    pub(crate) said: String,
 }
 
 /// Runs a program; `feed` writes the message to its standard input.
-pub(super) async fn run(program: &Program<'_>, feed: impl AsyncFnOnce(&mut ChildStdin) -> Result<(), String>) -> Ran {
-    let mut child = match command(program).spawn() {
+pub(crate) async fn run(program: &Program<'_>, feed: impl AsyncFnOnce(&mut ChildStdin) -> Result<(), String>) -> Ran {
+    let mut child = match command(program).and_then(|mut command| command.spawn()) {
         Ok(child) => child,
         Err(error) => return not_started(&error),
     };
@@ -86,22 +88,23 @@ pub(super) async fn run(program: &Program<'_>, feed: impl AsyncFnOnce(&mut Child
     Ran { ending: ended.unwrap_or_else(|| ending(status)), said: if err.is_empty() { out } else { err } }
 }
 
-fn command(program: &Program<'_>) -> Command {
+fn command(program: &Program<'_>) -> std::io::Result<Command> {
     let mut command = Command::new(program.path);
+    let output = program.output.map(std::fs::File::try_clone).transpose()?;
     command
         .args(&program.arguments)
         .env_clear()
         .envs(program.environment.iter().map(|(name, value)| (name, value)))
         .current_dir(program.directory)
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+        .stdout(output.map_or_else(Stdio::piped, Stdio::from))
         .stderr(Stdio::piped())
         .process_group(0);
     if let Some(account) = program.account {
         // With another user the standard library also empties the list of supplementary groups.
         command.uid(account.uid.as_raw()).gid(account.gid.as_raw());
     }
-    command
+    Ok(command)
 }
 
 fn not_started(error: &std::io::Error) -> Ran {

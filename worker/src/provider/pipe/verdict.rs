@@ -27,7 +27,7 @@ use spooler_protocol::units;
 
 /// How a program ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(crate) enum Ending {
     /// By itself.
     Exited(i32),
     /// By a signal that we did not send.

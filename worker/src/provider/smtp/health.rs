@@ -8,7 +8,8 @@
 //! ```
 //!
 //! The spooler may hold messages back while a provider is offline, so waiting for the next delivery to find out would be waiting for
-//! ever. Delivery by MX is never offline: one domain says nothing about the next.
+//! ever. Delivery by MX is never offline by itself: one domain says nothing about the next. Told to make no connections, the provider
+//! is offline and tries nothing until it is told otherwise.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -27,25 +28,50 @@ const LAST_TRY: Duration = Duration::from_secs(60);
 /// A server that does not like our password is not asked often: it might lock the account.
 const AUTH_TRY: Duration = Duration::from_secs(300);
 
+/// What the row says while no connection may be made.
+pub(super) const STAYS_OFFLINE: &str = "No connections are made: it was told to stay offline";
+
 /// What the row says.
 #[derive(Debug)]
 pub(super) struct Health {
     support: Support,
     offline: Cell<bool>,
     probed: Cell<bool>,
+    /// Whether it was told to make no connections.
+    told_off: Cell<bool>,
 }
 
 impl Health {
     /// Online, until something else is known.
     pub(super) fn new(support: Support) -> Self {
-        Self { support, offline: Cell::new(false), probed: Cell::new(false) }
+        Self { support, offline: Cell::new(false), probed: Cell::new(false), told_off: Cell::new(false) }
     }
 
     /// There is a session.
     pub(super) fn good(&self, remote: &str) {
-        if self.offline.replace(false) {
+        if !self.told_off.get() && self.offline.replace(false) {
             self.show(false, format!("Connected to {remote}"));
         }
+    }
+
+    /// No connection may be made from now on.
+    pub(super) fn stay_offline(&self) {
+        self.told_off.set(true);
+        self.offline.set(true);
+        self.show(true, STAYS_OFFLINE.to_owned());
+    }
+
+    /// Connections may be made again.
+    pub(super) fn may_connect(&self) {
+        if self.told_off.replace(false) {
+            self.offline.set(false);
+            self.show(false, String::new());
+        }
+    }
+
+    /// Whether no connection may be made.
+    pub(super) fn stays_offline(&self) -> bool {
+        self.told_off.get()
     }
 
     fn show(&self, offline: bool, text: String) {
@@ -75,7 +101,7 @@ async fn probe(client: Rc<Client>, first_try: Duration) {
     loop {
         let jitter = pause.mul_f64(fastrand::f64() / 4.0);
         tokio::time::sleep(pause + jitter).await;
-        if !client.health.offline.get() {
+        if !client.health.offline.get() || client.health.stays_offline() {
             break;
         }
         match client.dialer.dial("").await {

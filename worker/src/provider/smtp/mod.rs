@@ -15,7 +15,7 @@
 //! | `tls_verify` | true for required and implicit | whether the certificate must be good |
 //! | `tls_ca_file` | those of the machine | whose certificates are believed (PEM) |
 //! | `tls_server_name` | the host's name | for whom the certificate must be |
-//! | `username`, `password` or `password_file` | | AUTH PLAIN or LOGIN, over TLS only … |
+//! | `username`, `password` or `password_file` | | AUTH PLAIN or LOGIN, over TLS only … A password that is missing is asked for at logon |
 //! | `auth_without_tls` | false | … unless this is true |
 //! | `hostname` | the machine's | for EHLO |
 //! | `connections` | 20 | deliveries at once |
@@ -32,6 +32,9 @@
 //!
 //! An 8-bit message goes out as it is where 8BITMIME is not offered: nothing is lost on any server of today, and recoding would
 //! break signatures. One that needs SMTPUTF8 fails where that is not offered.
+//!
+//! While it is told to make no connections (NO_CONNECT at logon, or ValidateState with DISCONNECT) its row is offline; ValidateState
+//! with CONNECT ends that.
 
 mod auth;
 mod command;
@@ -53,9 +56,10 @@ use std::path::Path;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use spooler_protocol::calls::{CallError, LogonFlags, ValidateFlags};
 use spooler_protocol::from_worker::{Destinations, LogonError};
 use spooler_protocol::message::SMTP;
-use spooler_protocol::outcome::{Outcome, Reply, SubmitResult};
+use spooler_protocol::outcome::{Cause, Outcome, Reply, SubmitResult};
 use spooler_protocol::settings::Settings;
 
 use self::auth::Login;
@@ -70,6 +74,9 @@ use self::transaction::{Ended, Manner, Transaction};
 use crate::contract::{Capacity, Provider};
 use crate::delivery::Delivery;
 use crate::support::Support;
+
+/// How long a message waits that came while no connection may be made, milliseconds.
+const OFFLINE_WAIT_MS: u64 = 60_000;
 
 /// The provider.
 pub struct Smtp {
@@ -111,8 +118,10 @@ impl Provider for Smtp {
     async fn logon(support: Support, settings: SmtpSettings) -> Result<Self, LogonError> {
         let trust =
             Trust::new(settings.tls_verify, settings.tls_ca_file.as_deref()).map_err(LogonError::Unconfigured)?;
-        let login = settings.credentials.map(|credentials| login(credentials, settings.auth_without_tls));
-        let login = login.transpose().map_err(LogonError::Unconfigured)?;
+        let login = match settings.credentials {
+            Some(credentials) => Some(login(&support, credentials, settings.auth_without_tls)?),
+            None => None,
+        };
         let interval_ms = u64::try_from(settings.destination_rate.as_millis()).unwrap_or(u64::MAX);
         let by_domain = settings.route == Route::Mx;
         let concurrency = settings.destination_concurrency;
@@ -137,6 +146,9 @@ impl Provider for Smtp {
             },
             support,
         };
+        if client.support.logon_flags().contains(LogonFlags::NO_CONNECT) {
+            client.health.stay_offline();
+        }
         Ok(Self { client: Rc::new(client), capacity: Capacity { credit: settings.connections, destinations } })
     }
 
@@ -162,6 +174,10 @@ impl Provider for Smtp {
     }
 
     async fn submit_message(&self, delivery: &Delivery) -> SubmitResult {
+        if self.client.health.stays_offline() {
+            let reply = Reply { cause: Cause::Connect, ..Reply::local(0, "4.4.1", health::STAYS_OFFLINE) };
+            return SubmitResult::NetworkError { after_ms: OFFLINE_WAIT_MS, reply: Box::new(reply) };
+        }
         let first = match delivery.content(0).await {
             Ok(first) => first,
             Err(why) => return SubmitResult::Error(unreadable(&why)),
@@ -177,6 +193,25 @@ impl Provider for Smtp {
             }
         }
         SubmitResult::Done
+    }
+
+    async fn validate_state(&self, support: &Support, flags: ValidateFlags) -> Result<(), CallError> {
+        let connection = ValidateFlags::CONNECT | ValidateFlags::DISCONNECT;
+        let known = ValidateFlags::SUPPRESS_UI | ValidateFlags::CONFIG_CHANGED | connection;
+        if !known.contains(flags) || flags.contains(connection) {
+            return Err(CallError::NoSupport);
+        }
+        if flags.contains(ValidateFlags::CONFIG_CHANGED) {
+            support.configuration_changed();
+        }
+        if flags.contains(ValidateFlags::DISCONNECT) {
+            self.client.health.stay_offline();
+            self.client.pool.close().await;
+        }
+        if flags.contains(ValidateFlags::CONNECT) {
+            self.client.health.may_connect();
+        }
+        Ok(())
     }
 
     async fn logoff(&self, hurry: bool) {
@@ -279,15 +314,17 @@ fn unreadable(why: &str) -> Reply {
     Reply::local(451, "4.3.0", format!("The message cannot be read: {why}"))
 }
 
-fn login(credentials: Credentials, without_tls: bool) -> Result<Login, String> {
-    let password = match credentials.password {
+fn login(support: &Support, credentials: Credentials, without_tls: bool) -> Result<Login, LogonError> {
+    let Credentials { username, password } = credentials;
+    let password = match password {
         Password::Here(password) => password,
-        Password::File(path) => read_password(&path)?,
+        Password::File(path) => read_password(&path).map_err(LogonError::Unconfigured)?,
+        Password::Asked => support.prompt("password", &format!("Password of {username}"), true)?,
     };
-    if credentials.username.contains('\0') || password.contains('\0') {
-        return Err("The username or the password holds a NUL character".to_owned());
+    if username.contains('\0') || password.contains('\0') {
+        return Err(LogonError::Unconfigured("The username or the password holds a NUL character".to_owned()));
     }
-    Ok(Login { username: credentials.username, password, without_tls })
+    Ok(Login { username, password, without_tls })
 }
 
 fn read_password(path: &Path) -> Result<String, String> {

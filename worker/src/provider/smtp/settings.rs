@@ -55,6 +55,8 @@ pub(super) struct Credentials {
 pub(super) enum Password {
     Here(String),
     File(PathBuf),
+    /// Nowhere: a person is asked at logon.
+    Asked,
 }
 
 /// How long to wait for what.
@@ -171,10 +173,7 @@ fn credentials(settings: &mut Settings) -> Option<Credentials> {
     }
     match (username, here.or(file)) {
         (Some(username), Some(password)) => Some(Credentials { username, password }),
-        (Some(_), None) => {
-            settings.mistake("password", "is missing; give it, or password_file, for the username");
-            None
-        }
+        (Some(username), None) => Some(Credentials { username, password: Password::Asked }),
         (None, Some(_)) => {
             settings.mistake("username", "is missing; give it for the password");
             None
@@ -275,6 +274,8 @@ mod tests {
         assert_eq!(read("host = 'h'\nprotocol = 'lmtp'").0.port, 24);
         let (settings, mistakes) = read("host = 'h'\nusername = 'u'\npassword = 'p'");
         assert_eq!((settings.tls, settings.tls_verify, mistakes.len()), (Tls::Required, true, 0));
+        let (settings, mistakes) = read("host = 'h'\nusername = 'u'");
+        assert!(matches!(settings.credentials.unwrap().password, Password::Asked) && mistakes.is_empty());
         let (settings, _) = read("protocol = 'lmtp'\nsocket = '/run/lmtp'");
         assert_eq!((settings.route, settings.tls), (Route::Socket("/run/lmtp".into()), Tls::None));
     }
@@ -286,7 +287,6 @@ mod tests {
             ("protocol = 'lmtp'", "host"),
             ("host = []", "host"),
             ("host = 'a:b:c:d:'", "host"),
-            ("host = 'h'\nusername = 'u'", "password"),
             ("host = 'h'\npassword_file = 'p'", "username"),
             ("host = 'h'\nusername = 'u'\npassword = 'p'\ntls = 'none'", "tls"),
             ("host = 'h'\ntls_verify = true", "tls_verify"),

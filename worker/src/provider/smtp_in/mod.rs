@@ -38,11 +38,9 @@ use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use spooler_protocol::from_worker::{LogonError, RowUpdate};
-use spooler_protocol::notification::Notification;
 use spooler_protocol::settings::Settings as Reader;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
 
 use self::connection::Connection;
 use self::reply::Reply;
@@ -64,7 +62,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// An SMTP submission server.
 pub struct SmtpIn {
     service: Rc<Service>,
-    listeners: RefCell<Vec<(SocketAddr, JoinHandle<()>)>>,
+    addresses: Vec<SocketAddr>,
 }
 
 impl Provider for SmtpIn {
@@ -86,12 +84,11 @@ impl Provider for SmtpIn {
             bound.push(listen(*address).map_err(|error| LogonError::Failed(cannot_listen(*address, &error)))?);
         }
         let service = Rc::new(service(support, settings, tls));
-        let listeners = bound.into_iter().map(|(address, listener)| {
-            let handle = service.support.spawn(accept_all(Rc::clone(&service), listener));
-            (address, handle)
-        });
-        let listeners = RefCell::new(listeners.collect());
-        Ok(Self { service, listeners })
+        let addresses = bound.iter().map(|(address, _)| *address).collect();
+        for (address, listener) in bound {
+            service.support.spawn(serve(Rc::clone(&service), address, listener));
+        }
+        Ok(Self { service, addresses })
     }
 
     fn address_types(&self) -> Vec<String> {
@@ -99,31 +96,13 @@ impl Provider for SmtpIn {
     }
 
     fn identity(&self) -> String {
-        let addresses: Vec<String> = self.listeners.borrow().iter().map(|(address, _)| address.to_string()).collect();
+        let addresses: Vec<String> = self.addresses.iter().map(SocketAddr::to_string).collect();
         addresses.join(", ")
-    }
-
-    async fn notify(&self, notification: &Notification) {
-        // The listeners and connections see the end of inbound by themselves.
-        if *notification == Notification::BeginInbound {
-            self.listen_again();
-        }
     }
 
     async fn logoff(&self, hurry: bool) {
         if !hurry && tokio::time::timeout(LOGOFF_PATIENCE, self.service.until_empty()).await.is_err() {
             tracing::warn!(connections = self.service.connections.get(), "logging off while clients still send");
-        }
-    }
-}
-
-impl SmtpIn {
-    /// Opens again, on the same addresses, what an end of inbound has closed.
-    fn listen_again(&self) {
-        for (address, handle) in self.listeners.borrow_mut().iter_mut() {
-            if handle.is_finished() {
-                *handle = self.service.support.spawn(reopen(Rc::clone(&self.service), *address));
-            }
         }
     }
 }
@@ -178,8 +157,24 @@ fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {
     format!("Cannot listen on {address}: {error}{hint}")
 }
 
+/// Serves one address from logon to logoff. It is bound from the beginning, so that the logon says if it cannot be; connections are
+/// accepted while inbound has begun, and in between the port is closed.
+async fn serve(service: Rc<Service>, address: SocketAddr, listener: TcpListener) {
+    let mut listener = Some(listener);
+    loop {
+        service.support.inbound_begun().await;
+        let bound = match listener.take() {
+            Some(bound) => Some(bound),
+            None => reopen(&service, address).await,
+        };
+        if let Some(bound) = bound {
+            accept_all(&service, bound).await;
+        }
+    }
+}
+
 /// Accepts connections until inbound ends.
-async fn accept_all(service: Rc<Service>, listener: TcpListener) {
+async fn accept_all(service: &Rc<Service>, listener: TcpListener) {
     let support = service.support.clone();
     let mut ended = std::pin::pin!(support.inbound_ended());
     loop {
@@ -189,7 +184,7 @@ async fn accept_all(service: Rc<Service>, listener: TcpListener) {
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((socket, peer)) => welcome(&service, socket, peer),
+            Ok((socket, peer)) => welcome(service, socket, peer),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(RETRY_AFTER).await;
@@ -215,14 +210,14 @@ fn turn_away(socket: TcpStream) {
     }
 }
 
-/// Listens again after an end of inbound, as soon as the address can be had.
-async fn reopen(service: Rc<Service>, address: SocketAddr) {
+/// Listens again after an end of inbound, as soon as the address can be had; `None` if inbound ends before.
+async fn reopen(service: &Rc<Service>, address: SocketAddr) -> Option<TcpListener> {
     loop {
         match listen(address) {
             Ok((_, listener)) => {
                 let row = RowUpdate { text: Some(String::new()), offline: Some(false), ..RowUpdate::default() };
                 service.support.modify_status_row(row);
-                return accept_all(service, listener).await;
+                return Some(listener);
             }
             Err(error) => {
                 let row = RowUpdate {
@@ -234,7 +229,7 @@ async fn reopen(service: Rc<Service>, address: SocketAddr) {
             }
         }
         tokio::select! {
-            () = service.support.inbound_ended() => return,
+            () = service.support.inbound_ended() => return None,
             () = tokio::time::sleep(RETRY_AFTER) => {}
         }
     }

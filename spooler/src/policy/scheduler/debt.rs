@@ -1,0 +1,56 @@
+//! What a turn costs: virtual time for CPU, and for a slot that was kept from others.
+
+use super::{Decision, Hold, OVERDUE_MS, Scheduler, WEIGHT_BASE};
+use crate::policy::ProviderId;
+
+/// Nobody is further behind the others than so many slices of its share; who overruns more than that climbs the ladder of
+/// [`crate::policy::overrun`].
+pub(super) const DEBT_SLICES_MAX: u64 = 16;
+
+impl Scheduler {
+    /// Adds to the virtual time of a worker; what is more than a debt may be is let off.
+    pub(super) fn spend(&mut self, id: ProviderId, spent_us: u64) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        worker.virtual_us += spent_us * WEIGHT_BASE / worker.weight;
+        let present_us = self.advance();
+        if let Some(worker) = self.workers.get_mut(&id) {
+            let most_us = present_us + DEBT_SLICES_MAX * self.slice_us * WEIGHT_BASE / worker.weight;
+            worker.virtual_us = worker.virtual_us.min(most_us);
+        }
+    }
+
+    /// From now on what the worker overruns counts twice, or once again.
+    pub fn set_surcharge(&mut self, id: ProviderId, on: bool) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.surcharged = on;
+        }
+    }
+
+    /// Asks one worker for its token, whoever wants it; `None` if it has none, or was asked before.
+    pub fn recall_one(&mut self, id: ProviderId, now_ms: i64) -> Option<Decision> {
+        let worker = self.workers.get_mut(&id)?;
+        let Hold::Holding { token, recalled: recalled @ false, .. } = &mut worker.hold else { return None };
+        *recalled = true;
+        worker.recalled_ms = Some(now_ms);
+        Some(Decision::Recall(id, *token))
+    }
+
+    /// Charges those that kept a slot from others without computing, as far as they did.
+    pub(super) fn charge_kept_slots(&mut self, now_ms: i64) {
+        let longest_ms = i64::from(self.slice_ms()) + OVERDUE_MS;
+        for (id, since_ms, used_us) in std::mem::take(&mut self.kept) {
+            let kept_ms = (now_ms - since_ms).min(longest_ms);
+            // The clock's last digit is no time.
+            let kept_us = u64::try_from(kept_ms - 1).unwrap_or_default() * 1000;
+            self.spend(id, kept_us.saturating_sub(used_us));
+        }
+    }
+
+    /// Moves the present on to the least served worker that runs or wants to.
+    pub(super) fn advance(&mut self) -> u64 {
+        let active = self.workers.values().filter(|worker| worker.hold != Hold::Idle);
+        let least_us = active.map(|worker| worker.virtual_us).min().unwrap_or_default();
+        self.present_us = self.present_us.max(least_us);
+        self.present_us
+    }
+}

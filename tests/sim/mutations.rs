@@ -1,0 +1,230 @@
+//! Teeth: faults that are put between the supervisor and the world, to see that the rules find them. None of this is near production
+//! code: what the supervisor hears and wants is changed on its way.
+
+use spooler::policy::priority_plan::Level;
+use spooler::record::Change;
+use spooler::supervisor::event::{
+    Action, Answer, Ask, AskId, Event, ReportKind, SubmitOrder, Ticket, WorkerId, WorkerNews,
+};
+use spooler_protocol::control::RecipientState;
+use spooler_protocol::from_worker::FromWorker;
+use spooler_protocol::ids::{DeliveryId, MessageId, Token};
+use spooler_protocol::to_worker::ToWorker;
+
+/// A fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mutation {
+    /// A message is reported as kept and never gets to the disk.
+    AcceptIsLost,
+    /// A sender is told before the commit.
+    AcceptedTooEarly,
+    /// A worker that has a token gets another.
+    TokenTwice,
+    /// A worker gets a token beside the slots.
+    SlotIgnored,
+    /// A worker never gets its token.
+    OneStarves,
+    /// The priority of a critical section stays.
+    PriorityStays,
+    /// A recipient that was served is handed out again.
+    ServedAgain,
+    /// Nobody hears of a worker's death: what it had in its hands is not offered again.
+    DeathUnheard,
+    /// A message that is through stays on disk.
+    RemoveIsLost,
+    /// What became of a recipient does not get to the disk.
+    OutcomeIsLost,
+    /// Nobody is told of a failure.
+    ReportIsLost,
+    /// A message that is held goes out.
+    HoldIgnored,
+    /// A question is not answered.
+    AnswerIsLost,
+    /// A message is removed when its first recipient is served.
+    RemovedTooEarly,
+}
+
+/// All of them.
+pub(crate) const ALL: [Mutation; 14] = [
+    Mutation::AcceptIsLost,
+    Mutation::AcceptedTooEarly,
+    Mutation::TokenTwice,
+    Mutation::SlotIgnored,
+    Mutation::OneStarves,
+    Mutation::PriorityStays,
+    Mutation::ServedAgain,
+    Mutation::DeathUnheard,
+    Mutation::RemoveIsLost,
+    Mutation::OutcomeIsLost,
+    Mutation::ReportIsLost,
+    Mutation::HoldIgnored,
+    Mutation::AnswerIsLost,
+    Mutation::RemovedTooEarly,
+];
+
+impl Mutation {
+    /// The rule that has to find it.
+    pub(crate) fn rule(self) -> &'static str {
+        match self {
+            Self::AcceptIsLost | Self::AcceptedTooEarly => "accepted means on disk",
+            Self::TokenTwice => "one token each, for those that want one",
+            Self::SlotIgnored => "tokens out do not exceed the slots",
+            Self::OneStarves => "nobody waits past the bound",
+            Self::PriorityStays => "priority is put back",
+            Self::ServedAgain => "the settled are not served again",
+            Self::DeathUnheard | Self::AnswerIsLost => "everything comes to its end",
+            Self::RemoveIsLost => "what is on disk is scheduled",
+            Self::OutcomeIsLost => "the pending on disk are the scheduled ones",
+            Self::ReportIsLost => "failure is told",
+            Self::HoldIgnored => "the held stay where they are",
+            Self::RemovedTooEarly => "no accepted message is lost",
+        }
+    }
+}
+
+/// The faulty wire; without a mutation it changes nothing.
+#[derive(Debug)]
+pub(crate) struct Mutant {
+    mutation: Option<Mutation>,
+    orders: Vec<SubmitOrder>,
+    /// What the supervisor hears besides.
+    extra: Vec<Event>,
+    /// What is wanted besides.
+    besides: Vec<Action>,
+    asked: Option<AskId>,
+    wanting: Option<WorkerId>,
+    count: u64,
+}
+
+impl Mutant {
+    /// A wire with this fault.
+    pub(crate) fn new(mutation: Option<Mutation>) -> Self {
+        Self {
+            mutation,
+            orders: Vec::new(),
+            extra: Vec::new(),
+            besides: Vec::new(),
+            asked: None,
+            wanting: None,
+            count: 0,
+        }
+    }
+
+    /// Whether the wire changes what the supervisor cannot see: its status rows are not compared then, for they would tell at once.
+    pub(crate) fn is_faulty(&self) -> bool {
+        self.mutation.is_some()
+    }
+
+    /// What the supervisor hears after this step besides.
+    pub(crate) fn extra(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.extra)
+    }
+
+    /// The supervisor hears something. False if it does not get to hear it.
+    pub(crate) fn hears(&mut self, event: &Event) -> bool {
+        match (self.mutation, event) {
+            (None, _) => {}
+            (Some(Mutation::AcceptedTooEarly), Event::Asked(ask, Ask::Submit { .. })) => self.asked = Some(*ask),
+            (Some(Mutation::SlotIgnored), Event::Worker(worker, WorkerNews::Said { said: FromWorker::Want, .. })) => {
+                self.wanting = Some(*worker);
+            }
+            (Some(Mutation::DeathUnheard), Event::Worker(_, WorkerNews::Died(_))) => return false,
+            (
+                Some(Mutation::ServedAgain),
+                Event::Worker(_, WorkerNews::Said { said: FromWorker::Finished { delivery, outcomes, .. }, .. }),
+            ) if outcomes.iter().any(|(place, outcome)| *place == 0 && outcome.settles()) => {
+                let order = self.orders.iter().find(|order| order.delivery == *delivery).cloned();
+                let again =
+                    order.map(|order| SubmitOrder { delivery: DeliveryId(order.delivery.0 + 500_000), ..order });
+                self.besides.extend(again.map(Action::Submit));
+            }
+            (
+                Some(Mutation::HoldIgnored),
+                Event::Asked(ask, Ask::Queue(spooler_protocol::control::QueueAction::Hold, _)),
+            ) => {
+                let done = spooler_protocol::control::QueueDone { done: 1, refused: Vec::new() };
+                self.besides.push(Action::Answer(*ask, Answer::Queue(Ok(done))));
+                return false;
+            }
+            _ => {}
+        }
+        true
+    }
+
+    /// Changes what is wanted.
+    pub(crate) fn corrupt(&mut self, actions: &mut Vec<Action>) {
+        let Some(mutation) = self.mutation else { return };
+        for action in std::mem::take(actions) {
+            if let Action::Submit(order) = &action {
+                self.orders.push(order.clone());
+            }
+            self.count += 1;
+            self.corrupt_one(mutation, action, actions);
+        }
+        actions.append(&mut self.besides);
+        self.grant_anyway(actions);
+    }
+
+    fn corrupt_one(&mut self, mutation: Mutation, action: Action, actions: &mut Vec<Action>) {
+        match (mutation, action) {
+            (Mutation::AcceptIsLost, Action::Commit(ticket, unit))
+                if accepted(&unit).is_some() && self.count.is_multiple_of(3) =>
+            {
+                self.extra.push(Event::Committed(ticket, Ok(())));
+            }
+            (Mutation::AcceptedTooEarly, Action::Commit(ticket, unit)) => self.accept_early(ticket, unit, actions),
+            (Mutation::TokenTwice, Action::Send(worker, ToWorker::Grant { token, slice_ms })) => {
+                actions.push(Action::Send(worker, ToWorker::Grant { token, slice_ms }));
+                actions.push(Action::Send(worker, ToWorker::Grant { token: Token(token.0 + 1), slice_ms }));
+            }
+            (Mutation::OneStarves, Action::Send(worker, ToWorker::Grant { .. })) if worker.provider.0 == 1 => {}
+            (Mutation::PriorityStays, Action::SetPriority(_, Level::Base { .. })) => {}
+            (Mutation::RemoveIsLost, Action::Commit(ticket, mut unit)) => {
+                unit.retain(|change| !matches!(change, Change::Remove { .. }));
+                actions.push(Action::Commit(ticket, unit));
+            }
+            (Mutation::OutcomeIsLost, Action::Commit(ticket, mut unit)) => {
+                for change in &mut unit {
+                    if let Change::Recipients { updates, .. } = change {
+                        updates.retain(|update| update.state == RecipientState::Pending);
+                    }
+                }
+                actions.push(Action::Commit(ticket, unit));
+            }
+            (Mutation::ReportIsLost, Action::Report(order)) if order.kind == ReportKind::Failed => {}
+            (Mutation::AnswerIsLost, Action::Answer(_, Answer::Queue(_))) if self.count.is_multiple_of(2) => {}
+            (Mutation::RemovedTooEarly, Action::Commit(ticket, mut unit)) => {
+                for change in &mut unit {
+                    if let Change::Recipients { id, .. } = change {
+                        *change = Change::Remove { id: *id };
+                    }
+                }
+                actions.push(Action::Commit(ticket, unit));
+            }
+            (_, action) => actions.push(action),
+        }
+    }
+
+    fn accept_early(&mut self, ticket: Ticket, unit: Vec<Change>, actions: &mut Vec<Action>) {
+        let answer = self.asked.take().zip(accepted(&unit));
+        actions.extend(answer.map(|(ask, id)| Action::Answer(ask, Answer::Submitted(Ok(id)))));
+        actions.push(Action::Commit(ticket, unit));
+    }
+
+    /// The last worker to want a token gets one, if it got none in this step.
+    fn grant_anyway(&mut self, actions: &mut Vec<Action>) {
+        let Some(wanting) = self.wanting.take() else { return };
+        let gets =
+            |action: &Action| matches!(action, Action::Send(worker, ToWorker::Grant { .. }) if *worker == wanting);
+        if !actions.iter().any(gets) {
+            actions.push(Action::Send(wanting, ToWorker::Grant { token: Token(1 << 50), slice_ms: 100 }));
+        }
+    }
+}
+
+fn accepted(unit: &[Change]) -> Option<MessageId> {
+    unit.iter().find_map(|change| match change {
+        Change::Accept(message) => Some(message.id),
+        _ => None,
+    })
+}

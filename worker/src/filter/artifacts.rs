@@ -1,0 +1,158 @@
+//! The private folder of a message, and contents in files of it. What a filter writes gets CRLF line ends, as everything in the queue has.
+
+use std::fs::{File, Permissions};
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::Path;
+
+use bytes::Bytes;
+use spooler_protocol::limits::BODY_CHUNK_BYTES_MAX;
+use spooler_protocol::to_worker::Refusal;
+use tempfile::TempDir;
+
+use super::refusal;
+
+/// A content in a file that nobody else knows.
+#[derive(Debug)]
+pub(crate) struct Content {
+    file: File,
+    size: u64,
+}
+
+impl Content {
+    /// Bytes.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The content from `offset`: as much as travels at once; empty at its end.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub(crate) fn chunk(&self, offset: u64) -> Result<Bytes, String> {
+        let rest = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let mut chunk = vec![0; rest.min(BODY_CHUNK_BYTES_MAX)];
+        self.file
+            .read_exact_at(&mut chunk, offset)
+            .map_err(|error| format!("a filtered message cannot be read: {error}"))?;
+        Ok(chunk.into())
+    }
+
+    /// What a filter wrote, with CRLF line ends; `None` if it wrote nothing.
+    pub(super) fn of_output(output: &File) -> std::io::Result<Option<Self>> {
+        if output.metadata()?.len() == 0 {
+            return Ok(None);
+        }
+        let mut from = output.try_clone()?;
+        std::io::Seek::rewind(&mut from)?;
+        let mut to = BufWriter::new(tempfile::tempfile()?);
+        let mut before = 0;
+        for byte in BufReader::with_capacity(1 << 16, from).bytes() {
+            let byte = byte?;
+            if byte == b'\n' && before != b'\r' {
+                to.write_all(b"\r")?;
+            }
+            to.write_all(&[byte])?;
+            before = byte;
+        }
+        Self::of(to.into_inner()?).map(Some)
+    }
+
+    fn of(file: File) -> std::io::Result<Self> {
+        let size = file.metadata()?.len();
+        Ok(Self { file, size })
+    }
+}
+
+/// A message on its way in, until the hooks have seen it.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    file: Option<File>,
+    size: u64,
+}
+
+impl Held {
+    /// Bytes so far.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Adds to the content.
+    ///
+    /// # Errors
+    /// If there is no space for it.
+    pub(crate) fn write(&mut self, data: &[u8]) -> Result<(), Refusal> {
+        self.try_write(data).map_err(|error| refusal(&format!("The message cannot be kept for the hooks: {error}")))
+    }
+
+    fn try_write(&mut self, data: &[u8]) -> std::io::Result<()> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(tempfile::tempfile()?),
+        };
+        file.write_all(data)?;
+        self.size += data.len() as u64;
+        Ok(())
+    }
+
+    pub(super) fn into_content(self) -> std::io::Result<Content> {
+        Content::of(self.file.map_or_else(tempfile::tempfile, Ok)?)
+    }
+}
+
+/// The folder of one message, removed with everything in it when this is dropped.
+#[derive(Debug)]
+pub(super) struct Folder {
+    folder: TempDir,
+}
+
+impl Folder {
+    /// A folder that only this user can enter.
+    pub(super) fn new() -> std::io::Result<Self> {
+        let only_us = Permissions::from_mode(0o700);
+        Ok(Self { folder: tempfile::Builder::new().prefix("spooler-filter-").permissions(only_us).tempdir()? })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A file that a filter left here; a name that leads elsewhere is none.
+    pub(super) fn left_behind(&self, name: &str) -> std::io::Result<File> {
+        let plain = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0']);
+        let path = self.path().join(if plain { name } else { return Err(std::io::ErrorKind::InvalidInput.into()) });
+        if !path.symlink_metadata()?.is_file() {
+            return Err(std::io::ErrorKind::InvalidInput.into());
+        }
+        File::open(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_filter_writes_gets_the_line_ends_of_the_queue() {
+        let mut output = tempfile::tempfile().unwrap();
+        assert!(Content::of_output(&output).unwrap().is_none());
+        output.write_all(b"a\nb\r\n\n\rc").unwrap();
+        let content = Content::of_output(&output).unwrap().unwrap();
+        assert_eq!(content.chunk(0).unwrap().as_ref(), b"a\r\nb\r\n\r\n\rc");
+        assert_eq!(
+            (content.chunk(9).unwrap().as_ref(), content.chunk(content.size()).unwrap().len()),
+            (b"c".as_slice(), 0)
+        );
+    }
+
+    #[test]
+    fn only_plain_files_in_the_folder_are_taken() {
+        let folder = Folder::new().unwrap();
+        std::fs::write(folder.path().join("good"), "x").unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", folder.path().join("link")).unwrap();
+        assert!(folder.left_behind("good").is_ok());
+        for bad in ["link", "../x", "/etc/passwd", "", ".", "missing"] {
+            assert!(folder.left_behind(bad).is_err(), "{bad}");
+        }
+    }
+}
