@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 /// |---|---|
 /// | 1 | tokens, deliveries, inbound messages, critical sections |
 /// | 2 | the whole provider contract: polls, flushes, validation, deferred messages, system messages |
-pub const PROTOCOL_VERSION: u32 = 2;
+/// | 3 | the sandbox of workers |
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Bytes of the secret that a worker reads from its standard input and repeats in its [`Hello`].
 pub const NONCE_BYTES: usize = 16;

@@ -9,6 +9,8 @@ pub mod calls;
 pub mod claims;
 // Messages to and from bytes: bincode inside frames that ipc-channel never fragments.
 pub mod codec;
+// The sandbox of a worker: what is wished of it, and what came of it.
+pub mod confinement;
 // What clients and the supervisor exchange on the control socket (JSON).
 pub mod control;
 // What a worker says to the supervisor.

@@ -223,6 +223,8 @@ pub struct ProviderRow {
     pub overrun: Overrun,
     /// The priority that was read back, such as `nice 10, autogroup 10`.
     pub priority: String,
+    /// How tight its worker's sandbox is, such as `Landlock ABI 6, seccomp, uid 60706, no capabilities`; empty before it is closed.
+    pub sandbox: String,
     /// The reason of the critical section that runs, if one does.
     pub critical: Option<String>,
     /// Deaths of its worker since the start of the supervisor.

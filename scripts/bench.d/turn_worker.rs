@@ -21,7 +21,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, 
 use nix::time::{ClockId, clock_gettime};
 use spooler_protocol::from_worker::LogonError;
 use spooler_protocol::settings::{Findings, Settings};
-use spooler_worker::{Provider, Support, bootstrap, runtime};
+use spooler_worker::{Identity, Needs, Provider, Support, bootstrap, runtime};
 
 /// As large as a grant on its way through a channel.
 const WORD: [u8; 24] = [1; 24];
@@ -116,6 +116,11 @@ impl Provider for Turns {
             until_ns: time(settings, "until"),
             folder: PathBuf::from(settings.string("folder", "/nowhere")),
         }
+    }
+
+    fn needs(times: &Times) -> Needs {
+        let identity = Identity::Supervisor("writes what it measured into a folder of the bench");
+        Needs { write: vec![times.folder.clone()], identity, ..Needs::default() }
     }
 
     async fn logon(support: Support, times: Times) -> Result<Self, LogonError> {

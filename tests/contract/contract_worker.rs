@@ -37,7 +37,7 @@ use spooler_protocol::notification::Notification;
 use spooler_protocol::outcome::{Outcome, Reply, SubmitResult};
 use spooler_protocol::settings::Settings;
 use spooler_worker::runtime::{self, Ended};
-use spooler_worker::{Capacity, CriticalSection, Delivery, Inbound, Provider, Support, bootstrap};
+use spooler_worker::{Capacity, CriticalSection, Delivery, Inbound, Needs, Provider, Support, bootstrap};
 
 /// The methods that have scripts in the settings.
 const METHODS: [&str; 9] = ["logon", "end", "poll", "start", "idle", "flush", "validate", "notify", "logoff"];
@@ -85,6 +85,10 @@ impl Provider for Scripted {
             wishes: settings.strings("wishes", &[]),
             prompts: settings.strings("prompts", &[]),
         }
+    }
+
+    fn needs(settings: &ScriptedSettings) -> Needs {
+        Needs { write: vec![settings.folder.clone()], ..Needs::default() }
     }
 
     async fn logon(support: Support, settings: ScriptedSettings) -> Result<Self, LogonError> {

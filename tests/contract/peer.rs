@@ -12,6 +12,7 @@ use ipc_channel::ipc::{self, IpcBytesReceiver, IpcBytesSender, IpcOneShotServer}
 use spooler_protocol::calls::LogonFlags;
 use spooler_protocol::claims::Claims;
 use spooler_protocol::codec::{self, Assembler, CodecError};
+use spooler_protocol::confinement::Confined;
 use spooler_protocol::from_worker::{Content, FromWorker, LoggedOn};
 use spooler_protocol::handshake::{Hello, NONCE_BYTES, PROTOCOL_VERSION};
 use spooler_protocol::ids::{AcceptId, DeliveryId, Generation, MessageId, Token};
@@ -46,6 +47,8 @@ pub(crate) struct Peer {
     pub(crate) refusal: Option<Refusal>,
     /// What the worker handed over, in order.
     pub(crate) received: Vec<Received>,
+    /// What the worker said of its sandbox.
+    pub(crate) confined: Option<Confined>,
 }
 
 impl Peer {
@@ -75,6 +78,7 @@ impl Peer {
             grants: true,
             refusal: None,
             received: Vec::new(),
+            confined: None,
         };
         peer.say(&ToWorker::Welcome(welcome));
         peer
@@ -131,6 +135,7 @@ impl Peer {
                 self.grant(200);
             }
             FromWorker::Yield { more: false, .. } if self.grants => {}
+            FromWorker::Confined(confined) => self.confined = Some(confined),
             FromWorker::Upload { accept, data } => {
                 self.uploads.entry(accept).or_default().extend_from_slice(&data);
                 self.say(&ToWorker::UploadCredit { accept });
@@ -278,6 +283,8 @@ pub(crate) fn welcome(kind: &str, settings: &str) -> Welcome {
         claims: Claims { address_types: vec!["SMTP".to_owned()], ..Claims::default() },
         flags: LogonFlags::NO_DIALOG | LogonFlags::NO_INBOUND | LogonFlags::NO_OUTBOUND,
         answers: Vec::new(),
+        // As whoever runs the test; e2e tests give workers users of their own.
+        confinement: Some(Box::default()),
     }
 }
 

@@ -1,13 +1,18 @@
 //! What a closed sandbox keeps in. Each attempt is made by a process of its own, from inside.
 
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+use nix::sys::signal::Signal;
 
 struct Probe {
     folder: tempfile::TempDir,
     port: u16,
     network: bool,
     programs: bool,
+    hidden: PathBuf,
 }
 
 impl Probe {
@@ -17,14 +22,16 @@ impl Probe {
             // The probe becomes nobody.
             std::os::unix::fs::chown(folder.path(), Some(65534), Some(65534)).unwrap();
         }
-        Self { folder, port: 1, network: false, programs: false }
+        Self { folder, port: 1, network: false, programs: false, hidden: PathBuf::from("/nowhere") }
     }
 
     fn output(&self, act: &str, argument: &str) -> Output {
         let yes = |on| if on { "yes" } else { "no" };
         Command::new(probe())
             .arg(self.folder.path())
-            .args([&self.port.to_string(), yes(self.network), yes(self.programs), act, argument])
+            .args([&self.port.to_string(), yes(self.network), yes(self.programs)])
+            .arg(&self.hidden)
+            .args([act, argument])
             .output()
             .unwrap()
     }
@@ -33,7 +40,8 @@ impl Probe {
     fn attempt(&self, act: &str, argument: &str) -> String {
         let output = self.output(act, argument);
         let said = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
-        said.trim().to_owned()
+        let ended = output.status.signal() == Some(Signal::SIGSYS as i32);
+        if said.is_empty() && ended { "SIGSYS".to_owned() } else { said.trim().to_owned() }
     }
 }
 
@@ -43,7 +51,8 @@ fn probe() -> std::path::PathBuf {
 
 #[track_caller]
 fn refused(said: &str) {
-    let ended = said.contains("the sandbox does not allow system call");
+    // Nothing is said where whoever makes a process has put off all signals.
+    let ended = said.contains("the sandbox does not allow system call") || said == "SIGSYS";
     let denied = said.contains("Permission denied") || said.contains("not permitted") || said.contains("no rights");
     assert!(ended || denied, "{said}");
 }
@@ -51,8 +60,10 @@ fn refused(said: &str) {
 #[test]
 fn it_says_how_tight_it_is() {
     let said = Probe::new().attempt("say", "");
-    assert!(said.contains("no capabilities, limits, system calls, "), "{said}");
-    assert_eq!(said.starts_with("user 65534, "), nix::unistd::getuid().is_root(), "{said}");
+    assert!(said.contains("seccomp, ") && said.ends_with(", no capabilities"), "{said}");
+    assert_eq!(said.contains(", uid 65534, "), nix::unistd::getuid().is_root(), "{said}");
+    let programs = Probe { programs: true, ..Probe::new() }.attempt("say", "");
+    assert!(programs.contains("seccomp (dangerous calls only, as it runs programs)"), "{programs}");
 }
 
 #[test]
@@ -72,12 +83,31 @@ fn files_that_are_not_named_cannot_be_read_or_written() {
     let elsewhere = tempfile::tempdir().unwrap();
     let secret = elsewhere.path().join("secret");
     std::fs::write(&secret, b"x").unwrap();
-    for programs in [false, true] {
-        let probe = Probe { programs, ..Probe::new() };
-        refused(&probe.attempt("read", &secret.to_string_lossy()));
-        refused(&probe.attempt("write", &secret.to_string_lossy()));
-        refused(&probe.attempt("write", "/etc/spooler-was-here"));
+    let probe = Probe::new();
+    refused(&probe.attempt("read", &secret.to_string_lossy()));
+    refused(&probe.attempt("write", &secret.to_string_lossy()));
+    refused(&probe.attempt("write", "/etc/spooler-was-here"));
+}
+
+#[test]
+fn what_is_hidden_is_out_of_reach_of_programs_too() {
+    let mut probe = Probe { programs: true, ..Probe::new() };
+    let (store, other) = (probe.folder.path().join("store"), probe.folder.path().join("other"));
+    for folder in [&store, &other] {
+        std::fs::create_dir(folder).unwrap();
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o777)).unwrap();
     }
+    std::fs::write(store.join("message"), "secret").unwrap();
+    probe.hidden = store.clone();
+    assert_eq!(probe.attempt("write", &other.join("x").to_string_lossy()), "done");
+    for (act, path) in
+        [("read", store.join("message")), ("write", store.join("x")), ("write", store.with_file_name("y"))]
+    {
+        refused(&probe.attempt(act, &path.to_string_lossy()));
+    }
+    // Nor does a program that it runs get there.
+    let out = probe.attempt("shell", &format!("cat {}/message && echo escaped", store.display()));
+    assert!(out.contains("Permission denied") && !out.contains("escaped"), "{out}");
 }
 
 #[test]

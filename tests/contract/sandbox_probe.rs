@@ -9,22 +9,29 @@ use std::process::{Command, ExitCode};
 use nix::sys::ptrace;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{Pid, getuid, setuid};
-use spooler_worker::sandbox::{Connect, Needs, close};
+use spooler_worker::sandbox::{Account, Become, Needs, Ports, close};
 
 /// Who it becomes if root starts it: nobody.
 const NOBODY: u32 = 65534;
 
-/// `sandbox-probe FOLDER PORT NETWORK PROGRAMS ACT [ARGUMENT]`: the folder may be written, the port connected to.
+/// `sandbox-probe FOLDER PORT NETWORK PROGRAMS HIDDEN ACT [ARGUMENT]`: the folder may be written (with programs: all but
+/// what is hidden), the port connected to.
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [folder, port, network, programs, act, rest @ ..] = arguments.as_slice() else { return ExitCode::from(64) };
-    let connect = match port.parse() {
-        Ok(port) if network == "yes" => Connect::Ports(vec![port]),
-        _ => Connect::Nowhere,
+    let [folder, port, network, programs, hidden, act, rest @ ..] = arguments.as_slice() else {
+        return ExitCode::from(64);
     };
-    let needs = Needs { write: vec![PathBuf::from(folder)], programs: programs == "yes", connect, ..Needs::default() };
+    let connect = match port.parse() {
+        Ok(port) if network == "yes" => Ports::Only(vec![port]),
+        _ => Ports::None,
+    };
+    let programs = programs == "yes";
+    let (write, hidden) =
+        if programs { (Vec::new(), vec![PathBuf::from(hidden)]) } else { (vec![PathBuf::from(folder)], Vec::new()) };
+    let needs = Needs { write, programs, connect, hidden, ..Needs::default() };
+    let nobody = Become::User(Account { uid: NOBODY, gid: NOBODY, groups: Vec::new() });
     let parent = std::os::unix::process::parent_id();
-    let said = match close(&needs, getuid().is_root().then_some((NOBODY, NOBODY))) {
+    let said = match close(&needs, if getuid().is_root() { &nobody } else { &Become::Stay }) {
         Err(error) => format!("not closed: {error}"),
         Ok(closed) if act == "say" => closed.to_string(),
         Ok(_) => attempt(act, rest.first().map_or("", String::as_str), parent)
@@ -43,6 +50,11 @@ fn attempt(act: &str, argument: &str, parent: u32) -> Result<(), Error> {
         "listen" => TcpListener::bind(argument).map(drop),
         "unix" => UnixStream::connect(argument).map(drop),
         "run" => Command::new(argument).status().map(drop),
+        "shell" => {
+            let said = Command::new("/bin/sh").args(["-c", argument]).output()?;
+            let said = [said.stdout, said.stderr].concat();
+            Err(Error::other(String::from_utf8_lossy(&said).into_owned()))
+        }
         "become-root" => Ok(setuid(nix::unistd::Uid::from_raw(0))?).and_then(|()| {
             if getuid().is_root() && std::fs::read("/etc/shadow").is_ok() {
                 Ok(())

@@ -7,6 +7,8 @@
 pub mod bootstrap;
 // From the supervisor's orders to calls of the provider's methods, and their answers.
 mod calls;
+// From what a provider needs to a closed sandbox.
+mod confine;
 // The trait that a provider implements.
 pub mod contract;
 // The critical sections of this worker.
@@ -41,4 +43,5 @@ pub mod support;
 pub use contract::{Capacity, Provider};
 pub use delivery::Delivery;
 pub use inbound::Inbound;
+pub use sandbox::{Identity, Needs, Ports, Privilege};
 pub use support::{CriticalSection, RowError, Support, Yielded};

@@ -14,6 +14,7 @@ mod rows;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,7 @@ use self::answers::Waiting;
 pub(crate) use self::directions::Directions;
 pub use self::rows::RowError;
 use self::rows::Rows;
+use crate::confine::Files;
 use crate::critical::Sections;
 use crate::delivery::DeliveryState;
 use crate::filter::Filters;
@@ -67,6 +69,7 @@ struct Inner {
     receiving: RefCell<Rc<InboundCall>>,
     lost: Cell<bool>,
     filters: OnceCell<Filters>,
+    files: Files,
 }
 
 /// What an explicit yield brings back (IMAPISupport::SpoolerYield).
@@ -116,7 +119,7 @@ impl Drop for CriticalSection {
 }
 
 impl Support {
-    pub(crate) fn new(link: LinkSender, welcome: Welcome) -> Self {
+    pub(crate) fn new(link: LinkSender, welcome: Welcome, files: Files) -> Self {
         let inner = Inner {
             link,
             started: Instant::now(),
@@ -135,6 +138,7 @@ impl Support {
             lost: Cell::new(false),
             critical: RefCell::default(),
             filters: OnceCell::new(),
+            files,
             welcome,
         };
         Self { inner: Rc::new(inner) }
@@ -165,6 +169,14 @@ impl Support {
 
     pub(crate) fn set_filters(&self, filters: Filters) {
         let _ = self.inner.filters.set(filters);
+    }
+
+    /// The content of a file that the provider named in [`crate::Needs::files`]; of another one as the system gives it.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    pub fn file(&self, path: &Path) -> std::io::Result<Vec<u8>> {
+        self.inner.files.get(path)
     }
 
     /// Whether some provider may serve an address, so that a message for it would be accepted.

@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, raise};
 use spooler_protocol::from_worker::{LogonError, RowUpdate};
 use spooler_protocol::outcome::{Outcome, Reply, SubmitResult};
 use spooler_protocol::settings::Settings;
-use spooler_worker::{Capacity, Delivery, Provider, Support};
+use spooler_worker::{Capacity, Delivery, Needs, Provider, Support};
 
 /// What is kept of each message by one that leaks, bytes.
 const LEAK_BYTES: usize = 16 << 20;
@@ -39,6 +39,10 @@ impl Provider for Fault {
             rounds: settings.integer("rounds", 1, 1..=1000),
             hold: PathBuf::from(settings.string("hold", "")),
         }
+    }
+
+    fn needs(_: &FaultSettings) -> Needs {
+        Needs::default()
     }
 
     async fn logon(support: Support, settings: FaultSettings) -> Result<Self, LogonError> {

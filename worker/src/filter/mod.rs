@@ -79,6 +79,12 @@ impl Filters {
         Self { lists: Rc::new(lists) }
     }
 
+    /// Whether there are any.
+    pub(crate) fn run_programs(&self) -> bool {
+        let Lists { preprocess, inbound, outbound } = &*self.lists;
+        !(preprocess.is_empty() && inbound.is_empty() && outbound.is_empty())
+    }
+
     pub(crate) fn has_inbound_hooks(&self) -> bool {
         !self.lists.inbound.is_empty()
     }

@@ -6,33 +6,49 @@
 //!
 //! What the kernel cannot do is left out and said; what it refuses although it could is an error, and the worker does not run. All
 //! of it is per thread or inherited, so it happens while the process has one thread.
+//!
+//! | room | what |
+//! |---|---|
+//! | `needs` | what a provider declares |
+//! | `privileges`, `limits` | who the worker is, and how much it may have |
+//! | `paths`, `surroundings` | which files and ports |
+//! | `syscalls`, `calls`, `call_names`, `trap` | which system calls, and the last words of who makes another |
 
+mod call_names;
+mod calls;
+mod limits;
 mod needs;
 mod paths;
 mod privileges;
+mod surroundings;
 mod syscalls;
 mod trap;
 
 use std::fmt;
 
-pub use needs::{Connect, Needs};
-use paths::Held;
+pub use needs::{Identity, Needs, Ports, Privilege};
+pub use privileges::Account;
 
 /// Why the sandbox cannot be closed.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
+    /// Something runs already that the sandbox would not hold.
+    #[error("Cannot close the sandbox: the worker has threads already")]
+    Threads,
     /// The worker cannot become the user that it is to run as.
-    #[error("Cannot become user {0}; the supervisor has to run as root for that")]
-    User(u32, #[source] std::io::Error),
+    #[error(
+        "Cannot become user {0} ({1}); the supervisor has to run as root, with CAP_SETUID and CAP_SETGID, for that"
+    )]
+    User(u32, std::io::Error),
     /// Capabilities cannot be given up.
-    #[error("Cannot give capabilities up")]
-    Capabilities(#[source] std::io::Error),
+    #[error("Cannot give capabilities up: {0}")]
+    Capabilities(std::io::Error),
     /// PR_SET_NO_NEW_PRIVS was refused.
-    #[error("Cannot rule out new privileges")]
-    NoNewPrivileges(#[source] std::io::Error),
+    #[error("Cannot rule out new privileges: {0}")]
+    NoNewPrivileges(std::io::Error),
     /// A limit was refused.
-    #[error("Cannot set {0}")]
-    Limit(String, #[source] std::io::Error),
+    #[error("Cannot set {0}: {1}")]
+    Limit(String, std::io::Error),
     /// Landlock refused.
     #[error("Cannot close files and ports: {0}")]
     Paths(String),
@@ -41,39 +57,60 @@ pub enum SandboxError {
     Calls(String),
 }
 
+/// As whom the worker goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Become {
+    /// As whoever it is.
+    Stay,
+    /// As this user, or not at all.
+    User(Account),
+    /// As this user, which is nobody else's, if the kernel permits it.
+    Own(Account),
+}
+
 /// How tight the sandbox is, for the status row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Closed {
-    user: Option<u32>,
-    paths: Held,
+    paths: paths::Held,
+    calls: syscalls::Held,
+    user: String,
+    capabilities: String,
 }
 
 impl fmt::Display for Closed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(uid) = self.user {
-            write!(f, "user {uid}, ")?;
-        }
-        f.write_str("no capabilities, limits, system calls, ")?;
-        f.write_str(match self.paths {
-            Held::All => "files and ports",
-            Held::Some => "files and ports as far as this kernel can (a newer one knows more of Landlock)",
-            Held::Nothing => "but not files and ports: this kernel has no Landlock",
-        })
+        write!(f, "{}, {}, {}, {}", self.paths, self.calls, self.user, self.capabilities)
     }
 }
 
-/// Takes everything away that is not needed. `user`: uid and gid to become.
+/// Takes everything away that is not needed.
 ///
 /// # Errors
 /// If something that the kernel has was refused; the worker must not go on.
-pub fn close(needs: &Needs, user: Option<(u32, u32)>) -> Result<Closed, SandboxError> {
-    if let Some((uid, gid)) = user {
-        privileges::become_user(uid, gid)?;
+pub fn close(needs: &Needs, identity: &Become) -> Result<Closed, SandboxError> {
+    if limits::threads() > 1 {
+        return Err(SandboxError::Threads);
     }
-    privileges::drop_capabilities()?;
+    let kept = privileges::kept(needs);
+    privileges::drop_bounding(kept);
+    let (user, alone) = match identity {
+        Become::Stay => (format!("the supervisor's uid {}", nix::unistd::getuid()), false),
+        Become::User(account) => {
+            privileges::become_user(account, kept).map_err(|error| SandboxError::User(account.uid, error))?;
+            (format!("uid {}", account.uid), false)
+        }
+        Become::Own(account) => match privileges::become_user(account, kept) {
+            Ok(()) => (format!("uid {}", account.uid), true),
+            Err(error) => (format!("no uid of its own ({error})"), false),
+        },
+    };
+    let capabilities = privileges::drop_capabilities(kept)?;
     privileges::no_new_privileges()?;
-    privileges::limit(needs)?;
+    if alone {
+        privileges::end_predecessors();
+    }
+    limits::set(needs, alone)?;
     let paths = paths::restrict(needs)?;
-    syscalls::restrict(needs)?;
-    Ok(Closed { user: user.map(|(uid, _)| uid), paths })
+    let calls = syscalls::restrict(needs)?;
+    Ok(Closed { paths, calls, user, capabilities })
 }

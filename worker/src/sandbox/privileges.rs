@@ -1,36 +1,74 @@
-//! Who the worker is: user, groups, capabilities, limits.
+//! Who the worker is: user, groups, capabilities.
+
+use std::io;
 
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, setrlimit};
-use nix::unistd::{self, Gid, Uid};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{self, Gid, Pid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::SandboxError;
-use super::needs::Needs;
+use super::needs::{Needs, Privilege};
 
-/// Processes and threads of a worker that runs programs, per user id (RLIMIT_NPROC counts by user).
-const PROCESSES_MAX: u64 = 512;
-
-/// Becomes another user for good. Needs root; every thread follows.
-pub(super) fn become_user(uid: u32, gid: u32) -> Result<(), SandboxError> {
-    let failed = |error: nix::errno::Errno| SandboxError::User(uid, error.into());
-    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    unistd::setgroups(&[]).map_err(failed)?;
-    unistd::setresgid(gid, gid, gid).map_err(failed)?;
-    unistd::setresuid(uid, uid, uid).map_err(failed)
+/// A user to become.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// The user's id.
+    pub uid: u32,
+    /// Its group's.
+    pub gid: u32,
+    /// Other groups that it is in.
+    pub groups: Vec<u32>,
 }
 
-/// Gives all capabilities up, for this thread and all that it will start or run.
-pub(super) fn drop_capabilities() -> Result<(), SandboxError> {
-    let failed = |error: rustix::io::Errno| SandboxError::Capabilities(error.into());
-    rustix::thread::clear_ambient_capability_set().map_err(failed)?;
-    for capability in CapabilitySet::all() {
+/// The capabilities that a provider keeps.
+pub(super) fn kept(needs: &Needs) -> CapabilitySet {
+    let of = |privilege: &Privilege| match privilege {
+        Privilege::LowPorts => CapabilitySet::NET_BIND_SERVICE,
+        Privilege::FilesOfAll => CapabilitySet::CHOWN | CapabilitySet::DAC_OVERRIDE | CapabilitySet::FOWNER,
+    };
+    needs.privileges.iter().map(of).fold(CapabilitySet::empty(), |all, one| all | one)
+}
+
+/// No program that is run later gets more than what is kept. As long as the process is root; afterwards, and for anybody else,
+/// no_new_privs says the same.
+pub(super) fn drop_bounding(kept: CapabilitySet) {
+    for capability in CapabilitySet::all().difference(kept).iter() {
         // The kernel may know fewer, and without CAP_SETPCAP there is nothing to be taken from.
         let _ = rustix::thread::remove_capability_from_bounding_set(capability);
     }
-    let nothing = CapabilitySet::empty();
-    let sets = CapabilitySets { effective: nothing, permitted: nothing, inheritable: nothing };
-    rustix::thread::set_capabilities(None, sets).map_err(failed)
+}
+
+/// Becomes another user for good. Needs root.
+pub(super) fn become_user(account: &Account, kept: CapabilitySet) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
+    let groups: Vec<Gid> = account.groups.iter().copied().map(Gid::from_raw).collect();
+    if uid == unistd::getuid() && uid == unistd::geteuid() && gid == unistd::getgid() {
+        return Ok(());
+    }
+    if !kept.is_empty() {
+        rustix::thread::set_keep_capabilities(true)?;
+    }
+    unistd::setgroups(&groups)?;
+    unistd::setresgid(gid, gid, gid)?;
+    unistd::setresuid(uid, uid, uid)?;
+    // The kernel forgets the death signal of whoever changes its user.
+    Ok(prctl::set_pdeathsig(Signal::SIGKILL)?)
+}
+
+/// Gives all capabilities up but these, for this thread and all that it will start or run. Says what is left.
+pub(super) fn drop_capabilities(kept: CapabilitySet) -> Result<String, SandboxError> {
+    let failed = |error: rustix::io::Errno| SandboxError::Capabilities(error.into());
+    // A kernel without ambient capabilities has none to be cleared.
+    let _ = rustix::thread::clear_ambient_capability_set();
+    let left = rustix::thread::capabilities(None).map_err(failed)?.permitted & kept;
+    let sets = CapabilitySets { effective: left, permitted: left, inheritable: CapabilitySet::empty() };
+    rustix::thread::set_capabilities(None, sets).map_err(failed)?;
+    if left.is_empty() {
+        return Ok("no capabilities".to_owned());
+    }
+    let names: Vec<String> = left.iter_names().map(|(name, _)| format!("CAP_{name}")).collect();
+    Ok(format!("capabilities {}", names.join(" ")))
 }
 
 /// No program that it runs gets more rights than it has (PR_SET_NO_NEW_PRIVS).
@@ -38,19 +76,8 @@ pub(super) fn no_new_privileges() -> Result<(), SandboxError> {
     prctl::set_no_new_privs().map_err(|error| SandboxError::NoNewPrivileges(error.into()))
 }
 
-/// Limits on memory, descriptors, files and processes; no core dumps, which could hold secrets; nobody else may look inside (ptrace).
-pub(super) fn limit(needs: &Needs) -> Result<(), SandboxError> {
-    let set = |resource, most: u64| {
-        setrlimit(resource, most, most).map_err(|error| SandboxError::Limit(format!("{resource:?}"), error.into()))
-    };
-    set(Resource::RLIMIT_CORE, 0)?;
-    set(Resource::RLIMIT_DATA, needs.memory_bytes_max)?;
-    set(Resource::RLIMIT_NOFILE, needs.descriptors_max)?;
-    if let Some(most) = needs.file_bytes_max {
-        set(Resource::RLIMIT_FSIZE, most)?;
-    }
-    if needs.programs {
-        set(Resource::RLIMIT_NPROC, PROCESSES_MAX)?;
-    }
-    prctl::set_dumpable(false).map_err(|error| SandboxError::Limit("PR_SET_DUMPABLE".to_owned(), error.into()))
+/// Ends whatever programs of an earlier worker have left behind: a user of its own has no other processes.
+pub(super) fn end_predecessors() {
+    // All that may be signalled, which without capabilities are those of the same user, but not this one.
+    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
 }

@@ -2,234 +2,162 @@
 //!
 //! A worker that runs programs cannot know what they call; for it, and for what it runs, a list of calls that change the machine or look
 //! into other processes is refused instead (`EPERM`).
+//!
+//! Libraries try some calls and go on without them: `clone3`, whose arguments a filter cannot see, and sockets for the name service's
+//! daemons. Those are answered as by a kernel that does not know them (`ENOSYS`).
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use nix::libc::{self, c_long};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, TargetArch};
+use seccompiler::SeccompCmpArgLen::Dword;
+use seccompiler::SeccompCmpOp::{Eq, MaskedEq, Ne};
+use seccompiler::{BpfProgram, SeccompAction, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch};
 
+use super::calls::{FILES, NETWORK, OLDER_NAMES, REFUSED_TO_PROGRAMS, RUNTIME};
 use super::needs::Needs;
 use super::{SandboxError, trap};
 
-/// What the runtime of every worker calls: memory, threads, time, its channel, its log.
-const RUNTIME: &[c_long] = &[
-    libc::SYS_brk,
-    libc::SYS_clock_getres,
-    libc::SYS_clock_gettime,
-    libc::SYS_clock_nanosleep,
-    libc::SYS_clone,
-    libc::SYS_clone3,
-    libc::SYS_close,
-    libc::SYS_dup,
-    libc::SYS_epoll_create1,
-    libc::SYS_epoll_ctl,
-    libc::SYS_epoll_pwait,
-    libc::SYS_epoll_pwait2,
-    libc::SYS_eventfd2,
-    libc::SYS_exit,
-    libc::SYS_exit_group,
-    libc::SYS_fcntl,
-    libc::SYS_futex,
-    libc::SYS_getpgid,
-    libc::SYS_getpid,
-    libc::SYS_getppid,
-    libc::SYS_getrandom,
-    libc::SYS_getrusage,
-    libc::SYS_gettid,
-    libc::SYS_gettimeofday,
-    libc::SYS_getuid,
-    libc::SYS_geteuid,
-    libc::SYS_getgid,
-    libc::SYS_getegid,
-    libc::SYS_kill,
-    libc::SYS_madvise,
-    libc::SYS_membarrier,
-    libc::SYS_mmap,
-    libc::SYS_mprotect,
-    libc::SYS_mremap,
-    libc::SYS_munmap,
-    libc::SYS_nanosleep,
-    libc::SYS_pipe2,
-    libc::SYS_ppoll,
-    libc::SYS_prctl,
-    libc::SYS_prlimit64,
-    libc::SYS_read,
-    libc::SYS_readv,
-    libc::SYS_recvfrom,
-    libc::SYS_recvmsg,
-    libc::SYS_restart_syscall,
-    libc::SYS_rseq,
-    libc::SYS_rt_sigaction,
-    libc::SYS_rt_sigprocmask,
-    libc::SYS_rt_sigreturn,
-    libc::SYS_sched_getaffinity,
-    libc::SYS_sched_yield,
-    libc::SYS_sendmsg,
-    libc::SYS_sendto,
-    libc::SYS_set_robust_list,
-    libc::SYS_shutdown,
-    libc::SYS_sigaltstack,
-    libc::SYS_sysinfo,
-    libc::SYS_tgkill,
-    libc::SYS_timerfd_create,
-    libc::SYS_timerfd_settime,
-    libc::SYS_uname,
-    libc::SYS_write,
-    libc::SYS_writev,
-];
+/// PR_SET_VMA of prctl(2): the allocator names its memory.
+const NAME_MEMORY: i32 = 0x5356_4d41;
+/// Flags in the type of a socket.
+const SOCKET_KIND: u64 = 0xf;
 
-/// What working with files takes; which files is a matter of Landlock.
-const FILES: &[c_long] = &[
-    libc::SYS_chdir,
-    libc::SYS_faccessat,
-    libc::SYS_faccessat2,
-    libc::SYS_fadvise64,
-    libc::SYS_fallocate,
-    libc::SYS_fchdir,
-    libc::SYS_fchmod,
-    libc::SYS_fchmodat,
-    libc::SYS_fchown,
-    libc::SYS_fchownat,
-    libc::SYS_fdatasync,
-    libc::SYS_flock,
-    libc::SYS_fstat,
-    libc::SYS_fstatfs,
-    libc::SYS_fsync,
-    libc::SYS_ftruncate,
-    libc::SYS_getcwd,
-    libc::SYS_getdents64,
-    libc::SYS_ioctl,
-    libc::SYS_linkat,
-    libc::SYS_lseek,
-    libc::SYS_mkdirat,
-    libc::SYS_newfstatat,
-    libc::SYS_openat,
-    libc::SYS_openat2,
-    libc::SYS_pread64,
-    libc::SYS_pwrite64,
-    libc::SYS_readlinkat,
-    libc::SYS_renameat,
-    libc::SYS_renameat2,
-    libc::SYS_statfs,
-    libc::SYS_statx,
-    libc::SYS_symlinkat,
-    libc::SYS_umask,
-    libc::SYS_unlinkat,
-    libc::SYS_utimensat,
-];
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// The older names of the same calls, which only this architecture has.
-#[cfg(target_arch = "x86_64")]
-const OLDER_NAMES: &[c_long] = &[
-    libc::SYS_access,
-    libc::SYS_arch_prctl,
-    libc::SYS_chmod,
-    libc::SYS_chown,
-    libc::SYS_epoll_wait,
-    libc::SYS_link,
-    libc::SYS_lstat,
-    libc::SYS_mkdir,
-    libc::SYS_open,
-    libc::SYS_pipe,
-    libc::SYS_poll,
-    libc::SYS_readlink,
-    libc::SYS_rename,
-    libc::SYS_rmdir,
-    libc::SYS_stat,
-    libc::SYS_symlink,
-    libc::SYS_time,
-    libc::SYS_unlink,
-];
-#[cfg(not(target_arch = "x86_64"))]
-const OLDER_NAMES: &[c_long] = &[];
-
-/// What the network takes; where to is a matter of Landlock.
-const NETWORK: &[c_long] = &[
-    libc::SYS_accept4,
-    libc::SYS_bind,
-    libc::SYS_connect,
-    libc::SYS_getpeername,
-    libc::SYS_getsockname,
-    libc::SYS_getsockopt,
-    libc::SYS_listen,
-    libc::SYS_recvmmsg,
-    libc::SYS_sendmmsg,
-    libc::SYS_setsockopt,
-    libc::SYS_socket,
-    libc::SYS_socketpair,
-];
-
-/// What nobody in a sandbox does, programs included: change the machine, or look into other processes.
-const REFUSED_TO_PROGRAMS: &[c_long] = &[
-    libc::SYS_acct,
-    libc::SYS_add_key,
-    libc::SYS_adjtimex,
-    libc::SYS_bpf,
-    libc::SYS_clock_adjtime,
-    libc::SYS_clock_settime,
-    libc::SYS_delete_module,
-    libc::SYS_fanotify_init,
-    libc::SYS_finit_module,
-    libc::SYS_fsconfig,
-    libc::SYS_fsmount,
-    libc::SYS_fsopen,
-    libc::SYS_init_module,
-    libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register,
-    libc::SYS_io_uring_setup,
-    libc::SYS_kcmp,
-    libc::SYS_kexec_file_load,
-    libc::SYS_kexec_load,
-    libc::SYS_keyctl,
-    libc::SYS_mount,
-    libc::SYS_mount_setattr,
-    libc::SYS_move_mount,
-    libc::SYS_name_to_handle_at,
-    libc::SYS_open_by_handle_at,
-    libc::SYS_open_tree,
-    libc::SYS_perf_event_open,
-    libc::SYS_pidfd_getfd,
-    libc::SYS_pivot_root,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    libc::SYS_ptrace,
-    libc::SYS_quotactl,
-    libc::SYS_reboot,
-    libc::SYS_request_key,
-    libc::SYS_setdomainname,
-    libc::SYS_sethostname,
-    libc::SYS_setns,
-    libc::SYS_settimeofday,
-    libc::SYS_swapoff,
-    libc::SYS_swapon,
-    libc::SYS_syslog,
-    libc::SYS_umount2,
-    libc::SYS_unshare,
-    libc::SYS_userfaultfd,
-    libc::SYS_vhangup,
-];
-
-/// Takes away every system call that is not needed, for this process and what it starts.
-pub(super) fn restrict(needs: &Needs) -> Result<(), SandboxError> {
-    let failed = |error: &dyn std::fmt::Display| SandboxError::Calls(error.to_string());
-    let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|error| failed(&error))?;
-    let filter = if needs.programs {
-        let refusal = SeccompAction::Errno(libc::EPERM.unsigned_abs());
-        SeccompFilter::new(rules(&[REFUSED_TO_PROGRAMS]), SeccompAction::Allow, refusal, arch)
-    } else {
-        trap::report_by_name()?;
-        let network: &[c_long] = if needs.network() { NETWORK } else { &[] };
-        SeccompFilter::new(
-            rules(&[RUNTIME, FILES, OLDER_NAMES, network]),
-            SeccompAction::Trap,
-            SeccompAction::Allow,
-            arch,
-        )
-    };
-    let program: BpfProgram = filter.and_then(TryInto::try_into).map_err(|error| failed(&error))?;
-    seccompiler::apply_filter_all_threads(&program).map_err(|error| failed(&error))
+/// Which calls are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    Listed,
+    Dangerous,
+    Nothing,
 }
 
-fn rules(lists: &[&[c_long]]) -> BTreeMap<i64, Vec<SeccompRule>> {
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Listed => "seccomp",
+            Self::Dangerous => "seccomp (dangerous calls only, as it runs programs)",
+            Self::Nothing => "no seccomp (this kernel has none)",
+        })
+    }
+}
+
+/// Takes away every system call that is not needed, for this process and what it starts.
+pub(super) fn restrict(needs: &Needs) -> Result<Held, SandboxError> {
+    let refused = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+    let unknown = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
+    let (held, filters) = if needs.programs {
+        let dangerous = SeccompFilter::new(dangerous()?, SeccompAction::Allow, refused, architecture()?);
+        (Held::Dangerous, [filter(rules(&[&[libc::SYS_clone3]]), unknown)?, dangerous])
+    } else {
+        trap::report_by_name()?;
+        let listed = SeccompFilter::new(listed(needs)?, SeccompAction::Trap, SeccompAction::Allow, architecture()?);
+        (Held::Listed, [filter(tried_only(needs)?, unknown)?, listed])
+    };
+    // The narrowest comes last: it does not allow what closing another one takes.
+    for filter in filters {
+        let program: BpfProgram = filter.and_then(TryInto::try_into).map_err(failed)?;
+        match seccompiler::apply_filter_all_threads(&program) {
+            Ok(()) => {}
+            Err(seccompiler::Error::Seccomp(error)) if is_unknown(&error) => return Ok(Held::Nothing),
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(held)
+}
+
+fn is_unknown(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL))
+}
+
+fn failed(error: impl fmt::Display) -> SandboxError {
+    SandboxError::Calls(error.to_string())
+}
+
+fn architecture() -> Result<TargetArch, SandboxError> {
+    TargetArch::try_from(std::env::consts::ARCH).map_err(failed)
+}
+
+/// Everything but these rules is allowed.
+fn filter(
+    rules: Rules,
+    otherwise: SeccompAction,
+) -> Result<Result<SeccompFilter, seccompiler::BackendError>, SandboxError> {
+    Ok(SeccompFilter::new(rules, SeccompAction::Allow, otherwise, architecture()?))
+}
+
+fn rules(lists: &[&[c_long]]) -> Rules {
     lists.iter().flat_map(|list| list.iter()).map(|call| (*call, Vec::new())).collect()
+}
+
+/// A rule: all of these arguments (their place, how they are compared, with what).
+fn rule(arguments: &[(u8, SeccompCmpOp, i32)]) -> Result<SeccompRule, SandboxError> {
+    let conditions: Result<Vec<SeccompCondition>, _> = arguments
+        .iter()
+        .map(|(place, how, value)| SeccompCondition::new(*place, Dword, how.clone(), u64::from(value.cast_unsigned())))
+        .collect();
+    conditions.and_then(SeccompRule::new).map_err(failed)
+}
+
+/// What a worker that runs no programs may call.
+fn listed(needs: &Needs) -> Result<Rules, SandboxError> {
+    let network: &[c_long] = if needs.network() || needs.unix_sockets || needs.accounts { NETWORK } else { &[] };
+    let mut listed = rules(&[RUNTIME, FILES, OLDER_NAMES, network]);
+    let ourselves = i32::try_from(std::process::id()).unwrap_or_default();
+    let first = |values: &[i32]| values.iter().map(|value| rule(&[(0, Eq, *value)])).collect::<Result<Vec<_>, _>>();
+    // Threads, but no processes.
+    let thread = u64::from(libc::CLONE_THREAD.unsigned_abs());
+    listed.insert(libc::SYS_clone, vec![rule(&[(0, MaskedEq(thread), libc::CLONE_THREAD)])?]);
+    listed.insert(libc::SYS_clone3, Vec::new());
+    listed.insert(libc::SYS_tgkill, first(&[ourselves])?);
+    listed.insert(libc::SYS_prlimit64, first(&[0, ourselves])?);
+    // The last one by libraries of the name service.
+    let harmless = [libc::PR_SET_NAME, libc::PR_GET_NAME, NAME_MEMORY, libc::PR_CAPBSET_READ];
+    listed.insert(libc::SYS_prctl, first(&harmless)?);
+    listed.insert(libc::SYS_socket, sockets(needs)?);
+    let settings = [libc::FIONBIO, libc::FIONREAD, libc::FIOCLEX, libc::TCGETS];
+    let settings = settings.map(|request| rule(&[(1, Eq, i32::try_from(request).unwrap_or_default())]));
+    let settings = settings.into_iter().collect::<Result<Vec<_>, _>>()?;
+    listed.insert(libc::SYS_ioctl, if needs.devices.is_empty() { settings } else { Vec::new() });
+    Ok(listed)
+}
+
+/// Streams and datagrams of the Internet, where there is need of the network. Others are allowed here if [`tried_only`] holds them.
+fn sockets(needs: &Needs) -> Result<Vec<SeccompRule>, SandboxError> {
+    let mut allowed = vec![rule(&[(0, Eq, libc::AF_UNIX)])?, rule(&[(0, Eq, libc::AF_NETLINK)])?];
+    if needs.network() {
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            for kind in [libc::SOCK_STREAM, libc::SOCK_DGRAM] {
+                allowed.push(rule(&[(0, Eq, family), (1, MaskedEq(SOCKET_KIND), kind)])?);
+            }
+        }
+    }
+    Ok(allowed)
+}
+
+/// What libraries try and do without.
+fn tried_only(needs: &Needs) -> Result<Rules, SandboxError> {
+    let mut tried = rules(&[&[libc::SYS_clone3]]);
+    let mut families = vec![rule(&[(0, Eq, libc::AF_NETLINK)])?];
+    if !(needs.unix_sockets || needs.accounts) {
+        families.push(rule(&[(0, Eq, libc::AF_UNIX)])?);
+    }
+    tried.insert(libc::SYS_socket, families);
+    Ok(tried)
+}
+
+/// What is refused to programs.
+fn dangerous() -> Result<Rules, SandboxError> {
+    let mut dangerous = rules(&[REFUSED_TO_PROGRAMS]);
+    // A name space of its own would be one in which it is root.
+    let own_users = u64::from(libc::CLONE_NEWUSER.unsigned_abs());
+    dangerous.insert(libc::SYS_clone, vec![rule(&[(0, MaskedEq(own_users), libc::CLONE_NEWUSER)])?]);
+    let usual = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+    dangerous.insert(libc::SYS_socket, vec![rule(&usual.map(|family| (0, Ne, family)))?]);
+    // Typing on somebody's terminal.
+    let typing = [libc::TIOCSTI, libc::TIOCLINUX];
+    let typing = typing.map(|request| rule(&[(1, Eq, i32::try_from(request).unwrap_or_default())]));
+    dangerous.insert(libc::SYS_ioctl, typing.into_iter().collect::<Result<_, _>>()?);
+    Ok(dangerous)
 }

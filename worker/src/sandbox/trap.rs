@@ -1,15 +1,17 @@
 //! The last words of a process that made a system call it may not make.
 
 use nix::libc;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction};
 
-use super::SandboxError;
+use super::{SandboxError, call_names};
 
 /// From here on a trapped call ends the process with a line that names it.
 #[expect(unsafe_code, reason = "a signal handler cannot be set otherwise")]
 pub(super) fn report_by_name() -> Result<(), SandboxError> {
-    let action = SigAction::new(SigHandler::SigAction(on_trap), SaFlags::SA_SIGINFO, SigSet::empty());
-    // SAFETY: the handler calls only functions that are safe in signal handlers (write, _exit) and allocates nothing.
+    // Once: what the handler raises itself ends the process.
+    let flags = SaFlags::SA_SIGINFO | SaFlags::SA_RESETHAND | SaFlags::SA_NODEFER;
+    let action = SigAction::new(SigHandler::SigAction(on_trap), flags, SigSet::empty());
+    // SAFETY: the handler calls only functions that are safe in signal handlers (write, raise, _exit) and allocates nothing.
     unsafe { sigaction(Signal::SIGSYS, &action) }.map(drop).map_err(|error| SandboxError::Calls(error.to_string()))
 }
 
@@ -20,13 +22,15 @@ extern "C" fn on_trap(_signal: libc::c_int, info: *mut libc::siginfo_t, _context
     let number = unsafe { info.cast::<libc::c_int>().add(6).read() };
     let mut line = Line::default();
     line.put(b"ERROR the sandbox does not allow system call ");
+    line.put(call_names::of(libc::c_long::from(number)).unwrap_or("number").as_bytes());
+    line.put(b" (");
     line.put_number(number.unsigned_abs());
-    line.put(b" (ausyscall or /usr/include/asm/unistd.h have its name)\n");
-    // SAFETY: write and _exit may be called in a signal handler; the buffer lives on this stack.
-    unsafe {
-        libc::write(libc::STDERR_FILENO, line.bytes.as_ptr().cast(), line.length);
-        libc::_exit(159); // 128 + SIGSYS, as a shell would say
-    }
+    line.put(b")\n");
+    // SAFETY: write may be called in a signal handler; the buffer lives on this stack.
+    unsafe { libc::write(libc::STDERR_FILENO, line.bytes.as_ptr().cast(), line.length) };
+    let _ = raise(Signal::SIGSYS);
+    // SAFETY: _exit may be called in a signal handler.
+    unsafe { libc::_exit(128 + libc::SIGSYS) };
 }
 
 struct Line {

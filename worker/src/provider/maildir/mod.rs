@@ -45,6 +45,7 @@ use crate::contract::{Capacity, Provider};
 use crate::delivery::Delivery;
 use crate::provider::local::account::Account;
 use crate::provider::local::form::{Front, LineEnds};
+use crate::sandbox::{Identity, Needs, Privilege};
 use crate::support::Support;
 
 /// Files being written at once, each by a thread: far fewer than tokio has threads for blocking work.
@@ -105,6 +106,17 @@ impl Provider for Maildir {
             user: settings.optional_string("user"),
             group: settings.optional_string("group"),
             credit: settings.integer("credit", 16, 1..=CREDIT_MAX),
+        }
+    }
+
+    fn needs(settings: &MaildirSettings) -> Needs {
+        let base = settings.template.as_ref().map(|template| template.base().to_owned());
+        Needs {
+            write: base.into_iter().collect(),
+            accounts: true,
+            identity: Identity::Supervisor("gives each maildir to the user whose it is"),
+            privileges: vec![Privilege::FilesOfAll],
+            ..Needs::default()
         }
     }
 

@@ -47,6 +47,7 @@ use crate::delivery::Delivery;
 use crate::provider::local::account::Account;
 use crate::provider::local::form::{Converter, Front, LineEnds};
 use crate::provider::local::parts::Parts;
+use crate::sandbox::{Identity, Needs};
 use crate::support::Support;
 
 /// Recipients of one run. Keeps the command line and the variable `RECIPIENT` far below what the kernel takes.
@@ -115,6 +116,13 @@ impl Provider for Pipe {
         }
     }
 
+    fn needs(settings: &PipeSettings) -> Needs {
+        // The worker becomes the user of its programs. What is wrong with the user is said at the logon.
+        let account = Account::of_settings(settings.user.as_deref(), settings.group.as_deref()).ok().flatten();
+        let of = |account: Account| Identity::User { uid: account.uid.as_raw(), gid: account.gid.as_raw() };
+        Needs { programs: true, identity: account.map_or(Identity::Own, of), ..Needs::default() }
+    }
+
     async fn logon(support: Support, mut settings: PipeSettings) -> Result<Self, LogonError> {
         let missing = || LogonError::Unconfigured("command is missing".to_owned());
         let command = settings.command.take().ok_or_else(missing)?;
@@ -122,7 +130,7 @@ impl Provider for Pipe {
             .map_err(|error| LogonError::Unconfigured(error.to_string()))?;
         Ok(Self {
             command,
-            account,
+            account: account.filter(|account| !account.is_ours()),
             provider: support.provider_name().to_owned(),
             hostname: support.hostname().to_owned(),
             programs: Semaphore::new(usize::try_from(settings.credit).unwrap_or(1)),

@@ -48,6 +48,7 @@ use self::service::Service;
 use self::session::Rules;
 pub use self::settings::Settings;
 use crate::contract::Provider;
+use crate::sandbox::Needs;
 use crate::support::Support;
 
 /// How long a logoff waits for clients in the middle of a message.
@@ -72,10 +73,14 @@ impl Provider for SmtpIn {
         settings::read(settings)
     }
 
+    fn needs(settings: &Settings) -> Needs {
+        settings.needs()
+    }
+
     async fn logon(support: Support, settings: Settings) -> Result<Self, LogonError> {
         let tls = match &settings.tls {
             Some((certificate, key)) => {
-                Some(tls::load(certificate, key).map_err(|error| LogonError::Failed(error.to_string()))?)
+                Some(tls::load(&support, certificate, key).map_err(|error| LogonError::Failed(error.to_string()))?)
             }
             None => None,
         };

@@ -10,6 +10,7 @@ use spooler_protocol::settings::Settings as Reader;
 use super::auth::Users;
 use super::networks::Network;
 use super::path::is_domain;
+use crate::sandbox::{Needs, Ports, Privilege};
 
 /// What the table of the configuration says.
 #[derive(Clone, Debug)]
@@ -38,6 +39,27 @@ pub struct Settings {
     pub(super) auth_required: bool,
 }
 
+impl Settings {
+    /// Where it listens, its certificate, and a descriptor for each connection.
+    pub(super) fn needs(&self) -> Needs {
+        let ports: Vec<u16> = self.listen.iter().map(SocketAddr::port).collect();
+        // Whatever port is free at first is listened on by its number later.
+        let listen = if ports.contains(&0) { Ports::Any } else { Ports::Only(ports.clone()) };
+        let low = ports.iter().any(|port| (1..1024).contains(port));
+        let files = self.tls.iter().flat_map(|(certificate, key)| [certificate.clone(), key.clone()]);
+        let default = Needs::default();
+        Needs {
+            files: files.collect(),
+            listen,
+            privileges: if low { vec![Privilege::LowPorts] } else { Vec::new() },
+            descriptors_max: default.descriptors_max.max(u64::from(self.connections_max) + SPARE_DESCRIPTORS),
+            ..default
+        }
+    }
+}
+
+/// Descriptors beside those of connections.
+const SPARE_DESCRIPTORS: u64 = 256;
 const TIMEOUT_MIN: Duration = Duration::from_secs(1);
 const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
