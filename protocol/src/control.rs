@@ -10,6 +10,7 @@
 //! | `GET /v1/status` | [`crate::status::StatusTable`] |
 //! | `GET /v1/status/watch` | [`crate::watching::StatusUpdate`] values, one a line: a snapshot, then every change in order |
 //! | `POST /v1/flush` a [`FlushCommand`] | [`FlushProgress`] values, one a line, until it is done; only one if nobody waits |
+//! | `GET /v1/providers/NAME` | [`ProviderDetail`] |
 //! | `POST /v1/providers/NAME/do` a [`ProviderCommand`] | `{}` |
 //! | `POST /v1/providers/NAME/logon` a [`LogonCommand`] | [`LogonState`] |
 //! | `POST /v1/validate` a [`ValidateCommand`] | a list of [`Validated`] |
@@ -25,6 +26,7 @@ use crate::calls::{Prompt, ValidateFlags};
 use crate::ids::MessageId;
 use crate::message::{Envelope, Notify};
 use crate::outcome::Reply;
+use crate::status::ProviderRow;
 
 /// The first line of a submission on the control socket, and of a file in the pick-up folder; the message follows behind `\n`.
 ///
@@ -274,6 +276,16 @@ pub struct Validated {
     pub ok: bool,
     /// The rest of a sentence about the provider; or why it did not go well.
     pub text: String,
+}
+
+/// Everything about one provider.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProviderDetail {
+    /// Its row.
+    #[serde(flatten)]
+    pub row: ProviderRow,
+    /// What it needs of the machine, and its limits: what, and how much. Empty before its worker has closed its sandbox.
+    pub needs: Vec<(String, String)>,
 }
 
 /// A person is there to log a provider on.

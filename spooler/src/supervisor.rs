@@ -28,6 +28,7 @@
 
 mod accepting;
 mod asking;
+mod confining;
 mod critical;
 mod delivering;
 // What is heard and what is wanted done.
@@ -96,6 +97,7 @@ struct Provider {
     overrun: Overrun,
     /// The device that it needs is not there.
     lacks_device: bool,
+    sandbox: confining::Sandbox,
     session: sessions::Session,
     logon: logon::Logon,
 }

@@ -17,7 +17,7 @@ use spooler::system::store::{Scanned, StoreError, StoreReader};
 use spooler_protocol::calls::{Prompt, ValidateFlags};
 use spooler_protocol::control::{
     ApiError, Filter, FlushProgress, LogonState, MessageDetail, MessageState, MessageSummary, ProviderCommand,
-    QueueAction, QueueDone, Validated,
+    ProviderDetail, QueueAction, QueueDone, Validated,
 };
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::message::Envelope;
@@ -207,6 +207,12 @@ impl Bridge for Desk {
                 let ok = Validated { provider: "good".to_owned(), ok: true, text: "is validated".to_owned() };
                 let bad = Validated { provider: "bad".to_owned(), ok: false, text: "it is paused".to_owned() };
                 drop(answer.send(vec![ok, bad]));
+            }
+            Request::ProviderDetail { name, answer } => {
+                let row = books.table().providers.into_iter().find(|row| row.name == name);
+                let needs = vec![("connects to".to_owned(), "TCP 25".to_owned())];
+                let unknown = ApiError { error: "no such provider".to_owned(), temporary: false };
+                drop(answer.send(row.map(|row| ProviderDetail { row, needs }).ok_or(unknown)));
             }
             Request::Logon { name, command, answer } => {
                 let said: Vec<String> = command.answers.iter().map(|(key, answer)| format!("{key}={answer}")).collect();

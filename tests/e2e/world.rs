@@ -1,9 +1,9 @@
 //! A spooler in a world of its own: a temporary folder, a configuration, a supervisor with real workers.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::Write;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -36,6 +36,9 @@ impl World {
         let world = Self { folder, child: None, control, wrap: Vec::new() };
         symlink(built("spooler-worker"), world.worker_program()).unwrap();
         fs::create_dir(world.path("mail")).unwrap();
+        // Workers have users of their own if the supervisor is root.
+        fs::set_permissions(world.folder.path(), Permissions::from_mode(0o711)).unwrap();
+        fs::set_permissions(world.path("mail"), Permissions::from_mode(0o777)).unwrap();
         world.configure(config);
         world
     }

@@ -166,6 +166,9 @@ impl Executor {
         });
         let _ = self.local.as_mut().poll(&mut Context::from_waker(&self.waker));
         self.support.tell_news();
+        if self.support.is_leaving() && self.orders.leave().is_none() {
+            self.orders.push(ToWorker::Logoff { hurry: false });
+        }
         let (now_us, more) = (self.support.now_us(), self.is_ready());
         self.support.with_session(|session| session.on_ran(now_us, more));
     }

@@ -70,6 +70,7 @@ struct Inner {
     lost: Cell<bool>,
     filters: OnceCell<Filters>,
     files: Files,
+    leaving: Cell<bool>,
 }
 
 /// What an explicit yield brings back (IMAPISupport::SpoolerYield).
@@ -139,6 +140,7 @@ impl Support {
             critical: RefCell::default(),
             filters: OnceCell::new(),
             files,
+            leaving: Cell::new(false),
             welcome,
         };
         Self { inner: Rc::new(inner) }
@@ -177,6 +179,19 @@ impl Support {
     /// Why it cannot be read.
     pub fn file(&self, path: &Path) -> std::io::Result<Vec<u8>> {
         self.inner.files.get(path)
+    }
+
+    /// Ends this session as if the spooler had asked for it, so that another worker begins a new one: for a provider around which
+    /// something has changed that its sandbox was closed for.
+    pub fn begin_anew(&self, why: &str) {
+        if !self.inner.leaving.replace(true) {
+            tracing::warn!("logging off, for a new worker: {why}");
+        }
+    }
+
+    /// Whether [`Support::begin_anew`] was called.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.inner.leaving.get()
     }
 
     /// Whether some provider may serve an address, so that a message for it would be accepted.

@@ -122,7 +122,7 @@ impl Driver {
     pub(super) fn set_priority(&mut self, worker: WorkerId) {
         let Some(known) = self.workers.get(&worker) else { return };
         let Some(level) = known.level else { return };
-        let (mut reached, again) = priority::set(known.process.pid, level);
+        let (mut reached, again) = priority::set(known.process.pid, known.process.autogroup.as_ref(), level);
         reached.cgroup = self.equipment.cgroups.as_ref().map(|cgroups| cgroups.set(known.process.pid, level));
         if again {
             let mailbox = self.equipment.mailbox.clone();

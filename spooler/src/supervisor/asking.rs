@@ -43,6 +43,7 @@ impl Supervisor {
                 self.validate(ask_id, None, flags, now, actions);
                 return;
             }
+            Ask::ProviderDetail(name) => Answer::ProviderDetail(Box::new(self.provider_detail(&name))),
             Ask::Logon(name, command) => {
                 self.log_on(ask_id, &name, command, now, actions);
                 return;

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use spooler_protocol::calls::ValidateFlags;
 use spooler_protocol::control::{
-    ApiError, FlushCommand, FlushProgress, LogonCommand, LogonState, MessageSummary, ProviderCommand, QueueAction,
-    QueueDone, Validated,
+    ApiError, FlushCommand, FlushProgress, LogonCommand, LogonState, MessageSummary, ProviderCommand, ProviderDetail,
+    QueueAction, QueueDone, Validated,
 };
 use spooler_protocol::from_worker::FromWorker;
 use spooler_protocol::ids::{AcceptId, DeliveryId, Generation, MessageId};
@@ -123,6 +123,8 @@ pub enum Ask {
     Provider(String, ProviderCommand),
     /// All providers look after their state.
     ValidateAll(ValidateFlags),
+    /// Everything about a provider.
+    ProviderDetail(String),
     /// A person is there to log a provider on.
     Logon(String, LogonCommand),
 }
@@ -146,6 +148,8 @@ pub enum Answer {
     Provider(Result<(), ApiError>),
     /// What became of each provider.
     Validated(Vec<Validated>),
+    /// Everything about the provider.
+    ProviderDetail(Box<Result<ProviderDetail, ApiError>>),
     /// How far the logon is.
     Logon(Result<LogonState, ApiError>),
 }

@@ -154,6 +154,7 @@ impl Supervisor {
             overdraft_ms: overdraft_us / 1000,
             overrun: provider.shown_overrun(),
             priority: provider.priority.clone(),
+            sandbox: provider.shown_sandbox(),
             critical: provider.critical.as_ref().map(|critical| critical.reason.clone()),
             deaths: life.deaths,
             last_error: life.last_error.clone(),

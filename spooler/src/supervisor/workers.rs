@@ -68,6 +68,7 @@ impl Supervisor {
             critical: None,
             overrun: overrunning::ladder(config, now),
             lacks_device: false,
+            sandbox: super::confining::Sandbox::default(),
             session: super::sessions::Session::default(),
             logon: super::logon::Logon::default(),
         };
@@ -88,7 +89,8 @@ impl Supervisor {
         let other_worker = old.kind != new.kind
             || old.settings != new.settings
             || old.interactive != new.interactive
-            || old.resource != new.resource;
+            || old.resource != new.resource
+            || old.sandbox != new.sandbox;
         let step = match (old.enabled && !provider.paused, new.enabled && !provider.paused) {
             (false, true) => life.want(&mut self.generation, now.mono_ms),
             (true, false) => life.unwant(false, now.mono_ms, deadline_ms),
@@ -140,6 +142,7 @@ impl Supervisor {
             claims: self.routing.claims(),
             flags,
             answers: provider.logon.answers(),
+            confinement: self.confinement(&provider.config).map(Box::new),
         })
     }
 
@@ -190,6 +193,7 @@ impl Supervisor {
             FromWorker::Polled { waiting } => self.on_polled(worker, waiting, now),
             FromWorker::StartEnded(result) => self.on_start_ended(worker, result, now, actions),
             FromWorker::Idled => self.on_idled(worker),
+            FromWorker::Confined(confined) => self.on_confined(worker, confined, actions),
             FromWorker::Validated { request, result } => self.on_validated(worker, request, result, actions),
         }
     }
@@ -360,6 +364,7 @@ impl Supervisor {
         let Some(provider) = self.providers.get_mut(&worker.provider) else { return };
         provider.pid = Some(pid);
         provider.rows.begin(worker.generation);
+        provider.sandbox.open();
         let (weight, interactive, level) = (provider.config.weight, provider.config.interactive, provider.base_level());
         provider.overrun = overrunning::ladder(&provider.config, now);
         self.scheduler.add(worker.provider, weight, interactive);

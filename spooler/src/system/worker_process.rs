@@ -3,6 +3,7 @@
 //! One thread per worker, the minder, waits for the end of the process and meanwhile passes its log lines on.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
@@ -12,12 +13,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use spooler_protocol::handshake::NONCE_BYTES;
 
 use crate::supervisor::event::WorkerId;
 use crate::system::mailbox::{Letter, Mailbox};
+use crate::system::priority;
 use crate::system::worker_link::{Greeted, Server, give_up};
 
 /// The last lines of a worker's log that are kept for the reason of its death.
@@ -30,6 +33,8 @@ const STACK_BYTES: usize = 256 * 1024;
 pub struct WorkerProcess {
     /// Its id.
     pub pid: u32,
+    /// Its autogroup, opened before the sandbox takes it from whoever is not root.
+    pub autogroup: Option<File>,
     pidfd: Arc<OwnedFd>,
 }
 
@@ -73,7 +78,7 @@ impl WorkerProcess {
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES);
         let (came_to_minder, ended_to_greeter) = (Arc::clone(&came), Arc::clone(&ended));
         let (mailbox, provider) = (mailbox.clone(), provider.to_owned());
-        let (watched, process) = (Arc::clone(&pidfd), Self { pid, pidfd });
+        let (watched, process) = (Arc::clone(&pidfd), Self { pid, autogroup: priority::open_autogroup(pid), pidfd });
         thread("worker-minder")
             .spawn(move || {
                 let how = mind(child, &watched, stderr, &provider);
@@ -155,7 +160,8 @@ fn describe(status: ExitStatus) -> String {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(number)) => {
             let name = nix::sys::signal::Signal::try_from(number).map_or("?", nix::sys::signal::Signal::as_str);
-            format!("signal {number} ({name})")
+            let sandbox = if number == libc::SIGSYS { ": a system call that the sandbox does not allow" } else { "" };
+            format!("signal {number} ({name}){sandbox}")
         }
         (None, None) => "ended in an unknown way".to_owned(),
     }

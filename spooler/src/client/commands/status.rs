@@ -94,6 +94,9 @@ fn remarks(out: &mut dyn Write, row: &ProviderRow) -> io::Result<()> {
     if let Some(phase) = &row.phase {
         writeln!(out, "{name}: {}", plain(phase))?;
     }
+    if !row.sandbox.is_empty() {
+        writeln!(out, "{name}: sandbox: {}", plain(&row.sandbox))?;
+    }
     if row.hasty_words > 0 {
         writeln!(out, "{name}: said {} words about its rows too fast; they were taken together", row.hasty_words)?;
     }

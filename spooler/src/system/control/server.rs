@@ -120,6 +120,7 @@ fn routes(desk: Arc<Desk>) -> Router {
         .route("/v1/status", get(watching::status))
         .route("/v1/status/watch", get(watching::watch))
         .route("/v1/flush", post(watching::flush))
+        .route("/v1/providers/{name}", get(provider::detail))
         .route("/v1/providers/{name}/do", post(provider::act))
         .route("/v1/providers/{name}/logon", post(provider::log_on))
         .route("/v1/validate", post(provider::validate_all))
@@ -191,8 +192,9 @@ async fn connection(stream: UnixStream, desk: Arc<Desk>, router: Router) {
 async fn peer_of(stream: &UnixStream, access: Access) -> Option<Peer> {
     let credentials = stream.peer_cred().ok()?;
     let (uid, gid) = (credentials.uid(), credentials.gid());
-    match identify_at_once(&access, uid, gid) {
-        Some(peer) => Some(peer),
-        None => tokio::task::spawn_blocking(move || identify(&access, uid, gid)).await.ok(),
-    }
+    let peer = match identify_at_once(&access, uid, gid) {
+        Some(peer) => peer,
+        None => tokio::task::spawn_blocking(move || identify(&access, uid, gid)).await.ok()?,
+    };
+    Some(peer.in_process(&access, credentials.pid()))
 }
