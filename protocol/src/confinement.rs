@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 pub struct Confinement {
     /// The user to become, as a name or a number, if one is named.
     pub run_as: Option<String>,
-    /// The user id to become if none is named and the supervisor is root; it belongs to this provider alone.
-    pub own_uid: Option<u32>,
+    /// User ids to become if none is named and the supervisor is root: the first that the kernel permits. The first one belongs to this
+    /// provider alone, on the whole machine.
+    pub own_uids: Vec<u32>,
     /// Files and folders that may be read besides what the provider needs.
     pub may_read: Vec<String>,
     /// Files and folders that may be written besides what the provider needs.

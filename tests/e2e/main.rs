@@ -16,6 +16,7 @@
 //! | `reports` | senders are told what became of their messages |
 //! | `rights` | other users send, and have to do with their own messages only |
 //! | `rogue` | a worker that misbehaves costs the others nothing, and its row says what is wrong |
+//! | `sandbox` | what workers cannot do, tried from inside; hogs and bombs cost their message only |
 //! | `stopped` | a worker that is stopped in the middle of a large message holds up nobody but itself |
 //! | `supervisor_crash` | the supervisor is killed under load: what was acknowledged arrives |
 //! | `tokens` | tokens are fair and bounded, overdraft is visible, critical sections raise and put back |
@@ -63,6 +64,8 @@ mod reports;
 mod rights;
 #[cfg(test)]
 mod rogue;
+#[cfg(test)]
+mod sandbox;
 #[cfg(test)]
 mod sink;
 #[cfg(test)]

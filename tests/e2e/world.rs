@@ -38,7 +38,10 @@ impl World {
         fs::create_dir(world.path("mail")).unwrap();
         // Workers have users of their own if the supervisor is root.
         fs::set_permissions(world.folder.path(), Permissions::from_mode(0o711)).unwrap();
-        fs::set_permissions(world.path("mail"), Permissions::from_mode(0o777)).unwrap();
+        fs::create_dir(world.path("tmp")).unwrap();
+        for open in ["mail", "tmp"] {
+            fs::set_permissions(world.path(open), Permissions::from_mode(0o777)).unwrap();
+        }
         world.configure(config);
         world
     }
@@ -57,11 +60,23 @@ impl World {
 
     /// The same with a program in front of the supervisor.
     pub(crate) fn rogue_under(wrap: &[&str], config: &str) -> Self {
+        let mut world = Self::with_rogues(wrap, config);
+        world.start();
+        world
+    }
+
+    /// The same whose providers need not become ready.
+    pub(crate) fn rogue_unready(config: &str) -> Self {
+        let mut world = Self::with_rogues(&[], config);
+        world.start_unready();
+        world
+    }
+
+    fn with_rogues(wrap: &[&str], config: &str) -> Self {
         let mut world = Self::new(config);
         world.wrap = wrap.iter().map(|&word| word.to_owned()).collect();
         fs::remove_file(world.worker_program()).unwrap();
         symlink(built("examples/fault-worker"), world.worker_program()).unwrap();
-        world.start();
         world
     }
 
@@ -114,6 +129,8 @@ impl World {
             .args(["run", "--config"])
             .arg(self.path("spooler.toml"))
             .env("SPOOLER_WORKER", self.worker_program())
+            // In /tmp nothing can be made by whoever must not reach the spool that is in there.
+            .env("TMPDIR", self.path("tmp"))
             // Not this machine's: a bus is there only if the test starts one.
             .env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", self.path("bus").display()))
             .stdin(Stdio::null())

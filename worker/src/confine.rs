@@ -111,8 +111,9 @@ fn identity(wish: &Confinement, needs: &Needs) -> Result<Become, ConfineError> {
         (None, _) if !root => Ok(Become::Stay),
         (None, Identity::User { uid, gid }) => Ok(Become::User(Account { uid: *uid, gid: *gid, groups })),
         (None, Identity::Own) => {
-            let own = wish.own_uid.map(|uid| Become::Own(Account { uid, gid: uid, groups }));
-            Ok(own.unwrap_or(Become::Stay))
+            let account = |uid: &u32| Account { uid: *uid, gid: *uid, groups: groups.clone() };
+            let own: Vec<Account> = wish.own_uids.iter().map(account).collect();
+            Ok(if own.is_empty() { Become::Stay } else { Become::Own(own) })
         }
         (None, Identity::Supervisor(_)) => Ok(Become::Stay),
     }

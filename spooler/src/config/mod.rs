@@ -114,6 +114,7 @@ fn read(text: &str, source: &Path) -> Result<(Config, Notes), ConfigError> {
     config.effective = notes.take("", settings.finish());
     let (providers, effective) = provider::read_all(providers, &config.retry, &mut notes);
     config.providers = providers;
+    sandbox::give_uids(&mut config.providers, &config.spool.path);
     config.effective.extend(effective);
     check_order(&config, &mut notes);
     warn(&config, &mut notes);

@@ -130,7 +130,6 @@ pub(super) fn read_all(value: Option<Value>, base: &Retry, notes: &mut Notes) ->
             other => notes.mistake(&place, &format!("must be a table, not {}", other.type_str())),
         }
     }
-    sandbox::give_uids(&mut providers);
     for provider in providers.iter().filter(|provider| provider.sandbox.is_none()) {
         let key = format!("provider.{}.sandbox", provider.name);
         notes.warn(&key, format!("{key} is false: its worker has every right that the spooler has"));

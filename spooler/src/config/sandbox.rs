@@ -1,23 +1,27 @@
 //! The sandbox of a provider's worker, as far as the configuration has a say in it.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::time::Duration;
 
 use spooler_protocol::settings::Settings;
 
 use super::provider::Provider;
 
-/// User ids that are given to providers, one each, when the spooler is root. systemd's table of ids calls them unused; they stay below
-/// 65,536 for containers that have no others.
-pub const OWN_UIDS: RangeInclusive<u32> = 60_706..=61_183;
+/// User ids that are given to providers, one each, when the spooler is root. systemd's table of ids calls them unused, and they are so
+/// many that two spoolers on one machine do not meet.
+pub const OWN_UIDS: RangeInclusive<u32> = 1_900_000_000..=1_916_777_215;
+/// The same for containers that have no user ids beyond 65,535.
+const OWN_UIDS_IN_CONTAINERS: RangeInclusive<u32> = 60_706..=61_183;
 
 /// The keys about the sandbox in `[provider.NAME]`. What is `None` is as the provider declares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sandbox {
     /// The user to run as.
     pub run_as: Option<String>,
-    /// The user id of its own.
-    pub own_uid: u32,
+    /// User ids of its own: the one to have, and the one to have where that cannot be had.
+    pub own_uids: [u32; 2],
     /// Files and folders that it may read besides what it needs.
     pub may_read: Vec<String>,
     /// Files and folders that it may write besides what it needs.
@@ -47,7 +51,7 @@ pub(super) fn read(settings: &mut Settings) -> Option<Sandbox> {
     }
     let sandbox = Sandbox {
         run_as: read_user(settings),
-        own_uid: 0,
+        own_uids: [0; 2],
         may_read: read_paths(settings, "may_read"),
         may_write: read_paths(settings, "may_write"),
         memory_bytes_max: read_size(settings, "memory_max", MEMORY_BYTES_MIN),
@@ -110,18 +114,22 @@ fn read_cpu(settings: &mut Settings) -> Option<Duration> {
     Some(settings.duration("cpu_max", "1h", range))
 }
 
-/// Gives each provider a user id of its own: from its name, so that it stays the same whatever comes and goes beside it, or the next
-/// one if somebody before it in the file has that.
-pub(super) fn give_uids(providers: &mut [Provider]) {
-    let (first, count) = (*OWN_UIDS.start(), OWN_UIDS.end() - OWN_UIDS.start() + 1);
-    let mut taken = std::collections::BTreeSet::new();
-    for provider in providers {
-        let start = hash(&provider.name) % count;
-        let uid = (0..count).map(|step| first + (start + step) % count).find(|uid| !taken.contains(uid));
-        let uid = uid.unwrap_or(first + start);
+/// Gives each provider user ids of its own: from its name and its spool, so that they stay the same whatever comes and goes beside it, or
+/// the next ones if somebody before it in the file has those.
+pub(super) fn give_uids(providers: &mut [Provider], spool: &Path) {
+    let mut taken = BTreeSet::new();
+    let mut choose = |range: &RangeInclusive<u32>, hash: u32| {
+        let count = range.end() - range.start() + 1;
+        let nth = |step: u32| range.start() + (hash % count + step) % count;
+        let uid = (0..count).map(nth).find(|uid| !taken.contains(uid)).unwrap_or(nth(0));
         taken.insert(uid);
+        uid
+    };
+    for provider in providers {
+        let hash = hash(&format!("{}\0{}", spool.display(), provider.name));
+        let own_uids = [choose(&OWN_UIDS, hash), choose(&OWN_UIDS_IN_CONTAINERS, hash)];
         if let Some(sandbox) = &mut provider.sandbox {
-            sandbox.own_uid = uid;
+            sandbox.own_uids = own_uids;
         }
     }
 }
@@ -170,12 +178,12 @@ mod tests {
         let uids = |names: &[String]| {
             let text: String = names.iter().map(|name| format!("[provider.{name}]\nkind = 'smtp'\n")).collect();
             let config = crate::config::parse(&text, std::path::Path::new("x.toml")).unwrap();
-            config.providers.into_iter().map(|provider| provider.sandbox.unwrap().own_uid).collect::<Vec<u32>>()
+            config.providers.into_iter().map(|provider| provider.sandbox.unwrap().own_uids[0]).collect::<Vec<u32>>()
         };
         let names: Vec<String> = (0..100).map(|number| format!("p{number}")).collect();
         let all = uids(&names);
         assert!(all.iter().all(|uid| OWN_UIDS.contains(uid)));
-        assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), 100, "nobody shares one");
+        assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), 100, "nobody shares one");
         assert_eq!(uids(&["relay".to_owned()]), uids(&["relay".to_owned()]));
     }
 }

@@ -37,7 +37,7 @@ impl Supervisor {
         let hidden = [&spool.path, &spool.pickup, &self.config.control.socket, &self.config.source];
         Some(Confinement {
             run_as: sandbox.run_as,
-            own_uid: Some(sandbox.own_uid),
+            own_uids: sandbox.own_uids.to_vec(),
             may_read: sandbox.may_read,
             may_write: sandbox.may_write,
             hidden: hidden.iter().map(|path| path.display().to_string()).collect(),

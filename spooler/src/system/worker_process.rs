@@ -121,7 +121,7 @@ fn raw_pid(pid: u32) -> Option<Pid> {
 fn command(program: &Path, name: &str) -> Command {
     let mut command = Command::new(program);
     command.args(["--connect", name]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).env_clear();
-    for key in ["PATH", "SPOOLER_LOG", "RUST_BACKTRACE", "TZ"] {
+    for key in ["PATH", "SPOOLER_LOG", "RUST_BACKTRACE", "TMPDIR", "TZ"] {
         if let Some(value) = std::env::var_os(key) {
             command.env(key, value);
         }

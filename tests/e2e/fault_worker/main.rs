@@ -13,17 +13,21 @@
 //! | `hog` | computes for `work` without yielding, `rounds` times, with a yield in between |
 //! | `rows` | changes its row as fast as it can, then delivers |
 //! | `leak` | keeps 16 MiB more with each message, and says in its row how much that is |
+//! | `hoard` | keeps 16 MiB more, without end |
+//! | `breed` | starts programs without end; needs `programs = true` |
 //! | `critical` | takes a critical section and a second one inside, and leaves each when its `hold` file is gone |
 //!
 //! | only as `mode` | what it does |
 //! |---|---|
 //! | `mute` | never logs on |
 //! | `crash-at-logon` | dies of a signal while it logs on |
+//! | `escape` | tries a `way` out of the sandbox at a `target`, see `escape`; logs on if it succeeds |
 //! | `flood` | says things without end |
 //! | `lie` | speaks of deliveries, recipients and tokens that are not its own, and wants absurd things |
 //!
 //! What goes wrong before the welcome, which brings the settings, is in `stranger`.
 
+mod escape;
 mod liar;
 mod provider;
 mod stranger;

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, raise};
@@ -9,6 +10,8 @@ use spooler_protocol::from_worker::{LogonError, RowUpdate};
 use spooler_protocol::outcome::{Outcome, Reply, SubmitResult};
 use spooler_protocol::settings::Settings;
 use spooler_worker::{Capacity, Delivery, Needs, Provider, Support};
+
+use crate::escape;
 
 /// What is kept of each message by one that leaks, bytes.
 const LEAK_BYTES: usize = 16 << 20;
@@ -20,6 +23,9 @@ pub(crate) struct FaultSettings {
     work: Duration,
     rounds: u32,
     hold: PathBuf,
+    programs: bool,
+    way: String,
+    target: String,
 }
 
 /// A provider that does what it is told.
@@ -38,11 +44,14 @@ impl Provider for Fault {
             work: settings.duration("work", "0s", Duration::ZERO..=Duration::from_secs(10)),
             rounds: settings.integer("rounds", 1, 1..=1000),
             hold: PathBuf::from(settings.string("hold", "")),
+            programs: settings.boolean("programs", false),
+            way: settings.string("way", ""),
+            target: settings.string("target", ""),
         }
     }
 
-    fn needs(_: &FaultSettings) -> Needs {
-        Needs::default()
+    fn needs(settings: &FaultSettings) -> Needs {
+        Needs { programs: settings.programs, ..Needs::default() }
     }
 
     async fn logon(support: Support, settings: FaultSettings) -> Result<Self, LogonError> {
@@ -51,6 +60,10 @@ impl Provider for Fault {
             "crash-at-logon" => {
                 eprintln!("the modem is on fire");
                 raise(Signal::SIGILL).map_err(|error| LogonError::Failed(error.to_string()))?;
+            }
+            "escape" => {
+                escape::attempt(&settings.way, &settings.target)
+                    .map_err(|error| LogonError::Failed(format!("kept in: {error}")))?;
             }
             _ => {}
         }
@@ -76,6 +89,10 @@ impl Provider for Fault {
             "crash" => drop(raise(Signal::SIGILL)),
             "rows" => self.flood_rows(),
             "leak" => self.leak(),
+            "hoard" => loop {
+                self.leak();
+            },
+            "breed" => breed(),
             "panic" => panic!("the line went up in smoke"),
             "silent" => std::future::pending().await,
             "burn" => loop {
@@ -87,6 +104,16 @@ impl Provider for Fault {
         }
         delivery.settle_all(&Outcome::Delivered(Reply::local(250, "2.0.0", "done")));
         SubmitResult::Done
+    }
+}
+
+/// Starts programs until no more can be started.
+#[expect(clippy::zombie_processes, reason = "leaving them behind is the fault")]
+fn breed() {
+    loop {
+        if let Err(error) = Command::new("/bin/sleep").arg("1000").spawn() {
+            panic!("no more children: {error}");
+        }
     }
 }
 

@@ -28,6 +28,7 @@ use std::fmt;
 
 pub use needs::{Identity, Needs, Ports, Privilege};
 pub use privileges::Account;
+use rustix::thread::CapabilitySet;
 
 /// Why the sandbox cannot be closed.
 #[derive(Debug, thiserror::Error)]
@@ -64,8 +65,8 @@ pub enum Become {
     Stay,
     /// As this user, or not at all.
     User(Account),
-    /// As this user, which is nobody else's, if the kernel permits it.
-    Own(Account),
+    /// As the first of these that the kernel permits; the first one is nobody else's.
+    Own(Vec<Account>),
 }
 
 /// How tight the sandbox is, for the status row.
@@ -91,26 +92,41 @@ pub fn close(needs: &Needs, identity: &Become) -> Result<Closed, SandboxError> {
     if limits::threads() > 1 {
         return Err(SandboxError::Threads);
     }
+    // What the worker will not be able to list any more may still be named.
+    let around = if needs.programs { surroundings::of(&needs.hidden) } else { Vec::new() };
     let kept = privileges::kept(needs);
     privileges::drop_bounding(kept);
-    let (user, alone) = match identity {
-        Become::Stay => (format!("the supervisor's uid {}", nix::unistd::getuid()), false),
-        Become::User(account) => {
-            privileges::become_user(account, kept).map_err(|error| SandboxError::User(account.uid, error))?;
-            (format!("uid {}", account.uid), false)
-        }
-        Become::Own(account) => match privileges::become_user(account, kept) {
-            Ok(()) => (format!("uid {}", account.uid), true),
-            Err(error) => (format!("no uid of its own ({error})"), false),
-        },
-    };
+    let (user, alone) = settle(identity, kept)?;
     let capabilities = privileges::drop_capabilities(kept)?;
     privileges::no_new_privileges()?;
     if alone {
         privileges::end_predecessors();
     }
     limits::set(needs, alone)?;
-    let paths = paths::restrict(needs)?;
+    let paths = paths::restrict(needs, &around)?;
     let calls = syscalls::restrict(needs)?;
     Ok(Closed { paths, calls, user, capabilities })
+}
+
+/// Becomes whoever it is to be. What the row says of that, and whether nobody else is the same.
+fn settle(identity: &Become, kept: CapabilitySet) -> Result<(String, bool), SandboxError> {
+    let uid = |account: &Account| format!("uid {}", account.uid);
+    match identity {
+        Become::Stay => Ok((format!("the supervisor's uid {}", nix::unistd::getuid()), false)),
+        Become::User(account) => {
+            privileges::become_user(account, kept).map_err(|error| SandboxError::User(account.uid, error))?;
+            Ok((uid(account), false))
+        }
+        Become::Own(accounts) => {
+            let mut refused = None;
+            for (place, account) in accounts.iter().enumerate() {
+                match privileges::become_user(account, kept) {
+                    Ok(()) => return Ok((uid(account), place == 0)),
+                    Err(error) => refused = Some(error),
+                }
+            }
+            let why = refused.map_or_else(String::new, |error| format!(" ({error})"));
+            Ok((format!("no uid of its own{why}"), false))
+        }
+    }
 }

@@ -8,8 +8,8 @@ use landlock::{
     Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 
+use super::SandboxError;
 use super::needs::{Needs, Ports};
-use super::{SandboxError, surroundings};
 
 /// The newest rules that this program knows. An older kernel holds what it can.
 const RULES: ABI = ABI::V6;
@@ -64,8 +64,8 @@ impl fmt::Display for Held {
     }
 }
 
-/// Takes away every file and port that is not needed, for this thread and those that it will start.
-pub(super) fn restrict(needs: &Needs) -> Result<Held, SandboxError> {
+/// Takes away every file and port that is not needed, for this thread and those that it will start. `around`: what programs reach.
+pub(super) fn restrict(needs: &Needs, around: &[PathBuf]) -> Result<Held, SandboxError> {
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(RULES))
@@ -77,7 +77,7 @@ pub(super) fn restrict(needs: &Needs) -> Result<Held, SandboxError> {
         rules = rules.handle_access(AccessNet::ConnectTcp).map_err(failed)?;
     }
     let created = rules.scope(Scope::from_all(RULES)).and_then(Ruleset::create).map_err(failed)?;
-    let created = allow_ports(allow_files(created, needs)?, needs)?;
+    let created = allow_ports(allow_files(created, needs, around)?, needs)?;
     let status = created.restrict_self().map_err(failed)?;
     let abi = match status.landlock {
         LandlockStatus::Available { effective_abi, kernel_abi } => Some(kernel_abi.unwrap_or(effective_abi as i32)),
@@ -91,13 +91,12 @@ fn failed(error: impl fmt::Display) -> SandboxError {
     SandboxError::Paths(error.to_string())
 }
 
-fn allow_files(mut created: RulesetCreated, needs: &Needs) -> Result<RulesetCreated, SandboxError> {
+fn allow_files(mut created: RulesetCreated, needs: &Needs, around: &[PathBuf]) -> Result<RulesetCreated, SandboxError> {
     let read = AccessFs::from_read(RULES) & !BitFlags::from(AccessFs::Execute);
     let write = AccessFs::from_all(RULES) & !BitFlags::from(AccessFs::Execute);
     let device = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
     if needs.programs {
-        created =
-            allow(created, surroundings::of(&needs.hidden).iter().map(PathBuf::as_path), AccessFs::from_all(RULES))?;
+        created = allow(created, around.iter().map(PathBuf::as_path), AccessFs::from_all(RULES))?;
     } else {
         created = allow(created, READ_BY_ALL.iter().map(Path::new), read)?;
     }
