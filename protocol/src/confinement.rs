@@ -36,6 +36,8 @@ pub struct Confinement {
 pub struct Confined {
     /// How tight it is, in one line: `Landlock ABI 6, seccomp, uid 60706, no capabilities`.
     pub level: String,
+    /// Microseconds from reading the provider's settings until it was closed.
+    pub took_us: u64,
     /// What the provider declares that it needs, and its limits: what, and how much of it.
     pub needs: Vec<(String, String)>,
 }

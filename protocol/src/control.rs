@@ -286,6 +286,8 @@ pub struct ProviderDetail {
     pub row: ProviderRow,
     /// What it needs of the machine, and its limits: what, and how much. Empty before its worker has closed its sandbox.
     pub needs: Vec<(String, String)>,
+    /// How long its worker took to close its sandbox, microseconds.
+    pub closing_us: u64,
 }
 
 /// A person is there to log a provider on.

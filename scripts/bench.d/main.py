@@ -14,12 +14,13 @@ import time
 import critical
 import politeness
 import report
+import sandbox
 import tokens
 import tools
 from systems import Ours, Postfix
 from tools import Sampler, Sink, Trouble, median, send, wait_for
 
-PARTS = ("ceiling", "throughput", "cpu", "sendmail", "fsync", "memory", "queue", "politeness", "tokens", "critical")
+PARTS = ("ceiling", "throughput", "cpu", "sendmail", "fsync", "memory", "queue", "politeness", "tokens", "critical", "sandbox")
 
 # Label, sessions, bytes, messages.
 LOADS = (
@@ -208,6 +209,9 @@ class Bench:
 
     def critical(self):
         critical.run(self)
+
+    def sandbox(self):
+        sandbox.run(self)
 
 
 def read_options():

@@ -56,6 +56,11 @@ ROWS = (
     (("late", "flush"), "its late frames, above those alone", "%", 2, ANYTHING),
     (("meanwhile", "flush"), "flushed beside the job", "/s", 0, ANYTHING),
     (("taken", "flush"), "CPU that it took meanwhile, of the machine", "%", 2, ANYTHING),
+    (("sandbox", "rate"), "accept to delivered with sandboxes: 4 KiB, 10 sessions", "/s", 0, ANYTHING),
+    (("sandbox", "open"), "the same without", "/s", 0, ANYTHING),
+    (("sandbox", "cost"), "what the sandboxes cost", "%", 1, absolute(3)),
+    (("sandbox", "relay"), "a worker closes its sandbox: smtp", "ms", 2, absolute(2)),
+    (("sandbox", "submission"), "a worker closes its sandbox: smtp-in", "ms", 2, absolute(2)),
     *(
         (("lost", critical.label(fifo, mode[0])), f"lost at 115,200 baud: {critical.label(fifo, mode[0])}", "bytes", 0,
          must_of_line(fifo, mode))

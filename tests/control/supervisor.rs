@@ -212,7 +212,7 @@ impl Bridge for Desk {
                 let row = books.table().providers.into_iter().find(|row| row.name == name);
                 let needs = vec![("connects to".to_owned(), "TCP 25".to_owned())];
                 let unknown = ApiError { error: "no such provider".to_owned(), temporary: false };
-                drop(answer.send(row.map(|row| ProviderDetail { row, needs }).ok_or(unknown)));
+                drop(answer.send(row.map(|row| ProviderDetail { row, needs, closing_us: 0 }).ok_or(unknown)));
             }
             Request::Logon { name, command, answer } => {
                 let said: Vec<String> = command.answers.iter().map(|(key, answer)| format!("{key}={answer}")).collect();

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use nix::unistd::{Gid, Uid, User, getgrouplist, getuid};
 use spooler_protocol::confinement::{Confined, Confinement};
@@ -50,6 +51,7 @@ pub(crate) enum ConfineError {
 /// Closes the sandbox of a provider, unless it is switched off.
 pub(crate) fn confine<P: Provider>(welcome: &Welcome) -> Result<(Files, Option<Confined>), ConfineError> {
     let Some(wish) = &welcome.confinement else { return Ok((Files::default(), None)) };
+    let start = Instant::now();
     let mut needs = needs_of::<P>(welcome);
     let identity = identity(wish, &needs)?;
     apply(wish, &mut needs);
@@ -59,7 +61,8 @@ pub(crate) fn confine<P: Provider>(welcome: &Welcome) -> Result<(Files, Option<C
         let _ = User::from_uid(Uid::from_raw(0));
     }
     let closed = sandbox::close(&needs, &identity)?;
-    Ok((files, Some(Confined { level: closed.to_string(), needs: needs.describe() })))
+    let took_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+    Ok((files, Some(Confined { level: closed.to_string(), took_us, needs: needs.describe() })))
 }
 
 /// What the provider needs with these settings. Their mistakes are found at the logon.

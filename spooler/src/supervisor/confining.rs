@@ -62,7 +62,7 @@ impl Supervisor {
             log(actions, Loudness::Info, format!("provider {}: sandbox: {level}", provider.config.name));
             provider.sandbox.logged.clone_from(&level);
         }
-        provider.sandbox.closed = Some(Confined { level, needs });
+        provider.sandbox.closed = Some(Confined { level, took_us: said.took_us, needs });
     }
 
     /// Everything about one provider.
@@ -70,8 +70,8 @@ impl Supervisor {
         let found = self.order.iter().find_map(|id| {
             let provider = self.providers.get(id).filter(|provider| provider.config.name == name)?;
             let (row, _) = self.provider_rows(*id)?;
-            let needs = provider.sandbox.closed.as_ref().map(|confined| confined.needs.clone()).unwrap_or_default();
-            Some(ProviderDetail { row, needs })
+            let closed = provider.sandbox.closed.clone().unwrap_or_default();
+            Some(ProviderDetail { row, needs: closed.needs, closing_us: closed.took_us })
         });
         found.ok_or_else(|| ApiError { error: format!("There is no provider {name:?}"), temporary: false })
     }

@@ -47,6 +47,9 @@ fn show(out: &mut dyn Write, detail: &ProviderDetail) -> io::Result<()> {
     writeln!(out, "{:<16}{}", "priority", plain(&detail.row.priority))?;
     let sandbox = if detail.row.sandbox.is_empty() { "not closed yet" } else { &detail.row.sandbox };
     writeln!(out, "{:<16}{}", "sandbox", plain(sandbox))?;
+    if detail.closing_us > 0 {
+        writeln!(out, "  {:<14}{} \u{b5}s", "closed in", detail.closing_us)?;
+    }
     for (what, much) in &detail.needs {
         writeln!(out, "  {:<14}{}", plain(what), plain(much))?;
     }

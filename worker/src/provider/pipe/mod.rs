@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `command` | required | program and arguments, with `{sender}`, `{recipient}`, `{local}`, `{domain}`, `{id}`, `{size}` |
 //! | `shell` | `false` | `command` is one text for `/bin/sh -c`; values come in the environment only |
-//! | `user`, `group` | none | run the program as; needs root |
+//! | `user`, `group` | none | run as, the worker and its programs; needs root |
 //! | `environment` | none | a table of variables; there are no others but those below |
 //! | `directory` | `"/"` | where the program runs |
 //! | `timeout` | `"5m"` | then SIGTERM, 5 s later SIGKILL, to its whole process group |
