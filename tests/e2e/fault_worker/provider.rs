@@ -108,7 +108,6 @@ impl Provider for Fault {
 }
 
 /// Starts programs until no more can be started.
-#[expect(clippy::zombie_processes, reason = "leaving them behind is the fault")]
 fn breed() {
     loop {
         if let Err(error) = Command::new("/bin/sleep").arg("1000").spawn() {
