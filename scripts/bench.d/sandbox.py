@@ -10,6 +10,10 @@ from systems import Ours
 from tools import Sink, median, wait_for
 
 RESTARTS = 20
+# Turns in each round, and messages in each turn: what a machine does besides changes from second to second, so many short turns in pairs
+# say more than a few long ones.
+TURNS = 8
+MESSAGES = 1500
 
 
 class Plain(Ours):
@@ -33,12 +37,12 @@ def run(bench):
         closed, without = (started(bench, stack, kind) for kind in (Plain, Open))
         for system in (closed, without):
             bench.deliver(system, "", 10, 4096, bench.scaled(1000))
-        for number in range(2 * bench.options.rounds):
+        for number in range(TURNS * bench.options.rounds):
             # Who goes first takes turns as well.
             order = (closed, without) if number % 2 else (without, closed)
             rates = {}
             for system in order:
-                count = bench.scaled(5000)
+                count = bench.scaled(MESSAGES)
                 seconds, _ = bench.deliver(system, "4 KiB, 10 sessions", 10, 4096, count)
                 rates[system.name] = count / seconds
             bench.note(("sandbox", "rate"), "ours", rates["ours"])
