@@ -6,7 +6,6 @@ use spooler_protocol::status::WorkerState;
 
 use super::event::{Action, Loudness, WorkerId};
 use super::{Provider, Supervisor, log};
-use crate::config;
 use crate::policy::status_table::capped;
 
 /// Needs that are taken from one worker.
@@ -31,8 +30,8 @@ impl Sandbox {
 
 impl Supervisor {
     /// What the worker of a provider is told of its sandbox.
-    pub(super) fn confinement(&self, provider: &config::Provider) -> Option<Confinement> {
-        let sandbox = provider.sandbox.clone()?;
+    pub(super) fn confinement(&self, provider: &Provider) -> Option<Confinement> {
+        let sandbox = provider.config.sandbox.clone()?;
         let spool = &self.config.spool;
         let hidden = [&spool.path, &spool.pickup, &self.config.control.socket, &self.config.source];
         Some(Confinement {

@@ -142,7 +142,7 @@ impl Supervisor {
             claims: self.routing.claims(),
             flags,
             answers: provider.logon.answers(),
-            confinement: self.confinement(&provider.config).map(Box::new),
+            confinement: self.confinement(provider).map(Box::new),
         })
     }
 
