@@ -3,6 +3,10 @@
 //! A frame is one flag byte and up to [`FRAME_BYTES_MAX`] - 1 bytes of an encoded message. The flag says whether more frames of the
 //! same message follow. All use of bincode is in this file, so that a change of codec is a change of this file.
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -100,6 +104,9 @@ fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, CodecError> {
     let (message, used) = bincode::serde::decode_from_slice(bytes, config())?;
     if used == bytes.len() { Ok(message) } else { Err(CodecError::Trailing(bytes.len() - used)) }
 }
+
+#[cfg(test)]
+mod hostile;
 
 #[cfg(test)]
 mod tests {

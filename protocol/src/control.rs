@@ -10,6 +10,7 @@
 //! | `GET /v1/status` | [`crate::status::StatusTable`] |
 //! | `GET /v1/status/watch` | [`crate::watching::StatusUpdate`] values, one a line: a snapshot, then every change in order |
 //! | `POST /v1/flush` a [`FlushCommand`] | [`FlushProgress`] values, one a line, until it is done; only one if nobody waits |
+//! | `GET /v1/providers/NAME` | [`ProviderDetail`] |
 //! | `POST /v1/providers/NAME/do` a [`ProviderCommand`] | `{}` |
 //! | `POST /v1/providers/NAME/logon` a [`LogonCommand`] | [`LogonState`] |
 //! | `POST /v1/validate` a [`ValidateCommand`] | a list of [`Validated`] |
@@ -25,6 +26,7 @@ use crate::calls::{Prompt, ValidateFlags};
 use crate::ids::MessageId;
 use crate::message::{Envelope, Notify};
 use crate::outcome::Reply;
+use crate::status::ProviderRow;
 
 /// The first line of a submission on the control socket, and of a file in the pick-up folder; the message follows behind `\n`.
 ///
@@ -156,6 +158,28 @@ pub struct MessageDetail {
     pub origin: String,
     /// Each recipient.
     pub recipient_details: Vec<RecipientDetail>,
+    /// Workers that died while they had it, since it was accepted or released; the oldest first.
+    #[serde(default)]
+    pub deaths: Vec<Death>,
+}
+
+/// The end of a worker that had a message in its hands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Death {
+    /// When, milliseconds since 1970.
+    pub at_ms: i64,
+    /// Whose worker it was.
+    pub provider: String,
+    /// How it ended, such as `signal 11 (SIGSEGV)`, and what it was ended for if it was ended.
+    pub cause: String,
+    /// What it was doing with the message, in its own words; empty if it had said nothing.
+    pub phase: String,
+    /// Bytes of the content that it had asked for or sent on, as it had said.
+    pub bytes: u64,
+    /// How many other messages it had in its hands.
+    pub company: u32,
+    /// The last lines of its log.
+    pub last_words: Vec<String>,
 }
 
 /// What to do with messages.
@@ -274,6 +298,18 @@ pub struct Validated {
     pub ok: bool,
     /// The rest of a sentence about the provider; or why it did not go well.
     pub text: String,
+}
+
+/// Everything about one provider.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProviderDetail {
+    /// Its row.
+    #[serde(flatten)]
+    pub row: ProviderRow,
+    /// What it needs of the machine, and its limits: what, and how much. Empty before its worker has closed its sandbox.
+    pub needs: Vec<(String, String)>,
+    /// How long its worker took to close its sandbox, microseconds.
+    pub closing_us: u64,
 }
 
 /// A person is there to log a provider on.

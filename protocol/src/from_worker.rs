@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::calls::{CallError, EndMessage, Methods, Prompt, SpoolerNotify, StartResult, StatusReport, Wishes};
+use crate::confinement::Confined;
 use crate::ids::{AcceptId, DeliveryId, RequestId, Token};
 use crate::message::Envelope;
 use crate::outcome::{Outcome, SubmitResult};
@@ -241,4 +242,6 @@ pub enum FromWorker {
     },
     /// The provider has logged off; the worker exits.
     LoggedOff,
+    /// The sandbox is closed; said before the provider logs on.
+    Confined(Confined),
 }

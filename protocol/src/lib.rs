@@ -9,10 +9,16 @@ pub mod calls;
 pub mod claims;
 // Messages to and from bytes: bincode inside frames that ipc-channel never fragments.
 pub mod codec;
+// The sandbox of a worker: what is wished of it, and what came of it.
+pub mod confinement;
 // What clients and the supervisor exchange on the control socket (JSON).
 pub mod control;
 // What a worker says to the supervisor.
 pub mod from_worker;
+// Fuzz targets, and what they have in common.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 // The first words of a worker, before anything else is believed.
 pub mod handshake;
 // A type for each identity.
@@ -25,6 +31,8 @@ pub mod message;
 pub mod notification;
 // What became of a delivery, per recipient and per message.
 pub mod outcome;
+// Who gets a place where there are fewer places than visitors.
+pub mod places;
 // Reading a table of settings so that every mistake is found at once.
 pub mod settings;
 // Status rows and the bits of a status code.

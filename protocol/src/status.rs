@@ -160,8 +160,14 @@ pub struct SupervisorRow {
     pub in_flight: u64,
     /// Messages waiting for a later attempt.
     pub deferred: u64,
-    /// Messages held by a person.
+    /// Messages held by a person, or in quarantine.
     pub held: u64,
+    /// Of these, in quarantine.
+    #[serde(default)]
+    pub quarantined: u64,
+    /// What was set aside last, and why: a sentence for a person, as long as it is in quarantine.
+    #[serde(default)]
+    pub quarantine: Option<String>,
     /// Messages accepted since the start.
     pub accepted: u64,
     /// Recipients settled well since the start.
@@ -223,6 +229,8 @@ pub struct ProviderRow {
     pub overrun: Overrun,
     /// The priority that was read back, such as `nice 10, autogroup 10`.
     pub priority: String,
+    /// How tight its worker's sandbox is, such as `Landlock ABI 6, seccomp, uid 60706, no capabilities`; empty before it is closed.
+    pub sandbox: String,
     /// The reason of the critical section that runs, if one does.
     pub critical: Option<String>,
     /// Deaths of its worker since the start of the supervisor.

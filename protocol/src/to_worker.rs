@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::calls::{FlushFlags, LogonFlags, ValidateFlags};
 use crate::claims::Claims;
+use crate::confinement::Confinement;
 use crate::ids::{AcceptId, DeliveryId, Generation, MessageId, RequestId, Token};
 use crate::message::{BodyType, Priority, Recipient, Ret};
 use crate::notification::Notification;
@@ -34,6 +35,8 @@ pub struct Welcome {
     pub flags: LogonFlags,
     /// What a person answered to earlier [`crate::calls::Prompt`]s: key and answer.
     pub answers: Vec<(String, String)>,
+    /// The sandbox to close before the provider logs on; `None` if the configuration switches it off.
+    pub confinement: Option<Box<Confinement>>,
 }
 
 impl fmt::Debug for Welcome {

@@ -151,6 +151,8 @@ mod tests {
             in_flight: 0,
             deferred: 0,
             held: 0,
+            quarantined: 0,
+            quarantine: None,
             accepted: 0,
             sent: 0,
             failed: 0,

@@ -47,6 +47,7 @@ class Line(Polite):
 [provider.line]
 kind = "serial"
 device = "{self.device}"
+run_as = "root"
 framing = "idle"
 gap = "1s"
 frame_max = "16M"

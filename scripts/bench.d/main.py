@@ -14,12 +14,15 @@ import time
 import critical
 import politeness
 import report
+import reschedule
+import sandbox
 import tokens
 import tools
 from systems import Ours, Polite, Postfix
 from tools import Sampler, Sink, Trouble, median, send, wait_for
 
-PARTS = ("ceiling", "throughput", "cpu", "sendmail", "fsync", "memory", "queue", "politeness", "tokens", "critical")
+PARTS = ("ceiling", "throughput", "cpu", "sendmail", "fsync", "memory", "queue", "politeness", "tokens", "critical",
+         "reschedule", "sandbox")
 
 # Label, sessions, bytes, messages.
 LOADS = (
@@ -208,6 +211,12 @@ class Bench:
 
     def critical(self):
         critical.run(self)
+
+    def reschedule(self):
+        reschedule.measure(self)
+
+    def sandbox(self):
+        sandbox.run(self)
 
 
 def read_options():

@@ -1,6 +1,7 @@
 """The table at the end: medians, ratios, and what must be."""
 
 import critical
+import reschedule
 import tokens
 from tools import median
 
@@ -57,6 +58,11 @@ ROWS = (
     (("late", "flush"), "its late frames, above those alone", "%", 2, ANYTHING),
     (("meanwhile", "flush"), "flushed beside the job", "/s", 0, ANYTHING),
     (("taken", "flush"), "CPU that it took meanwhile, of the machine", "%", 2, ANYTHING),
+    (("sandbox", "rate"), "accept to delivered with sandboxes: 4 KiB, 10 sessions", "/s", 0, ANYTHING),
+    (("sandbox", "open"), "the same without", "/s", 0, ANYTHING),
+    (("sandbox", "cost"), "what the sandboxes cost", "%", 1, absolute(3)),
+    (("sandbox", "relay"), "a worker closes its sandbox: smtp", "ms", 2, absolute(2)),
+    (("sandbox", "submission"), "a worker closes its sandbox: smtp-in", "ms", 2, absolute(2)),
     *(
         (("lost", critical.label(fifo, mode[0])), f"lost at 115,200 baud: {critical.label(fifo, mode[0])}", "bytes", 0,
          must_of_line(fifo, mode))
@@ -69,6 +75,8 @@ COLUMNS = "{:50} {:>12} {:>12} {:>8}   {:15} {}"
 def show(results, compared, whole):
     """Prints the table; returns the exit code: 1 if a must is missed."""
     missed = ("tokens", 16) in results and tokens.show(results, median)
+    if ("reschedule", 1, "first") in results:
+        missed |= reschedule.show(results)
     if not any(key in results for key, *_ in ROWS):
         return 1 if missed else 0
     print(COLUMNS.format("median", "ours", "Postfix", "ratio", "must be", "").rstrip())

@@ -94,6 +94,12 @@ address_types = ["SMTP"]
     def _relay(self, action):
         self._ask("POST", "/v1/providers/relay/do", {"action": action})
 
+    def restart(self, provider):
+        self._ask("POST", f"/v1/providers/{provider}/do", {"action": "restart"})
+
+    def detail(self, provider):
+        return self._ask("GET", f"/v1/providers/{provider}")
+
     def prepare_release(self):
         """Nothing to prepare."""
 

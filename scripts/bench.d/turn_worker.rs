@@ -2,7 +2,7 @@
 //!
 //! | called with | what it is |
 //! |---|---|
-//! | `--connect NAME`, `--check turns`, `--kinds` | the worker program of a spooler, with the one kind `turns` |
+//! | `--connect`, `--check turns`, `--kinds` | the worker program of a spooler, with the one kind `turns` |
 //! | `--raw COUNT FROM UNTIL FOLDER` | a parent that passes a turn round among COUNT children, over a socket pair each |
 //! | `--child FROM UNTIL FILE` | one of these children; its socket is standard input |
 //!
@@ -21,7 +21,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, 
 use nix::time::{ClockId, clock_gettime};
 use spooler_protocol::from_worker::LogonError;
 use spooler_protocol::settings::{Findings, Settings};
-use spooler_worker::{Provider, Support, bootstrap, runtime};
+use spooler_worker::{Identity, Needs, Provider, Support, bootstrap, runtime};
 
 /// As large as a grant on its way through a channel.
 const WORD: [u8; 24] = [1; 24];
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
-        ["--connect", name] => serve(name),
+        ["--connect"] => serve(),
         ["--check", _] => write_out(&serde_json::to_string(&Findings::default()).unwrap_or_default()),
         ["--kinds"] => write_out("turns"),
         ["--raw", count, from, until, folder] => raw(count, from, until, Path::new(folder)),
@@ -92,8 +92,8 @@ impl Notes {
 
 // --- The worker ---
 
-fn serve(name: &str) -> Result<(), Box<dyn Error>> {
-    bootstrap::run_with(name, async |link, inbox, welcome| Ok(runtime::run::<Turns>(link, inbox, welcome).await))?;
+fn serve() -> Result<(), Box<dyn Error>> {
+    bootstrap::run_with(async |link, inbox, welcome| Ok(runtime::run::<Turns>(link, inbox, welcome).await))?;
     Ok(())
 }
 
@@ -116,6 +116,11 @@ impl Provider for Turns {
             until_ns: time(settings, "until"),
             folder: PathBuf::from(settings.string("folder", "/nowhere")),
         }
+    }
+
+    fn needs(times: &Times) -> Needs {
+        let identity = Identity::Supervisor("writes what it measured into a folder of the bench");
+        Needs { write: vec![times.folder.clone()], identity, ..Needs::default() }
     }
 
     async fn logon(support: Support, times: Times) -> Result<Self, LogonError> {

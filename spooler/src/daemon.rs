@@ -1,23 +1,29 @@
 //! The daemon: opens everything in the right order, runs the loop, and closes everything again.
 
 use std::hash::{BuildHasher, RandomState};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Group, getuid};
+use nix::unistd::{Group, geteuid, getuid};
+use signal_hook::iterator::Signals;
 use tokio::sync::watch;
 
 use crate::config::{Config, ConfigError};
 use crate::driver::bridge::LoopBridge;
 use crate::driver::{Driver, Equipment, committed};
+use crate::supervisor::event::Event;
 use crate::supervisor::{Supervisor, Surroundings};
 use crate::system::cgroup::Cgroups;
 use crate::system::clock::Clock;
 use crate::system::control::{self, Access, BindError, Bridge, ControlOptions, ControlServer};
+use crate::system::folders::{self, FolderError, WorkersFolder};
 use crate::system::idle_probe::IdleProbe;
-use crate::system::mailbox::Mailbox;
+use crate::system::mailbox::{Letter, Mailbox};
+use crate::system::privileges::{self, PrivilegeError, Reduced, Use};
+use crate::system::service_manager::{self, ServiceManager};
 use crate::system::store::body_files::BodyFolder;
 use crate::system::store::readers::Readers;
 use crate::system::store::reserve::Reserve;
@@ -25,7 +31,7 @@ use crate::system::store::sqlite::SqliteStore;
 use crate::system::store::uploads::Uploads;
 use crate::system::store::writer::Writer;
 use crate::system::store::{Store, StoreError};
-use crate::system::{device_events, links, logind, pickup_feeder, signals};
+use crate::system::{device_events, links, logind, pickup_feeder, signals, worker_link};
 
 /// Threads that read the store: one stays free while another reads the whole queue.
 const READERS: usize = 2;
@@ -39,6 +45,12 @@ pub enum DaemonError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A folder is not fit for use.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// Power that is not needed cannot be given up.
+    #[error(transparent)]
+    Privilege(#[from] PrivilegeError),
     /// The control socket cannot be had.
     #[error(transparent)]
     Control(#[from] BindError),
@@ -55,11 +67,14 @@ impl DaemonError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Group(..) => 78,     // EX_CONFIG
-            Self::Store(StoreError::InUse { .. }) => 75, // EX_TEMPFAIL
-            Self::Store(StoreError::Full { .. }) => 75,  // EX_TEMPFAIL
-            Self::Store(_) => 74,                        // EX_IOERR
-            Self::Control(_) | Self::System(..) => 71,   // EX_OSERR
+            Self::Config(error) if error.may_pass() => 75,  // EX_TEMPFAIL
+            Self::Config(_) | Self::Group(..) => 78,        // EX_CONFIG
+            Self::Store(StoreError::InUse { .. }) => 75,    // EX_TEMPFAIL
+            Self::Store(error) if error.is_passing() => 75, // EX_TEMPFAIL
+            Self::Store(_) => 74,                           // EX_IOERR
+            Self::Folder(FolderError::Io(..)) => 73,        // EX_CANTCREAT
+            Self::Folder(_) => 77,                          // EX_NOPERM
+            Self::Control(_) | Self::Privilege(_) | Self::System(..) => 71, // EX_OSERR
         }
     }
 }
@@ -69,14 +84,65 @@ impl DaemonError {
 /// # Errors
 /// If it cannot start. Once it runs, trouble is a matter for the log and the status table.
 pub fn run(config_path: &Path) -> Result<(), DaemonError> {
-    // The sockets where workers say hello are made by ipc-channel with the default mode: nobody else may enter their folders.
+    // Workers inherit it: the sockets where they get their channels are made by ipc-channel with the default mode, and nobody else may
+    // enter their folders.
     umask(Mode::from_bits_truncate(0o077));
     raise_descriptor_limit();
+    let signals = signals::catch_reloads().map_err(no_signals)?;
+    worker_link::prepare().map_err(|error| DaemonError::System("There is no channel for workers", error))?;
     let config = crate::config::load(config_path)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    let mut store = SqliteStore::open(&config.spool.path)?;
+    folders::prepare_spool(&config.spool.path)?;
+    folders::prepare_socket(&config.control.socket)?;
+    let uses = uses(&config);
+    let store = open_store(&config.spool.path, &uses)?;
+    let workers_folder = WorkersFolder::prepare(&config.spool.path)?;
+    let access = access(&config)?;
+    let listener = control::bind(&config.control.socket, &access)?;
+    // No thread but the store's runs yet; whatever is started from here on has no more than this.
+    let reduced = privileges::give_up_all_but(&uses)?;
+    tracing::info!("kept of root's power: {reduced}");
+    let socket = config.control.socket.clone();
+    let control = serve(config, Opened { signals, store, listener, access, workers_folder, reduced })?;
+    control.stop();
+    let _ = std::fs::remove_file(&socket);
+    tracing::info!("spooler stopped");
+    Ok(())
+}
+
+fn no_signals(error: std::io::Error) -> DaemonError {
+    DaemonError::System("Signals cannot be handled", error)
+}
+
+/// Opens the store on a thread that has given up already what it does not need, because the store has a thread of its own, which inherits
+/// that; while the control socket is still to be given to its group.
+fn open_store(folder: &Path, uses: &[Use]) -> Result<SqliteStore, DaemonError> {
+    let open = || {
+        privileges::give_up_all_but(uses)?;
+        Ok(SqliteStore::open(folder)?)
+    };
+    let failed = |error| DaemonError::System("The store's thread cannot be started", error);
+    std::thread::scope(|scope| {
+        let opener = std::thread::Builder::new().name("opener".to_owned()).spawn_scoped(scope, open).map_err(failed)?;
+        opener.join().unwrap_or_else(|_| Err(failed(std::io::Error::other("it has panicked"))))
+    })
+}
+
+/// What was opened with all the power that there was at the start.
+struct Opened {
+    signals: Signals,
+    store: SqliteStore,
+    listener: UnixListener,
+    access: Access,
+    workers_folder: WorkersFolder,
+    reduced: Reduced,
+}
+
+/// Starts all threads and runs the loop until it is told to stop.
+fn serve(config: Config, opened: Opened) -> Result<ControlServer, DaemonError> {
+    let Opened { signals, mut store, listener, access, workers_folder, reduced } = opened;
     let last_id = store.last_id()?;
     let clock = Clock::new();
     let (mailbox, letters) = Mailbox::new().map_err(|error| DaemonError::System("The loop cannot sleep", error))?;
@@ -86,15 +152,23 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     let uploads = Arc::new(Uploads::start(&bodies, config.spool.max_message_size)?);
     let reserve = Reserve::of(&config.spool.path, config.spool.min_free);
     let reports_to = mailbox.clone();
-    let writer = Writer::start(Box::new(store), reserve, move |report| reports_to.put(committed(report)))?;
+    let stuck_to = mailbox.clone();
+    let writer = Writer::start(
+        Box::new(store),
+        reserve,
+        move |report| reports_to.put(committed(report)),
+        move |why| stuck_to.put(Letter::Event(Event::StoreStuck(why))),
+    )?;
     let bridge: Arc<dyn Bridge> = Arc::new(LoopBridge {
         mailbox: mailbox.clone(),
         readers: Arc::clone(&readers),
         uploads: Arc::clone(&uploads),
         status: status_changes,
     });
-    let control = open_control(&config, Arc::clone(&bridge))?;
-    signals::start(mailbox.clone()).map_err(|error| DaemonError::System("Signals cannot be handled", error))?;
+    let options = ControlOptions { access, message_bytes_max: config.spool.max_message_size };
+    let control = control::start(listener, options, Arc::clone(&bridge))
+        .map_err(|error| DaemonError::System("The control socket cannot be served", error))?;
+    signals::start(signals, mailbox.clone()).map_err(no_signals)?;
     let inhibitor = watch_machine(&mailbox)?;
     pickup_feeder::start(&config.spool.path, &config.spool.pickup, config.spool.max_message_size, bridge)
         .map_err(|error| DaemonError::System("The pick-up folder cannot be had", error))?;
@@ -104,18 +178,46 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     tracing::info!(pid = surroundings.pid, spool = %config.spool.path.display(), "spooler starts");
     let probe = IdleProbe::start(mailbox.clone())
         .map_err(|error| DaemonError::System("The machine's load cannot be watched", error))?;
-    let cgroups = Cgroups::find();
-    let equipment = Equipment { writer, readers, uploads, mailbox, letters, clock, status, cgroups, probe, inhibitor };
-    let socket = config.control.socket.clone();
+    let equipment = Equipment {
+        writer,
+        readers,
+        uploads,
+        mailbox,
+        letters,
+        clock,
+        status,
+        cgroups: Cgroups::find(),
+        probe,
+        inhibitor,
+        workers_folder,
+        reduced,
+        service: ServiceManager::find(),
+    };
     let (supervisor, first) = Supervisor::new(config.clone(), surroundings, clock.now());
-    let driver = Driver::new(supervisor, equipment, config);
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    driver.run(first);
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    control.stop();
-    let _ = std::fs::remove_file(&socket);
-    tracing::info!("spooler stopped");
-    Ok(())
+    service_manager::ready(&running(&config));
+    Driver::new(supervisor, equipment, config).run(first);
+    Ok(control)
+}
+
+/// What a configuration needs of root's power, for as long as it is in effect.
+pub(crate) fn uses(config: &Config) -> Vec<Use> {
+    let root = geteuid().is_root();
+    let mut enabled = config.providers.iter().filter(|provider| provider.enabled).peekable();
+    if enabled.peek().is_none() {
+        return Vec::new();
+    }
+    let listens = enabled.clone().any(|provider| provider.interactive || provider.kind == "smtp-in");
+    // Of the built-in kinds only `maildir` writes into homes; of others nothing is known.
+    let files = enabled.any(|provider| !matches!(provider.kind.as_str(), "smtp" | "smtp-in" | "pipe" | "serial"));
+    let wanted =
+        [(Use::Priorities, true), (Use::OtherUsers, root), (Use::LowPorts, listens), (Use::FilesOfAll, root && files)];
+    wanted.into_iter().filter_map(|(of, wanted)| wanted.then_some(of)).collect()
+}
+
+/// What `systemctl status` says of a running spooler.
+pub(crate) fn running(config: &Config) -> String {
+    let enabled = config.providers.iter().filter(|provider| provider.enabled).count();
+    format!("running; {enabled} of {} providers enabled", config.providers.len())
 }
 
 /// What happens to the machine. What cannot be seen here is said once.
@@ -129,7 +231,8 @@ fn watch_machine(mailbox: &Mailbox) -> Result<logind::Inhibitor, DaemonError> {
     logind::start(mailbox.clone()).map_err(|error| DaemonError::System("logind cannot be listened to", error))
 }
 
-fn open_control(config: &Config, bridge: Arc<dyn Bridge>) -> Result<ControlServer, DaemonError> {
+/// Who may ask for what on the control socket.
+fn access(config: &Config) -> Result<Access, DaemonError> {
     let submit_group = match &config.control.submit_group {
         None => None,
         Some(name) => match Group::from_name(name) {
@@ -137,12 +240,7 @@ fn open_control(config: &Config, bridge: Arc<dyn Bridge>) -> Result<ControlServe
             Ok(None) | Err(_) => return Err(DaemonError::Group(name.clone(), config.source.clone())),
         },
     };
-    let access =
-        Access { owner_uid: getuid().as_raw(), submit_group, anyone_may_submit: config.control.anyone_may_submit };
-    let listener = control::bind(&config.control.socket, &access)?;
-    let options = ControlOptions { access, message_bytes_max: config.spool.max_message_size };
-    control::start(listener, options, bridge)
-        .map_err(|error| DaemonError::System("The control socket cannot be served", error))
+    Ok(Access { owner_uid: getuid().as_raw(), submit_group, anyone_may_submit: config.control.anyone_may_submit })
 }
 
 /// Every connection and every worker needs descriptors: the soft limit is for programs that use select().

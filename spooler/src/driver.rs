@@ -9,7 +9,12 @@ pub use acting::committed;
 mod bodies;
 // What the control socket and the pick-up folder may ask of the loop.
 pub mod bridge;
+mod debts;
 mod hops;
+#[cfg(feature = "fuzzing")]
+pub(crate) use hops::fuzz as hops;
+// SIGHUP.
+mod reloading;
 mod reports;
 mod watching;
 
@@ -25,32 +30,40 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::policy::priority_plan::Level;
 use crate::supervisor::Supervisor;
-use crate::supervisor::event::{Action, Answer, Ask, AskId, Event, Incoming, UploadKey, WorkerId, WorkerNews};
+use crate::supervisor::event::{
+    Action, Answer, Ask, AskId, Event, Incoming, UploadKey, WorkerEnd, WorkerId, WorkerNews,
+};
 use crate::system::cgroup::Cgroups;
 use crate::system::clock::Clock;
 use crate::system::control::Request;
+use crate::system::folders::WorkersFolder;
 use crate::system::idle_probe::IdleProbe;
 use crate::system::logind::Inhibitor;
-use crate::system::mailbox::{Inbox, Letter, Letters, Mailbox, Word};
+use crate::system::mailbox::{Letter, Letters, Mailbox};
 use crate::system::priority;
+use crate::system::privileges::Reduced;
+use crate::system::service_manager::{self, ServiceManager};
 use crate::system::store::readers::Readers;
 use crate::system::store::uploads::Uploads;
 use crate::system::store::writer::Writer;
-use crate::system::worker_link::{LAST_WORDS_PATIENCE, Link};
+use crate::system::words::{Word, Words};
+use crate::system::worker_link::Link;
 use crate::system::worker_process::WorkerProcess;
 
-/// Words taken from one worker before the others have their turn.
-const WORDS_A_TURN: usize = 16;
+/// Packets taken from one worker before the others have their turn.
+const PACKETS_A_TURN: usize = 16;
+/// A worker that has closed its channel has so long to end by itself.
+const CLOSED_PATIENCE: Duration = Duration::from_millis(900);
 /// Letters taken before the clock is read again.
 const LETTERS_A_TURN: usize = 64;
 
 /// A worker as the loop knows it.
 struct Worker {
     process: WorkerProcess,
-    inbox: Inbox,
     link: Option<Link>,
-    /// Why its process ended, while its last words are still being read.
-    ended: Option<String>,
+    /// What it says, from its hello until its channel is closed.
+    words: Option<Words>,
+    debts: debts::Debts,
     /// The priority that is wanted for it.
     level: Option<Level>,
 }
@@ -77,6 +90,12 @@ pub struct Equipment {
     pub probe: IdleProbe,
     /// What keeps the machine awake until the workers were told.
     pub inhibitor: Inhibitor,
+    /// Where workers meet the supervisor.
+    pub workers_folder: WorkersFolder,
+    /// What of root's power is left.
+    pub reduced: Reduced,
+    /// Who is told how we are, and watches whether the loop goes on.
+    pub service: ServiceManager,
 }
 
 /// The loop and everything in its hands.
@@ -86,8 +105,6 @@ pub struct Driver {
     config: Config,
     names: HashMap<crate::policy::ProviderId, String>,
     workers: HashMap<WorkerId, Worker>,
-    /// Workers whose inbox was not empty when their turn ended.
-    again: VecDeque<WorkerId>,
     questions: HashMap<AskId, bridge::Question>,
     next_ask: u64,
     fresh: bodies::Fresh,
@@ -115,7 +132,6 @@ impl Driver {
             config,
             names: HashMap::new(),
             workers: HashMap::new(),
-            again: VecDeque::new(),
             questions: HashMap::new(),
             next_ask: 1,
             fresh: bodies::Fresh::default(),
@@ -141,6 +157,7 @@ impl Driver {
                 self.equipment.status.send_modify(|version| *version += 1);
             }
             self.publish();
+            self.equipment.service.feed();
         }
         self.equipment.writer.stop();
     }
@@ -150,17 +167,15 @@ impl Driver {
         let now = self.equipment.clock.now();
         let deadline_ms = self.supervisor.deadline_ms();
         let wait_ms = deadline_ms.map(|at| u64::try_from(at - now.mono_ms).unwrap_or_default());
-        let wait = wait_ms.map(Duration::from_millis).into_iter().chain(self.until_publishing()).min();
-        let wait = if self.again.is_empty() { wait } else { Some(Duration::ZERO) };
-        self.equipment.letters.wait(wait);
+        let others = self.until_publishing().into_iter().chain(self.equipment.service.until_due());
+        let wait = wait_ms.map(Duration::from_millis).into_iter().chain(others).min();
+        let speaking = self.equipment.letters.wait(wait);
         for _ in 0..LETTERS_A_TURN {
             let Some(letter) = self.equipment.letters.take() else { break };
             self.open(letter);
         }
-        for _ in 0..self.again.len() {
-            if let Some(worker) = self.again.pop_front() {
-                self.read_mail(worker);
-            }
+        for worker in speaking {
+            self.listen(worker);
         }
         if deadline_ms.is_some_and(|at| at <= self.equipment.clock.now().mono_ms) {
             self.hear(Event::Tick);
@@ -186,80 +201,97 @@ impl Driver {
 
     fn open(&mut self, letter: Letter) {
         match letter {
-            Letter::Event(event) => self.hear(event),
+            Letter::Event(event) => {
+                if matches!(event, Event::Stop) {
+                    service_manager::stopping();
+                }
+                self.hear(event);
+            }
             Letter::Events(events) => events.into_iter().for_each(|event| self.hear(event)),
-            Letter::Mail(worker) => self.read_mail(worker),
-            Letter::Hello(worker, Ok(link)) => self.greet(worker, link),
+            Letter::Settled(worker) => self.listen_again(worker),
+            Letter::Hello(worker, Ok((link, words))) => self.greet(worker, link, words),
             Letter::Hello(worker, Err(why)) => {
                 tracing::warn!(provider = self.name(worker), "{why}");
                 self.hear(Event::Worker(worker, WorkerNews::Garbled(why)));
             }
-            Letter::Ended(worker, why) => self.bury(worker, why),
+            Letter::Ended(worker, end) => self.bury(worker, end),
             Letter::PriorityAgain(worker) => self.set_priority(worker),
             Letter::Asked(request) => self.asked(request),
             Letter::Reload => self.reload(),
-            Letter::Reloaded(number, config) => {
-                // A reading that took longer than a later one is out of date.
-                if number > self.reloads.1 {
-                    self.reloads.1 = number;
-                    self.adopt(*config);
-                }
-            }
+            Letter::Reloaded(number, config) => self.reloaded(number, *config),
         }
     }
 
-    fn greet(&mut self, worker: WorkerId, link: Link) {
+    fn greet(&mut self, worker: WorkerId, link: Link, words: Words) {
         let Some(known) = self.workers.get_mut(&worker) else { return };
-        known.link = Some(link);
+        if let Err(error) = self.equipment.letters.watch(worker, words.packets().socket()) {
+            return self
+                .hear(Event::Worker(worker, WorkerNews::Garbled(format!("its channel cannot be watched: {error}"))));
+        }
+        (known.link, known.words) = (Some(link), Some(words));
         let pid = known.process.pid;
         self.hear(Event::Worker(worker, WorkerNews::Started { pid }));
     }
 
-    /// Takes a few words from a worker's inbox.
-    fn read_mail(&mut self, worker: WorkerId) {
+    /// Takes a few words from a worker, unless too much is still to be done for it.
+    fn listen(&mut self, worker: WorkerId) {
         let Some(known) = self.workers.get(&worker) else { return };
-        let (words, more) = known.inbox.take(WORDS_A_TURN);
-        if more {
-            self.again.push_back(worker);
+        if known.debts.admits() {
+            self.take_words(worker);
+        } else if let Some(words) = &known.words {
+            self.equipment.letters.set_deaf(worker, words.packets().socket(), true);
         }
+    }
+
+    /// Enough was done for a worker that it may go on.
+    fn listen_again(&mut self, worker: WorkerId) {
+        if let Some(words) = self.workers.get(&worker).and_then(|known| known.words.as_ref()) {
+            self.equipment.letters.set_deaf(worker, words.packets().socket(), false);
+        }
+    }
+
+    /// False if there were no words.
+    fn take_words(&mut self, worker: WorkerId) -> bool {
+        let words = self.workers.get_mut(&worker).and_then(|known| known.words.as_mut());
+        let words = words.map_or_else(Vec::new, |words| words.take(PACKETS_A_TURN));
+        let some = !words.is_empty();
         for word in words {
             match word {
                 Word::Said(said) => self.heard(worker, said),
-                Word::Garbled(why) => self.hear(Event::Worker(worker, WorkerNews::Garbled(why))),
+                Word::Garbled(why) => {
+                    self.stop_listening(worker);
+                    self.hear(Event::Worker(worker, WorkerNews::Garbled(why)));
+                }
                 Word::Closed => self.closed(worker),
             }
         }
+        some
     }
 
-    /// Nothing more comes from a worker: if its process has ended too, it is over.
+    fn stop_listening(&mut self, worker: WorkerId) {
+        if let Some(words) = self.workers.get_mut(&worker).and_then(|known| known.words.take()) {
+            self.equipment.letters.forget(words.packets().socket());
+        }
+    }
+
+    /// A worker closed its channel. It has a moment to end by itself; one that lives on without its channel is of no use.
     fn closed(&mut self, worker: WorkerId) {
+        self.stop_listening(worker);
         let Some(known) = self.workers.get_mut(&worker) else { return };
-        match known.ended.take() {
-            Some(why) => self.over(worker, why),
-            // It has a moment to end by itself. One that lives on without its channel is of no use.
-            None => {
-                known.link = None;
-                let mailbox = self.equipment.mailbox.clone();
-                let news = WorkerNews::Garbled("the worker closed its channel and did not end".to_owned());
-                later(LAST_WORDS_PATIENCE * 30, move || mailbox.put(Letter::Event(Event::Worker(worker, news))));
-            }
-        }
-    }
-
-    /// A worker's process has ended. What it said before is heard first.
-    fn bury(&mut self, worker: WorkerId, why: String) {
-        let Some(known) = self.workers.get_mut(&worker) else { return };
-        if known.link.is_none() || known.ended.is_some() {
-            self.over(worker, why);
-            return;
-        }
-        known.ended = Some(why.clone());
-        // Whoever inherited its channel could keep the end of its words away; nobody waits for that.
+        known.link = None;
         let mailbox = self.equipment.mailbox.clone();
-        later(LAST_WORDS_PATIENCE, move || mailbox.put(Letter::Ended(worker, why)));
+        let news = WorkerNews::Garbled("the worker closed its channel and did not end".to_owned());
+        later(CLOSED_PATIENCE, move || mailbox.put(Letter::Event(Event::Worker(worker, news))));
     }
 
-    fn over(&mut self, worker: WorkerId, why: String) {
+    /// A worker's process has ended. What it said before is heard first: it is all in the socket, and no more will come.
+    fn bury(&mut self, worker: WorkerId, end: WorkerEnd) {
+        while self.take_words(worker) {}
+        self.stop_listening(worker);
+        self.over(worker, end);
+    }
+
+    fn over(&mut self, worker: WorkerId, end: WorkerEnd) {
         if let Some(gone) = self.workers.remove(&worker) {
             self.equipment.probe.disown(gone.process.pid);
             if let Some(cgroups) = &self.equipment.cgroups {
@@ -273,7 +305,7 @@ impl Driver {
                 self.abandon(key);
             }
         }
-        self.hear(Event::Worker(worker, WorkerNews::Died(why)));
+        self.hear(Event::Worker(worker, WorkerNews::Died(end)));
     }
 
     /// What concerns content is dealt with here; the rest is for the supervisor.
@@ -306,6 +338,9 @@ impl Driver {
                         Incoming::Upload { key, size }
                     }
                 };
+                if let Some(known) = self.workers.get_mut(&worker) {
+                    known.debts.accepting(accept, &envelope, &content);
+                }
                 WorkerNews::Accept { accept, envelope, content }
             }
             said @ (FromWorker::Want | FromWorker::Yield { .. }) => {
@@ -347,33 +382,6 @@ impl Driver {
         }
         self.questions.insert(ask_id, question);
         self.hear(Event::Asked(ask_id, ask));
-    }
-
-    /// Reads the configuration on a thread of its own, because it asks the worker program about its settings.
-    fn reload(&mut self) {
-        self.reloads.0 += 1;
-        let number = self.reloads.0;
-        let (path, mailbox) = (self.config.source.clone(), self.equipment.mailbox.clone());
-        let read = move || match crate::config::load(&path) {
-            Ok(config) => {
-                tracing::info!("configuration {} read again", path.display());
-                mailbox.put(Letter::Reloaded(number, Box::new(config)));
-            }
-            Err(error) => tracing::error!("the new configuration is refused and the old one stays: {error}"),
-        };
-        if let Err(error) = std::thread::Builder::new().name("reload".to_owned()).spawn(read) {
-            tracing::error!("the configuration cannot be read: {error}");
-        }
-    }
-
-    /// Takes a new configuration. Where messages and the control socket are is decided at the start.
-    fn adopt(&mut self, config: Config) {
-        if config.spool != self.config.spool || config.control != self.config.control {
-            tracing::warn!("changes of [spool] and [control] take effect at the next start");
-        }
-        let config = Config { spool: self.config.spool.clone(), control: self.config.control.clone(), ..config };
-        self.config = config.clone();
-        self.hear(Event::Reload(Box::new(config)));
     }
 }
 

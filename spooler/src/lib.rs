@@ -8,6 +8,10 @@ pub mod config;
 pub mod daemon;
 // The loop between the supervisor and the system.
 pub mod driver;
+// Fuzz targets.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 // Line ends of messages on their way in.
 pub mod line_ends;
 // What decides.

@@ -1,7 +1,7 @@
 //! What is kept on disk, as plain data: the words between the supervisor, which decides, and the store, which keeps.
 
 use bytes::Bytes;
-use spooler_protocol::control::{MessageState, RecipientState};
+use spooler_protocol::control::{Death, MessageState, RecipientState};
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::message::Envelope;
 use spooler_protocol::outcome::Reply;
@@ -32,6 +32,17 @@ pub struct NewMessage {
     pub content: StoredContent,
 }
 
+/// The origin of reports that the spooler makes itself.
+pub const ORIGIN_REPORT: &str = "report";
+
+impl NewMessage {
+    /// Whether nobody waits for an answer who could be told to come again later: what is reported goes to disk with its report.
+    #[must_use]
+    pub fn is_report(&self) -> bool {
+        self.origin == ORIGIN_REPORT
+    }
+}
+
 /// What is known of a recipient after an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecipientUpdate {
@@ -47,6 +58,14 @@ pub struct RecipientUpdate {
     pub provider: Option<String>,
     /// What came of it.
     pub reply: Option<Reply>,
+}
+
+impl RecipientUpdate {
+    /// A recipient of a message that has just come in.
+    #[must_use]
+    pub fn untried(index: u32) -> Self {
+        Self { index, state: RecipientState::Pending, attempts: 0, next_try_ms: 0, provider: None, reply: None }
+    }
 }
 
 /// One change of what is on disk.
@@ -78,12 +97,25 @@ pub enum Change {
         deaths: u32,
         /// Whether its sender was told of the delay.
         delay_reported: bool,
+        /// The latest of these deaths, to be kept beside those before it. With no deaths at all, those before it are forgotten.
+        death: Option<Box<Death>>,
     },
     /// A message is forgotten, content and all.
     Remove {
         /// Which message.
         id: MessageId,
     },
+}
+
+impl Change {
+    /// Which message it is about.
+    #[must_use]
+    pub fn message(&self) -> MessageId {
+        match self {
+            Self::Accept(message) => message.id,
+            Self::Recipients { id, .. } | Self::State { id, .. } | Self::Marks { id, .. } | Self::Remove { id } => *id,
+        }
+    }
 }
 
 /// What the schedule needs of one message, read back.

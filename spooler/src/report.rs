@@ -13,6 +13,10 @@
 //! submits nothing; the caller gives the report the null sender, so that nobody reports about it.
 
 mod fields;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
+// A notice to the postmaster.
+pub mod notice;
 mod person;
 mod quote;
 

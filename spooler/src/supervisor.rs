@@ -8,7 +8,10 @@
 //! | `accepting` | messages come in, and come back from the store at start |
 //! | `delivering` | messages go out, and what comes after |
 //! | `recording` | what became of recipients |
+//! | `pending` | what is on its way to the disk |
+//! | `disk_trouble` | the disk fails |
 //! | `mishaps` | deliveries that end without a word |
+//! | `quarantine` | messages that kill workers are set aside |
 //! | `sessions` | sessions with providers: begin, news, end |
 //! | `receiving` | providers are asked for messages |
 //! | `idling` | housekeeping while the machine is idle |
@@ -19,7 +22,9 @@
 //! | `flushing` | working queues off now, as people want it |
 //! | `working_off` | the same at each provider; who may use which resource |
 //! | `gating` | the idle gate: slots for background work |
+//! | `overrunning` | workers that do not give way |
 //! | `critical` | critical sections |
+//! | `confining` | sandboxes of workers |
 //! | `reporting` | senders are told |
 //! | `system` | what happens to the machine |
 //! | `table` | the status table |
@@ -28,17 +33,23 @@
 
 mod accepting;
 mod asking;
+mod confining;
 mod critical;
 mod delivering;
+mod disk_trouble;
 // What is heard and what is wanted done.
 pub mod event;
 mod flushing;
 mod following;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod gating;
 mod idling;
 mod logon;
 mod mishaps;
 mod overrunning;
+mod pending;
+mod quarantine;
 mod receiving;
 mod recording;
 mod reporting;
@@ -55,8 +66,7 @@ mod working_off;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use spooler_protocol::control::QueueDone;
-use spooler_protocol::ids::{AcceptId, DeliveryId, Generation, MessageId, RequestId};
+use spooler_protocol::ids::{DeliveryId, Generation, MessageId, RequestId};
 use spooler_protocol::outcome::Reply;
 use spooler_protocol::to_worker::ToWorker;
 
@@ -65,14 +75,14 @@ use crate::policy::idle_gate::IdleGate;
 use crate::policy::jitter::Jitter;
 use crate::policy::lifecycle::Lifecycle;
 use crate::policy::overrun::Overrun;
-use crate::policy::queue::{Again, Entry, Queue};
+use crate::policy::queue::{Again, Queue};
 use crate::policy::retry::{RetryPlan, ms};
 use crate::policy::routing::{Route, Routing};
 use crate::policy::scheduler::Scheduler;
 use crate::policy::status_table::Rows;
 use crate::policy::{Now, ProviderId};
-use crate::record::{Change, NewMessage};
-use event::{Action, AskId, Event, Loudness, Ticket, UploadKey, WorkerId, WorkerNews};
+use event::{Action, Event, Loudness, Ticket, UploadKey, WorkerId, WorkerNews};
+use pending::{Acceptor, Pending};
 
 /// The scan at start waits so long at most for every provider to say what it serves.
 const SCAN_PATIENCE_MS: i64 = 1000;
@@ -96,6 +106,7 @@ struct Provider {
     overrun: Overrun,
     /// The device that it needs is not there.
     lacks_device: bool,
+    sandbox: confining::Sandbox,
     session: sessions::Session,
     logon: logon::Logon,
 }
@@ -122,30 +133,6 @@ struct Flight {
     again: Again,
 }
 
-/// Who waits for a message to be accepted.
-#[derive(Clone, Copy, Debug)]
-enum Acceptor {
-    Worker(WorkerId, AcceptId),
-    Client(AskId),
-    /// A report of our own.
-    Nobody,
-}
-
-/// What happens when something is on disk.
-#[derive(Debug)]
-enum Pending {
-    /// The content gets its final name first.
-    Upload(Acceptor, Box<NewMessage>, Entry),
-    /// The message joins the queue.
-    Accept(Acceptor, MessageId, Entry),
-    /// A report is being built; these changes go to disk with it.
-    Report(Vec<Change>),
-    /// A client is told.
-    Command(AskId, QueueDone),
-    /// Nobody waits.
-    Nothing,
-}
-
 /// The supervisor.
 #[derive(Debug)]
 pub struct Supervisor {
@@ -161,6 +148,8 @@ pub struct Supervisor {
     look_every_ms: Option<i64>,
     flights: BTreeMap<DeliveryId, Flight>,
     pending: HashMap<Ticket, Pending>,
+    /// Messages that were on their way to the disk when ways changed: nobody could read them again then.
+    astray: BTreeSet<MessageId>,
     flushing: flushing::Flushing,
     watch: Option<watching::Watch>,
     /// The number of the last line for those who watch.
@@ -168,6 +157,7 @@ pub struct Supervisor {
     validations: BTreeMap<RequestId, validating::Validation>,
     /// What senders were told of recipients, so that they are told once.
     told: HashMap<MessageId, BTreeSet<(u32, reporting::Fact)>>,
+    quarantine: quarantine::Quarantine,
     jitter: Jitter,
     cores: u32,
     pid: u32,
@@ -183,6 +173,10 @@ pub struct Supervisor {
     /// For recipients of whom nobody knows yet who serves them.
     default_retry: RetryPlan,
     scan: Scan,
+    /// Why the queue could not be read the last time, and how often in a row.
+    scan_failure: Option<(String, u32)>,
+    /// Why nothing comes to disk now, and so nothing is delivered.
+    store_stuck: Option<String>,
     /// Messages of the last run that have not been read back: all after the first number, up to the second.
     unread: (MessageId, MessageId),
     last_id: MessageId,
@@ -200,7 +194,7 @@ pub struct Supervisor {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scan {
-    /// Not begun: providers have not all said what they serve.
+    /// Not begun: providers have not all said what they serve, or it has failed and is tried again.
     Due {
         at_ms: i64,
     },
@@ -250,11 +244,13 @@ impl Supervisor {
             look_every_ms: None,
             flights: BTreeMap::new(),
             pending: HashMap::new(),
+            astray: BTreeSet::new(),
             flushing: flushing::Flushing::default(),
             watch: None,
             watch_seq: 0,
             validations: BTreeMap::new(),
             told: HashMap::new(),
+            quarantine: quarantine::Quarantine::default(),
             jitter: Jitter::new(surroundings.seed),
             cores: surroundings.cores,
             pid: surroundings.pid,
@@ -265,6 +261,8 @@ impl Supervisor {
             active_ms: now.mono_ms,
             default_retry: workers::retry_plan(&config.retry),
             scan: Scan::Due { at_ms: now.mono_ms + SCAN_PATIENCE_MS },
+            scan_failure: None,
+            store_stuck: None,
             unread: (MessageId(0), surroundings.last_id),
             last_id: surroundings.last_id,
             generation: Generation(0),
@@ -291,9 +289,11 @@ impl Supervisor {
             Event::Committed(ticket, result) => self.on_committed(ticket, result, actions),
             Event::UploadFinished(ticket, result) => self.on_upload_finished(ticket, result, actions),
             Event::Scanned(batch) => self.on_scanned(batch, now, actions),
-            Event::ScanEnded(result) => self.on_scan_ended(result, actions),
+            Event::ScanEnded(result) => self.on_scan_ended(result, now, actions),
             Event::ReportBuilt(ticket, report) => self.on_report_built(ticket, report, now, actions),
             Event::Unreadable(delivery, why) => self.on_unreadable(delivery, why, actions),
+            Event::ReadFailed(delivery, why) => self.on_read_failed(delivery, &why, now, actions),
+            Event::StoreStuck(why) => self.on_store_stuck(why),
             Event::Asked(ask_id, ask) => self.on_asked(ask_id, ask, now, actions),
             Event::Observed(seen) => self.on_observed(seen, now),
             Event::Reload(config) => self.reload(*config, now, actions),
@@ -314,14 +314,15 @@ impl Supervisor {
             Scan::Due { at_ms } => Some(at_ms),
             Scan::Running { .. } | Scan::Done => None,
         };
-        let lives = self.providers.values().filter_map(|provider| provider.life.deadline_ms());
-        let sections = self.providers.values().filter_map(|provider| Some(provider.critical.as_ref()?.deadline_ms));
-        let sections = sections.filter(|at_ms| *at_ms < i64::MAX);
-        let rows = self.providers.values().filter_map(|provider| provider.rows.deadline_ms());
+        // One look at each provider: there may be many, and this is asked after every step.
+        let providers = self.providers.values().filter_map(|provider| {
+            let section_ms = provider.critical.as_ref().map(|section| section.deadline_ms);
+            let section_ms = section_ms.filter(|at_ms| *at_ms < i64::MAX);
+            [provider.life.deadline_ms(), section_ms, provider.rows.deadline_ms()].into_iter().flatten().min()
+        });
         let validations = self.validations.values().map(|validation| validation.deadline_ms);
-        lives
-            .chain(sections)
-            .chain(rows)
+        providers
+            .chain(self.next_notice_ms())
             .chain(self.next_receipt_ms())
             .chain(validations)
             .chain(self.idle_at_ms())
@@ -361,7 +362,7 @@ impl Supervisor {
         }
         match news {
             WorkerNews::Started { pid } => self.on_started(worker, pid, now, actions),
-            WorkerNews::StartFailed(why) => self.on_died(worker, &why, now, actions),
+            WorkerNews::StartFailed(why) => self.on_died(worker, &why.as_str().into(), now, actions),
             WorkerNews::Said { said, cpu_us } => self.on_said(worker, said, cpu_us, now, actions),
             WorkerNews::Accept { accept, envelope, content } => {
                 let origin = format!("provider {}", provider.config.name);
@@ -372,7 +373,7 @@ impl Supervisor {
                 let step = provider.life.condemn(&why);
                 self.take_step(worker, step, actions);
             }
-            WorkerNews::Died(why) => self.on_died(worker, &why, now, actions),
+            WorkerNews::Died(end) => self.on_died(worker, &end, now, actions),
             WorkerNews::Priority(level, reached) => self.on_priority(worker, level, &reached, actions),
             WorkerNews::Cpu(cpu_us) => self.on_cpu_read(worker, cpu_us, now, actions),
             WorkerNews::Reads(delivery) => self.on_delivery_news(worker, delivery, now, actions),
@@ -420,12 +421,6 @@ impl Supervisor {
         number
     }
 
-    fn commit(&mut self, unit: Vec<Change>, pending: Pending, actions: &mut Vec<Action>) {
-        let ticket = Ticket(self.next_number());
-        self.pending.insert(ticket, pending);
-        actions.push(Action::Commit(ticket, unit));
-    }
-
     /// The name of a provider in the configuration.
     #[must_use]
     pub fn provider_name(&self, id: ProviderId) -> &str {
@@ -448,25 +443,4 @@ fn log(actions: &mut Vec<Action>, loudness: Loudness, text: String) {
 /// The upload of a content that is not kept is forgotten.
 fn abandon(key: Option<UploadKey>, actions: &mut Vec<Action>) {
     actions.extend(key.map(Action::AbandonUpload));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::event::Event;
-    use super::*;
-
-    #[test]
-    fn it_does_not_end_while_a_report_is_being_built() {
-        let config = crate::config::parse("[spool]\n", std::path::Path::new("x.toml")).unwrap();
-        let surroundings = Surroundings { cores: 1, pid: 1, seed: 1, last_id: MessageId(0) };
-        let now = Now { mono_ms: 0, wall_ms: 0 };
-        let (mut supervisor, mut actions) = Supervisor::new(config, surroundings, now);
-        // What became of recipients goes to disk with the report: without it they would be served again.
-        supervisor.pending.insert(Ticket(0), Pending::Report(vec![Change::Remove { id: MessageId(1) }]));
-        supervisor.step(now, Event::Stop, &mut actions);
-        assert!(!actions.iter().any(|action| matches!(action, Action::Exit)));
-        supervisor.step(now, Event::ReportBuilt(Ticket(0), None), &mut actions);
-        assert!(actions.iter().any(|action| matches!(action, Action::Commit(..))));
-        assert!(actions.iter().any(|action| matches!(action, Action::Exit)));
-    }
 }

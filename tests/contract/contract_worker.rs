@@ -12,9 +12,11 @@
 //! | `compute MS` | uses so much time without waiting |
 //! | `yield` | yields, and writes down what that brings |
 //! | `critical REASON`, `noncritical` | begins a critical section; ends the last one |
-//! | `settle N WORD`, `report N WORD` | of recipient N: `delivered`, `failed`, `deferred`; long with an `!` behind |
+//! | `settle N WORD`, `report N WORD` | of recipient N, or all with `*`: `delivered`, `failed`, `deferred`; long with an `!` behind |
+//! | `settle-again N WORD` | the same as `settle`, if the message was deferred before |
+//! | `settle-if NAME WORD` | the same for all, if there is a file of this name in `folder` |
 //! | `cancelled` | waits for the cancellation of the message |
-//! | `write TEXT`, `accept` | fills the message on its way in, and hands it over |
+//! | `write TEXT`, `accept [ADDRESS]` | fills the message on its way in, and hands it over, for nobody or somebody |
 //! | `set BIT`, `clear BIT` | `inbound`, `outbound`: flush bits of its row |
 //! | `progress N`, `row NAME N` | shows a progress in its own row, or in one that it adds |
 //! | `notify WORD` | `new-mail`, `ready`, `deferred`, `config`, `error` |
@@ -35,21 +37,34 @@ use spooler_protocol::limits::REPLY_BYTES_MAX;
 use spooler_protocol::message::{Envelope, Recipient};
 use spooler_protocol::notification::Notification;
 use spooler_protocol::outcome::{Outcome, Reply, SubmitResult};
-use spooler_protocol::settings::Settings;
+use spooler_protocol::settings::{Findings, Settings};
 use spooler_worker::runtime::{self, Ended};
-use spooler_worker::{Capacity, CriticalSection, Delivery, Inbound, Provider, Support, bootstrap};
+use spooler_worker::{Capacity, CriticalSection, Delivery, Identity, Inbound, Needs, Provider, Support, bootstrap};
 
 /// The methods that have scripts in the settings.
 const METHODS: [&str; 9] = ["logon", "end", "poll", "start", "idle", "flush", "validate", "notify", "logoff"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [connect, name] = arguments.as_slice() else { return ExitCode::FAILURE };
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["--connect"] => {}
+        ["--check", _] => return say(&serde_json::to_string(&Findings::default()).unwrap_or_default()),
+        _ => return kinds(&arguments),
+    }
     let session = async |link, inbox, welcome| Ok(runtime::run::<Scripted>(link, inbox, welcome).await);
-    match bootstrap::run_with(name, session) {
-        Ok(Ended::LoggedOff | Ended::LogonFailed) if connect == "--connect" => ExitCode::SUCCESS,
+    match bootstrap::run_with(session) {
+        Ok(Ended::LoggedOff | Ended::LogonFailed) => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     }
+}
+
+/// What the supervisor asks before it believes a configuration.
+fn kinds(arguments: &[String]) -> ExitCode {
+    if arguments == ["--kinds"] { say("scripted") } else { ExitCode::FAILURE }
+}
+
+fn say(text: &str) -> ExitCode {
+    writeln!(std::io::stdout().lock(), "{text}").map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
 }
 
 struct ScriptedSettings {
@@ -85,6 +100,11 @@ impl Provider for Scripted {
             wishes: settings.strings("wishes", &[]),
             prompts: settings.strings("prompts", &[]),
         }
+    }
+
+    fn needs(settings: &ScriptedSettings) -> Needs {
+        let identity = Identity::Supervisor("writes into a folder of the test");
+        Needs { write: vec![settings.folder.clone()], identity, ..Needs::default() }
     }
 
     async fn logon(support: Support, settings: ScriptedSettings) -> Result<Self, LogonError> {
@@ -305,12 +325,21 @@ impl Scripted {
             ("critical", ..) => scene.critical.push(self.support.critical_section(rest).await),
             ("noncritical", ..) => drop(scene.critical.pop()),
             ("settle", Some(delivery), _) => settle(delivery, rest),
+            ("settle-again", Some(delivery), _) if delivery.deferred_before() => settle(delivery, rest),
+            ("settle-if", Some(delivery), _) => {
+                let (name, word) = rest.split_once(' ').unwrap_or((rest, ""));
+                if self.folder.join(name).exists() {
+                    settle(delivery, &format!("* {word}"));
+                }
+            }
+            ("settle-again", Some(_), _) => {}
             ("report", Some(delivery), _) => report(delivery, rest),
             ("cancelled", Some(delivery), _) => delivery.cancelled().await,
             ("cancelled", None, Some(inbound)) => inbound.cancelled().await,
             ("write", None, Some(inbound)) => self.record_debug("write", &inbound.write(rest.as_bytes()).await),
             ("accept", None, inbound @ Some(_)) => {
-                let envelope = Envelope { recipients: vec![], ..Envelope::default() };
+                let recipients = rest.parse().map(Recipient::new).into_iter().collect();
+                let envelope = Envelope { recipients, ..Envelope::default() };
                 if let Some(inbound) = inbound.take() {
                     self.record_debug("accept", &inbound.accept(envelope).await.map_err(|refusal| refusal.text));
                 }

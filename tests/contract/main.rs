@@ -28,6 +28,8 @@ mod pipe;
 #[cfg(test)]
 mod rows;
 #[cfg(test)]
+mod sandbox;
+#[cfg(test)]
 mod scripted;
 #[cfg(test)]
 mod serial;

@@ -1,21 +1,23 @@
 //! A supervisor made of a few lines: starts the real worker program, shakes hands, and says what a test wants said.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ipc_channel::ipc::{self, IpcBytesReceiver, IpcBytesSender, IpcOneShotServer};
+use ipc_channel::ipc::{self, IpcBytesSender, IpcSender};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socketpair};
 use spooler_protocol::calls::LogonFlags;
 use spooler_protocol::claims::Claims;
 use spooler_protocol::codec::{self, Assembler, CodecError};
+use spooler_protocol::confinement::Confined;
 use spooler_protocol::from_worker::{Content, FromWorker, LoggedOn};
-use spooler_protocol::handshake::{Hello, NONCE_BYTES, PROTOCOL_VERSION};
+use spooler_protocol::handshake::{Bootstrap, Hello, SOCKET_NAME};
 use spooler_protocol::ids::{AcceptId, DeliveryId, Generation, MessageId, Token};
-use spooler_protocol::limits::{BODY_CHUNK_BYTES_MAX, BODY_INLINE_BYTES_MAX};
+use spooler_protocol::limits::{BODY_CHUNK_BYTES_MAX, BODY_INLINE_BYTES_MAX, FRAME_BYTES_MAX};
 use spooler_protocol::message::{BodyType, Envelope, Priority, Recipient};
 use spooler_protocol::notification::Notification;
 use spooler_protocol::outcome::{Outcome, SubmitResult};
@@ -46,6 +48,8 @@ pub(crate) struct Peer {
     pub(crate) refusal: Option<Refusal>,
     /// What the worker handed over, in order.
     pub(crate) received: Vec<Received>,
+    /// What the worker said of its sandbox.
+    pub(crate) confined: Option<Confined>,
 }
 
 impl Peer {
@@ -56,18 +60,19 @@ impl Peer {
 
     /// Starts a worker program, up to its welcome.
     pub(crate) fn start_program(program: &Path, welcome: Welcome) -> Self {
-        let (server, name) = IpcOneShotServer::<Hello>::new().unwrap();
-        let mut child = Command::new(program).args(["--connect", &name]).stdin(Stdio::piped()).spawn().unwrap();
-        let nonce = [7; NONCE_BYTES];
-        child.stdin.take().unwrap().write_all(&nonce).unwrap();
-        let (_bootstrap, hello) = server.accept().unwrap();
-        assert_eq!((hello.version, hello.pid, hello.nonce), (PROTOCOL_VERSION, child.id(), nonce));
-        let (to, theirs) = ipc::bytes_channel().unwrap();
-        hello.to_worker.send(theirs).unwrap();
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        let child = Command::new(program).arg("--connect").stdin(Stdio::from(theirs)).spawn().unwrap();
+        let hello = Hello::decode(&packet(&ours).expect("a hello")).unwrap();
+        assert_eq!(hello.pid, child.id());
+        let server = std::env::temp_dir().join(hello.folder).join(SOCKET_NAME);
+        let bootstrap = IpcSender::connect(server.to_str().unwrap().to_owned()).unwrap();
+        let (to, inbox) = ipc::bytes_channel().unwrap();
+        bootstrap.send(Bootstrap { nonce: hello.nonce, inbox }).unwrap();
         let mut peer = Self {
             child,
             to,
-            from: read_all(hello.from_worker),
+            from: read_all(ours),
             next_token: 1,
             next_message: 1,
             uploads: HashMap::new(),
@@ -75,6 +80,7 @@ impl Peer {
             grants: true,
             refusal: None,
             received: Vec::new(),
+            confined: None,
         };
         peer.say(&ToWorker::Welcome(welcome));
         peer
@@ -131,6 +137,7 @@ impl Peer {
                 self.grant(200);
             }
             FromWorker::Yield { more: false, .. } if self.grants => {}
+            FromWorker::Confined(confined) => self.confined = Some(confined),
             FromWorker::Upload { accept, data } => {
                 self.uploads.entry(accept).or_default().extend_from_slice(&data);
                 self.say(&ToWorker::UploadCredit { accept });
@@ -240,11 +247,20 @@ impl Drop for Peer {
     }
 }
 
-fn read_all(from: IpcBytesReceiver) -> mpsc::Receiver<FromWorker> {
+/// What the worker sent; nothing at the end.
+fn packet(from: &OwnedFd) -> Option<Vec<u8>> {
+    let mut packet = vec![0; FRAME_BYTES_MAX];
+    let (_, length) = recv(from, packet.as_mut_slice(), RecvFlags::TRUNC).ok()?;
+    assert!(length <= FRAME_BYTES_MAX, "a packet of {length} bytes");
+    packet.truncate(length);
+    (length > 0).then_some(packet)
+}
+
+fn read_all(from: OwnedFd) -> mpsc::Receiver<FromWorker> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         let mut assembler = Assembler::default();
-        while let Ok(frame) = from.recv() {
+        while let Some(frame) = packet(&from) {
             if let Some(said) = assembler.push(&frame).unwrap()
                 && sender.send(said).is_err()
             {
@@ -278,6 +294,8 @@ pub(crate) fn welcome(kind: &str, settings: &str) -> Welcome {
         claims: Claims { address_types: vec!["SMTP".to_owned()], ..Claims::default() },
         flags: LogonFlags::NO_DIALOG | LogonFlags::NO_INBOUND | LogonFlags::NO_OUTBOUND,
         answers: Vec::new(),
+        // As whoever runs the test; e2e tests give workers users of their own.
+        confinement: Some(Box::default()),
     }
 }
 

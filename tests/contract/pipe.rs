@@ -96,11 +96,10 @@ fn the_environment_is_ours_and_no_descriptor_leaks() {
         assert!(environment.lines().any(|found| found == line), "{line} in {environment}");
     }
     let descriptors = fs::read_to_string(at(&dir, "fds")).unwrap();
-    // Not ours: the list itself, what this test was started with, and sockets of other tests in this process, because ipc-channel
-    // accepts its connections without CLOEXEC.
+    // Not ours: the list itself, and what this test was started with.
     let mut targets: Vec<&str> =
         descriptors.lines().filter_map(|line| line.split_once(" -> ")).map(|(_, to)| to).collect();
-    targets.retain(|target| !target.starts_with("/proc/") && !target.starts_with("socket:"));
+    targets.retain(|target| !target.starts_with("/proc/"));
     let started_with: Vec<String> = fs::read_dir("/proc/self/fd")
         .unwrap()
         .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
@@ -108,7 +107,7 @@ fn the_environment_is_ours_and_no_descriptor_leaks() {
         .collect();
     targets.retain(|target| !started_with.iter().any(|known| known == target));
     assert!(
-        matches!(targets.as_slice(), [stdin, out, stderr] if stdin.starts_with("pipe:")
+        matches!(targets.as_slice(), [stdin, out, stderr] if stdin.ends_with(" (deleted)")
         && out.ends_with("/fds") && stderr.starts_with("pipe:")),
         "{descriptors}"
     );

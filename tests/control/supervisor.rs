@@ -17,7 +17,7 @@ use spooler::system::store::{Scanned, StoreError, StoreReader};
 use spooler_protocol::calls::{Prompt, ValidateFlags};
 use spooler_protocol::control::{
     ApiError, Filter, FlushProgress, LogonState, MessageDetail, MessageState, MessageSummary, ProviderCommand,
-    QueueAction, QueueDone, Validated,
+    ProviderDetail, QueueAction, QueueDone, Validated,
 };
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::message::Envelope;
@@ -126,6 +126,8 @@ impl Loop {
             in_flight: 0,
             deferred: 0,
             held: 0,
+            quarantined: 0,
+            quarantine: None,
             accepted: 0,
             sent: 0,
             failed: 0,
@@ -207,6 +209,12 @@ impl Bridge for Desk {
                 let ok = Validated { provider: "good".to_owned(), ok: true, text: "is validated".to_owned() };
                 let bad = Validated { provider: "bad".to_owned(), ok: false, text: "it is paused".to_owned() };
                 drop(answer.send(vec![ok, bad]));
+            }
+            Request::ProviderDetail { name, answer } => {
+                let row = books.table().providers.into_iter().find(|row| row.name == name);
+                let needs = vec![("connects to".to_owned(), "TCP 25".to_owned())];
+                let unknown = ApiError { error: "no such provider".to_owned(), temporary: false };
+                drop(answer.send(row.map(|row| ProviderDetail { row, needs, closing_us: 0 }).ok_or(unknown)));
             }
             Request::Logon { name, command, answer } => {
                 let said: Vec<String> = command.answers.iter().map(|(key, answer)| format!("{key}={answer}")).collect();
@@ -312,7 +320,13 @@ impl StoreReader for Reader {
         let found = self.0.iter().find(|kept| kept.id == id);
         Ok(found.map(|kept| {
             let origin = format!("uid {}", kept.owner_uid);
-            let detail = MessageDetail { summary: summary(kept), envid: None, origin, recipient_details: Vec::new() };
+            let detail = MessageDetail {
+                summary: summary(kept),
+                envid: None,
+                origin,
+                recipient_details: Vec::new(),
+                deaths: Vec::new(),
+            };
             (detail, Some(kept.owner_uid))
         }))
     }

@@ -88,8 +88,8 @@ fn without_a_supervisor_messages_wait_in_the_pickup_folder() {
     pickup::prepare(&folder).unwrap();
     let output = feed(running.tool("sendmail").args(["-v", "-f", "me@x", "a@x"]), b"Subject: s\n\nx");
     assert!(output.status.success() && text(&output.stdout).contains("left in"), "{}", text(&output.stdout));
-    let found = pickup::scan(&folder).unwrap();
-    let picked = pickup::read(&found[0], 10_000).unwrap();
+    let found = pickup::scan(&folder, None).unwrap();
+    let picked = pickup::read(&found[0].path, 10_000).unwrap();
     assert_eq!((picked.submit.envelope.sender.as_str(), found.len()), ("me@x", 1));
     assert!(picked.content.ends_with(b"Subject: s\r\n\r\nx\r\n"));
     let output = running.tool("spoolctl").arg("status").output().unwrap();

@@ -19,14 +19,14 @@ fn a_message_goes_through_hooks_and_preprocessors() {
         relay(sink.port),
         filter("relay", "preprocess", "echo X-Filtered: yes; cat"),
         filter("relay", "preprocess", "test ! -e {dir}/closed || { echo closed for today >&2; exit 75; }"),
-        filter("relay", "outbound_hook", "cat >{dir}/kept.new && mv {dir}/kept.new {dir}/kept"),
+        filter("relay", "outbound_hook", "cat >{dir}/mail/new && mv {dir}/mail/new {dir}/mail/kept"),
     ));
     smtp::send(world.port("submission"), "a@b.test", &["x@remote.test"], MAIL);
     let arrived = sink.wait(1);
     assert_eq!(arrived[0].to, ["other@remote.test"]);
     let content = String::from_utf8(arrived[0].content.clone()).unwrap();
     assert!(content.starts_with("X-Filtered: yes\r\nReceived: ") && content.ends_with("\r\n\r\nbody\r\n"), "{content}");
-    let kept = world.wait_for("the copy", |world| std::fs::read_to_string(world.path("kept")).ok());
+    let kept = world.wait_for("the copy", |world| std::fs::read_to_string(world.path("mail/kept")).ok());
     assert_eq!(kept, content.replace('\r', ""));
     world.wait_empty();
     std::fs::write(world.path("closed"), "").unwrap();

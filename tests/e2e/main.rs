@@ -2,20 +2,27 @@
 //!
 //! | file | what is shown |
 //! |---|---|
+//! | `calls` | providers are polled, keep messages, ask persons at logon, see the recipients of others, want senders told |
 //! | `clients` | real mail programs, by `sendmail` and by SMTP |
 //! | `corpus` | real messages come out as they went in |
 //! | `crash` | workers die with messages in their hands: nothing is lost, nobody waits, poison is set aside |
 //! | `critical` | critical sections end in time, with the worker, with the spooler, and say what is refused |
 //! | `delivery` | messages go through, by each provider, and the queue survives a restart |
 //! | `filters` | programs look at messages on their way in and out |
+//! | `floods` | clients that trickle, stall and come in thousands keep nobody out |
+//! | `bombs` | messages that are too large, too deep, or for too many |
 //! | `lifecycle` | stop, hurry, reload, restart, and a second supervisor on the same spool |
 //! | `machine` | power fails, links and devices come and go, the machine sleeps and wakes up |
 //! | `overrun` | a worker that hangs or computes without end is found, demoted, ended and replaced |
 //! | `peers` | other people's servers and programs at the far end |
+//! | `poison` | a message that kills its workers, among thousands that do not |
 //! | `politeness` | background work waits for the idle gate, and whoever somebody waits for does not |
 //! | `reports` | senders are told what became of their messages |
 //! | `rights` | other users send, and have to do with their own messages only |
 //! | `rogue` | a worker that misbehaves costs the others nothing, and its row says what is wrong |
+//! | `sandbox` | what workers cannot do, tried from inside; hogs and bombs cost their message only |
+//! | `service` | readiness, watchdog, what of root's power is left, and the unit for systemd |
+//! | `smtp_safety` | no look-alike of an end of message comes in or leaves, by any entrance |
 //! | `stopped` | a worker that is stopped in the middle of a large message holds up nobody but itself |
 //! | `supervisor_crash` | the supervisor is killed under load: what was acknowledged arrives |
 //! | `tokens` | tokens are fair and bounded, overdraft is visible, critical sections raise and put back |
@@ -25,6 +32,10 @@
 //! client), `sink` and `gate` (a server that can be held in any phase), `fault_worker` (a program of its own, with the kind `fault`), `dovecot` (a
 //! private one), `data` (messages).
 
+#[cfg(test)]
+mod bombs;
+#[cfg(test)]
+mod calls;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
@@ -46,6 +57,8 @@ mod dovecot;
 #[cfg(test)]
 mod filters;
 #[cfg(test)]
+mod floods;
+#[cfg(test)]
 mod gate;
 #[cfg(test)]
 mod lifecycle;
@@ -56,6 +69,8 @@ mod overrun;
 #[cfg(test)]
 mod peers;
 #[cfg(test)]
+mod poison;
+#[cfg(test)]
 mod politeness;
 #[cfg(test)]
 mod reports;
@@ -64,9 +79,15 @@ mod rights;
 #[cfg(test)]
 mod rogue;
 #[cfg(test)]
+mod sandbox;
+#[cfg(test)]
+mod service;
+#[cfg(test)]
 mod sink;
 #[cfg(test)]
 mod smtp;
+#[cfg(test)]
+mod smtp_safety;
 #[cfg(test)]
 mod stopped;
 #[cfg(test)]

@@ -48,7 +48,7 @@ fn wait_replaced(world: &World, first: Pid, words: &[&str]) {
     assert_ne!(next, first);
     let relay = world.provider("relay").unwrap();
     assert_eq!(relay["deaths"], 0, "{relay}");
-    assert_eq!(world.queued(), Some(1), "what it had is not lost");
+    world.wait_for("what it had, and no more", |world| (world.queued()? == 1).then_some(()));
 }
 
 #[test]

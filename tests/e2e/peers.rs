@@ -55,7 +55,7 @@ impl PostfixSink {
         let folder = world.path("sink");
         fs::create_dir(&folder).unwrap();
         for folder in [world.path(""), folder.clone()] {
-            set_permissions(folder, Permissions::from_mode(0o777)).unwrap();
+            set_permissions(folder, Permissions::from_mode(0o1777)).unwrap();
         }
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut command = Command::new("smtp-sink");

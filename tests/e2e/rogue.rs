@@ -96,11 +96,17 @@ fn one_of_another_version_is_told_apart() {
 }
 
 #[test]
-fn one_that_does_not_know_the_secret_is_not_believed() {
-    let sink = Sink::start();
-    let world = world_before_hello(&sink, "wrong-nonce");
-    wait_error(&world, &["somebody else said hello"]);
-    others_deliver(&world, &sink);
+fn one_that_is_not_who_it_says_is_not_believed() {
+    for (mode, words) in [
+        ("wrong-pid", "somebody else said hello"),
+        ("wrong-folder", "names no folder that can be its own"),
+        ("lost-server", "nowhere/socket: No such file or directory"),
+    ] {
+        let sink = Sink::start();
+        let world = world_before_hello(&sink, mode);
+        wait_error(&world, &[words]);
+        others_deliver(&world, &sink);
+    }
 }
 
 #[test]
@@ -109,6 +115,38 @@ fn one_that_talks_garbage_is_ended() {
     let world = world_before_hello(&sink, "garbage");
     let row = wait_error(&world, &["talks garbage", "SIGKILL"]);
     assert!(row["deaths"].as_u64().unwrap() >= 1, "{row}");
+    others_deliver(&world, &sink);
+}
+
+#[test]
+fn one_whose_packets_are_none_is_ended_with_the_reason() {
+    for (mode, words) in [
+        ("packets-short", "talks garbage"),
+        ("packets-empty", "an empty packet"),
+        ("packets-long", "a packet of 200000 bytes"),
+        ("packets-random", "talks garbage"),
+        ("packets-endless", "larger than"),
+        ("packets-ipc", "talks garbage"),
+        ("packets-half", "closed its channel and did not end"),
+    ] {
+        let sink = Sink::start();
+        let world = world_before_hello(&sink, mode);
+        wait_error(&world, &[words, "SIGKILL"]);
+        others_deliver(&world, &sink);
+    }
+}
+
+#[test]
+fn one_that_sends_descriptors_without_end_leaves_none_behind() {
+    let sink = Sink::start();
+    let world = world_before_hello(&sink, "packets-descriptors");
+    wait_row(&world, "the rogue", |row| row["state"] == "ready");
+    let descriptors = || fs::read_dir(format!("/proc/{}/fd", world.pid())).unwrap().count();
+    let before = descriptors();
+    others_deliver(&world, &sink);
+    let row = wait_row(&world, "its words", |row| row["text"].as_str().unwrap().starts_with("sent"));
+    wait_row(&world, "more of its words", |later| later["text"] != row["text"]);
+    assert!(descriptors() < before + 64, "{before} descriptors have become {}", descriptors());
     others_deliver(&world, &sink);
 }
 
@@ -165,6 +203,19 @@ fn one_that_floods_holds_only_itself_back() {
 }
 
 #[test]
+fn one_that_begins_messages_without_end_fills_neither_memory_nor_disk() {
+    const MEMORY_KIB_MAX: u64 = 200 * 1024;
+    let sink = Sink::start();
+    let world = world_with(&sink, "hoard");
+    wait_error(&world, &["does not read what it is told"]);
+    others_deliver(&world, &sink);
+    let status = fs::read_to_string(format!("/proc/{}/status", world.pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak_kib: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak_kib < MEMORY_KIB_MAX, "{peak_kib} KiB");
+}
+
+#[test]
 fn what_a_liar_says_of_others_is_not_heard() {
     let (open, opened) = crate::gate::gate();
     let sink = Sink::scripted(move |line| {
@@ -184,12 +235,14 @@ fn what_a_liar_says_of_others_is_not_heard() {
     wait_row(&world, "the liar", |row| row["text"] == "has told its lies");
     smtp::send(port, "a@b.test", &["x@rogue.test"], MAIL);
     wait_row(&world, "the liar's absurd wish", |row| row["deferred"] == 1);
-    let status = world.status().unwrap();
-    assert_eq!((&status["supervisor"]["queued"], &status["supervisor"]["sent"]), (&11.into(), &0.into()), "{status}");
+    // The sender of the message that is to wait for so long is told so, with a report; nothing else comes of the lies.
+    let status =
+        world.wait_for("the report", |world| world.status().filter(|status| status["supervisor"]["queued"] == 12));
+    assert_eq!(status["supervisor"]["sent"], 0, "{status}");
     open.open();
-    sink.wait(10);
+    sink.wait(11);
     others_deliver(&world, &sink);
-    assert_eq!(sink.arrived().len(), 15, "nothing is lost and nothing comes twice");
+    assert_eq!(sink.arrived().len(), 16, "nothing is lost and nothing comes twice");
     let summary = world.control().get("/v1/messages").unwrap();
     let summary: Value = serde_json::from_str(summary.trim()).unwrap();
     let wait_ms = summary["next_try_ms"].as_i64().unwrap() - summary["submitted_ms"].as_i64().unwrap();

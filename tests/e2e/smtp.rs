@@ -35,6 +35,11 @@ impl Client {
         }
     }
 
+    /// The same connection, for another thread.
+    pub(crate) fn share(&self) -> TcpStream {
+        self.stream.get_ref().try_clone().unwrap()
+    }
+
     /// Sends bytes as they are.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Option<()> {
         self.stream.get_mut().write_all(bytes).ok()

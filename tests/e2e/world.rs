@@ -1,9 +1,9 @@
 //! A spooler in a world of its own: a temporary folder, a configuration, a supervisor with real workers.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::Write;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -36,6 +36,12 @@ impl World {
         let world = Self { folder, child: None, control, wrap: Vec::new() };
         symlink(built("spooler-worker"), world.worker_program()).unwrap();
         fs::create_dir(world.path("mail")).unwrap();
+        // Workers have users of their own if the supervisor is root.
+        fs::set_permissions(world.folder.path(), Permissions::from_mode(0o711)).unwrap();
+        fs::create_dir(world.path("tmp")).unwrap();
+        for open in ["mail", "tmp"] {
+            fs::set_permissions(world.path(open), Permissions::from_mode(0o777)).unwrap();
+        }
         world.configure(config);
         world
     }
@@ -54,11 +60,36 @@ impl World {
 
     /// The same with a program in front of the supervisor.
     pub(crate) fn rogue_under(wrap: &[&str], config: &str) -> Self {
+        let mut world = Self::with_rogues(wrap, config);
+        world.start();
+        world
+    }
+
+    /// The same whose providers need not become ready.
+    pub(crate) fn rogue_unready(config: &str) -> Self {
+        let mut world = Self::with_rogues(&[], config);
+        world.start_unready();
+        world
+    }
+
+    fn with_rogues(wrap: &[&str], config: &str) -> Self {
         let mut world = Self::new(config);
-        world.wrap = wrap.iter().map(|&word| word.to_owned()).collect();
+        world.run_under(wrap.iter().copied());
         fs::remove_file(world.worker_program()).unwrap();
         symlink(built("examples/fault-worker"), world.worker_program()).unwrap();
-        world.start();
+        world
+    }
+
+    /// Puts a program in front of the supervisor at its next start.
+    pub(crate) fn run_under<W: Into<String>>(&mut self, wrap: impl IntoIterator<Item = W>) {
+        self.wrap = wrap.into_iter().map(W::into).collect();
+    }
+
+    /// A world whose workers are those of the contract tests (`tests/contract/contract_worker.rs`); nothing runs yet.
+    pub(crate) fn scripted(config: &str) -> Self {
+        let world = Self::new(config);
+        fs::remove_file(world.worker_program()).unwrap();
+        symlink(built("examples/contract-worker"), world.worker_program()).unwrap();
         world
     }
 
@@ -69,6 +100,8 @@ impl World {
         let gate = if config.contains("[scheduler]") { "" } else { "[scheduler]\ngate = \"off\"\n" };
         let text = format!("{head}{gate}{config}").replace("{dir}", self.folder.path().to_str().unwrap());
         fs::write(self.path("spooler.toml"), text).unwrap();
+        // Some hold passwords.
+        fs::set_permissions(self.path("spooler.toml"), fs::Permissions::from_mode(0o600)).unwrap();
     }
 
     pub(crate) fn path(&self, below: &str) -> PathBuf {
@@ -111,6 +144,8 @@ impl World {
             .args(["run", "--config"])
             .arg(self.path("spooler.toml"))
             .env("SPOOLER_WORKER", self.worker_program())
+            // In /tmp nothing can be made by whoever must not reach the spool that is in there.
+            .env("TMPDIR", self.path("tmp"))
             // Not this machine's: a bus is there only if the test starts one.
             .env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", self.path("bus").display()))
             .stdin(Stdio::null())
@@ -128,6 +163,11 @@ impl World {
         kill(self.pid(), signal).unwrap();
     }
 
+    /// How the supervisor ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut()?.try_wait().unwrap()
+    }
+
     /// Waits until the supervisor has ended.
     pub(crate) fn wait_end(&mut self) -> ExitStatus {
         self.child.take().unwrap().wait().unwrap()
@@ -142,6 +182,8 @@ impl World {
 
     /// Kills the supervisor without warning; it must have run until then.
     pub(crate) fn crash(&mut self) {
+        let ended = self.ended();
+        assert!(ended.is_none(), "{ended:?}; log:\n{}", self.log());
         self.signal(Signal::SIGKILL);
         let status = self.wait_end();
         assert_eq!(status.signal(), Some(9), "{status}; log:\n{}", self.log());

@@ -24,7 +24,9 @@ impl World {
         match action {
             Action::Spawn(id) => self.spawn(id),
             Action::Term(id) => {
-                let ignores = self.stage.mishap(100);
+                // One that is stopped does not get to hear it.
+                let stopped = self.workers.get(&id).is_some_and(Worker::is_hung);
+                let ignores = self.stage.mishap(100) || stopped;
                 let wait_ms = self.stage.rng.between(0, 50);
                 if !ignores {
                     self.stage.after(wait_ms, Happening::Dies(id, "signal 15"));
@@ -49,16 +51,22 @@ impl World {
             }
             Action::Scan(up_to) => self.soon(Happening::Scan(up_to)),
             Action::Lookup(id) => self.soon(Happening::Lookup(id)),
+            Action::Notice(order) => {
+                self.soon(Happening::Hear(Box::new(Event::ReportBuilt(order.ticket, None))));
+            }
             Action::Report(order) => self.soon(Happening::Report(Box::new(order))),
             Action::Answer(ask, answer) => self.answered(ask, &answer),
             Action::ReadCpu(id) => {
                 let cpu_us = self.workers.get(&id).map(|worker| worker.cpu_us);
                 self.soon(Happening::Hear(Box::new(Event::Worker(id, WorkerNews::Cpu(cpu_us)))));
             }
-            Action::LookForDevice(name) => self.soon(Happening::Hear(Box::new(Event::DevicePresent(name, true)))),
+            Action::LookForDevice(name) => {
+                let present = !self.machine.gone.contains(&name);
+                self.heard.push_back(Event::DevicePresent(name, present));
+            }
+            Action::Look { every_ms } => self.look_at_machine(every_ms),
             Action::Exit => self.exited = true,
-            Action::Look { .. }
-            | Action::LetMachineGo
+            Action::LetMachineGo
             | Action::Forget(_)
             | Action::AbandonUpload(_)
             | Action::DiscardContent(_)
@@ -106,6 +114,8 @@ impl World {
         let name = self.names.get(&id.provider);
         let provider = self.stage.plan.providers.iter().find(|provider| Some(&provider.name) == name);
         let interactive = provider.is_some_and(|provider| provider.interactive);
+        let device = provider.and_then(|provider| provider.device.clone());
+        self.checker.machine.note_device(id.provider, device);
         self.checker.tokens.note_interactive(id.provider, interactive);
         self.hear(Event::Worker(id, WorkerNews::Started { pid: 100 }))
     }

@@ -49,6 +49,10 @@ pub(crate) enum Happening {
     Look,
     /// A client asks how far its flush is.
     FlushLook(u64),
+    /// Others use more of the machine, or less.
+    Foreground,
+    /// Somebody looks at the machine, as this order says.
+    Probe(u64),
     /// Something goes wrong.
     Mishap,
     /// The supervisor is started.

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use spooler::supervisor::event::{Answer, Ask, AskId, Event, Incoming, UploadKey};
 use spooler_protocol::calls::ValidateFlags;
-use spooler_protocol::control::{FlushCommand, ProviderAction, ProviderCommand, QueueAction};
+use spooler_protocol::control::{FlushCommand, LogonCommand, ProviderAction, ProviderCommand, QueueAction};
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::message::{Address, Envelope, Notify, Priority, Recipient};
-use spooler_protocol::status::WorkerState;
+use spooler_protocol::status::{StatusCode, WorkerState};
 
 use crate::agenda::Happening;
+use crate::answering::{ANSWER, QUESTION};
 use crate::checker::{Verdict, demand};
 use crate::stage::Stage;
 use crate::world::World;
@@ -89,6 +90,7 @@ impl World {
         self.stage.always_after(5, Happening::Load);
         self.stage.always_after(700, Happening::Look);
         self.stage.always_after(300, Happening::Mishap);
+        self.begin_foreground();
         if let Some(ms) = self.stage.plan.command_ms {
             self.stage.always_after(ms, Happening::Command);
         }
@@ -153,11 +155,27 @@ impl World {
     }
 
     fn command_provider(&mut self) -> Verdict {
-        const ACTIONS: [ProviderAction; 3] = [ProviderAction::Restart, ProviderAction::Pause, ProviderAction::Resume];
+        const ACTIONS: [ProviderAction; 4] =
+            [ProviderAction::Restart, ProviderAction::Pause, ProviderAction::Resume, ProviderAction::Validate];
         let Some(provider) = self.stage.rng.pick(&self.stage.plan.providers) else { return Ok(()) };
         let name = provider.name.clone();
+        match self.stage.rng.below(8) {
+            0 => return self.asks(Wish::Other, Ask::ValidateAll(ValidateFlags::CONFIG_CHANGED)),
+            1 => {
+                let answer = *self.stage.rng.pick(&["right", "wrong"]).unwrap_or(&"wrong");
+                let cancel = self.stage.rng.chance(100);
+                return self.log_on(name, answer, cancel);
+            }
+            _ => {}
+        }
         let action = *self.stage.rng.pick(&ACTIONS).unwrap_or(&ProviderAction::Resume);
         self.asks(Wish::Other, Ask::Provider(name, ProviderCommand { action, flags: ValidateFlags::default() }))
+    }
+
+    /// A person answers what a provider asks at logon.
+    fn log_on(&mut self, name: String, answer: &str, cancel: bool) -> Verdict {
+        let answers = std::collections::BTreeMap::from([(QUESTION.to_owned(), answer.to_owned())]);
+        self.asks(Wish::Other, Ask::Logon(name, LogonCommand { answers, cancel }))
     }
 
     /// A person lifts what was done to providers.
@@ -204,16 +222,28 @@ impl World {
         }
         let (out, flights) = (self.checker.tokens.out(), self.checker.mail.flights());
         self.checker.table.compare(out, flights)?;
+        let lacking = self.names.iter().rev().filter(|(id, _)| self.checker.machine.is_lacking(**id));
+        let lacking: Vec<String> = lacking.map(|(_, name)| name.clone()).collect();
+        self.checker.table.demand_offline(&lacking)?;
         if self.stage.healed { self.lift_bars() } else { Ok(()) }
     }
 
-    /// A person sees that a provider is barred for what was wrong before, and restarts it.
+    /// A person sees that a provider is barred for what was wrong before, or has failed: and restarts it, or logs it on.
     fn lift_bars(&mut self) -> Verdict {
-        let rows = self.checker.table.latest.iter().flat_map(|table| &table.providers);
-        let barred = rows.filter(|row| row.state == WorkerState::Barred).map(|row| row.name.clone());
-        for name in barred.collect::<Vec<String>>() {
-            let action = ProviderAction::Restart;
-            self.asks(Wish::Other, Ask::Provider(name, ProviderCommand { action, flags: ValidateFlags::default() }))?;
+        let rows: Vec<_> = self.checker.table.latest.iter().flat_map(|table| table.providers.clone()).collect();
+        for row in rows {
+            let asks = self.stage.plan.providers.iter().any(|provider| provider.name == row.name && provider.asks);
+            let action = match row.state {
+                WorkerState::Barred if asks => {
+                    self.log_on(row.name, ANSWER, false)?;
+                    continue;
+                }
+                WorkerState::Barred => ProviderAction::Restart,
+                WorkerState::Ready if row.code.contains(StatusCode::FAILURE) => ProviderAction::Validate,
+                _ => continue,
+            };
+            let command = ProviderCommand { action, flags: ValidateFlags::default() };
+            self.asks(Wish::Other, Ask::Provider(row.name, command))?;
         }
         Ok(())
     }

@@ -60,11 +60,17 @@ impl Disk {
         let count = usize::try_from(stage.rng.below(most) + 1).unwrap_or(1).min(self.waiting.len());
         let batch: Vec<(Ticket, Vec<Change>)> = self.waiting.drain(..count).collect();
         let mut reports = Vec::new();
-        for (ticket, unit) in batch {
-            let result = if stage.mishap(stage.plan.troubles.disk_error) {
-                Err(refusal("the disk failed"))
-            } else {
-                self.commit(&unit)
+        let mut batch = batch.into_iter();
+        while let Some((ticket, unit)) = batch.next() {
+            let result = match stage.mishap(stage.plan.troubles.disk_error) {
+                true if accepts(&unit) => Err(refusal("the disk failed")),
+                // What became of deliveries waits until the disk takes it, in its order.
+                true => {
+                    let rest: Vec<(Ticket, Vec<Change>)> = std::iter::once((ticket, unit)).chain(batch).collect();
+                    rest.into_iter().rev().for_each(|unit| self.waiting.push_front(unit));
+                    return reports;
+                }
+                false => self.commit(&unit),
             };
             reports.push((ticket, unit, result));
         }
@@ -73,8 +79,7 @@ impl Disk {
 
     /// New messages are refused, everything else waits for room.
     fn refuse_accepts(&mut self) -> Vec<Report> {
-        let (accepts, others): (VecDeque<_>, VecDeque<_>) =
-            self.waiting.drain(..).partition(|(_, unit)| unit.iter().any(|change| matches!(change, Change::Accept(_))));
+        let (accepts, others): (VecDeque<_>, VecDeque<_>) = self.waiting.drain(..).partition(|(_, unit)| accepts(unit));
         self.waiting = others;
         accepts.into_iter().map(|(ticket, unit)| (ticket, unit, Err(refusal("the disk is full")))).collect()
     }
@@ -117,6 +122,11 @@ impl Disk {
 /// What is told if the disk does not do it.
 pub(crate) fn refusal(why: &str) -> Refusal {
     Refusal { temporary: true, enhanced: "4.3.0".to_owned(), text: why.to_owned() }
+}
+
+/// Whether a unit takes in a message that can come again later.
+fn accepts(unit: &[Change]) -> bool {
+    unit.iter().any(|change| matches!(change, Change::Accept(message) if !message.is_report()))
 }
 
 /// Which message a change is about.

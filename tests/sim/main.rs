@@ -5,11 +5,17 @@ mod acting;
 #[cfg(test)]
 mod agenda;
 #[cfg(test)]
+mod answering;
+#[cfg(test)]
 mod checker;
 #[cfg(test)]
 mod client;
 #[cfg(test)]
 mod disk;
+#[cfg(test)]
+mod lies;
+#[cfg(test)]
+mod machine;
 #[cfg(test)]
 mod mishap;
 #[cfg(test)]

@@ -29,6 +29,9 @@ impl World {
             self.stage.rng = rng;
             self.reload()?;
         }
+        if self.supervisor.is_some() && self.stage.mishap(troubles.machine) {
+            self.machine_event()?;
+        }
         if self.stage.mishap(troubles.death) {
             self.strike();
         }

@@ -1,14 +1,19 @@
 //! Teeth: faults that are put between the supervisor and the world, to see that the rules find them. None of this is near production
 //! code: what the supervisor hears and wants is changed on its way.
 
+use std::collections::BTreeSet;
+
 use spooler::policy::priority_plan::Level;
 use spooler::record::Change;
 use spooler::supervisor::event::{
     Action, Answer, Ask, AskId, Event, ReportKind, SubmitOrder, Ticket, WorkerId, WorkerNews,
 };
+use spooler_protocol::calls::{EndMessage, SpoolerNotify};
 use spooler_protocol::control::RecipientState;
 use spooler_protocol::from_worker::FromWorker;
 use spooler_protocol::ids::{DeliveryId, MessageId, Token};
+use spooler_protocol::notification::SystemMessage;
+use spooler_protocol::outcome::SubmitResult;
 use spooler_protocol::to_worker::ToWorker;
 
 /// A fault.
@@ -42,10 +47,36 @@ pub(crate) enum Mutation {
     AnswerIsLost,
     /// A message is removed when its first recipient is served.
     RemovedTooEarly,
+    /// What a worker that died had in its hands is not handed out again, and the supervisor believes it is.
+    FlightsForgotten,
+    /// Nobody tells the supervisor what others use of the machine.
+    GateUnseen,
+    /// Nobody looks at the machine.
+    NobodyLooks,
+    /// A critical section is asked for and not heard.
+    SectionUnheard,
+    /// A device that is not there is not missed.
+    DeviceUnseen,
+    /// The machine sleeps without a word.
+    SleepUnheard,
+    /// Workers that hang are not killed.
+    KillIsLost,
+    /// A call is made twice.
+    CalledTwice,
+    /// A critical error is not heard.
+    ErrorUnheard,
+    /// A message that a provider keeps is given to it again.
+    KeptIsForgotten,
+    /// Whoever wants a message again at once gets it without end.
+    ResentForEver,
+    /// Nobody is told what a provider wants told.
+    AskedReportIsLost,
+    /// A success is told twice.
+    ToldTwice,
 }
 
 /// All of them.
-pub(crate) const ALL: [Mutation; 14] = [
+pub(crate) const ALL: [Mutation; 27] = [
     Mutation::AcceptIsLost,
     Mutation::AcceptedTooEarly,
     Mutation::TokenTwice,
@@ -60,6 +91,19 @@ pub(crate) const ALL: [Mutation; 14] = [
     Mutation::HoldIgnored,
     Mutation::AnswerIsLost,
     Mutation::RemovedTooEarly,
+    Mutation::FlightsForgotten,
+    Mutation::GateUnseen,
+    Mutation::NobodyLooks,
+    Mutation::SectionUnheard,
+    Mutation::DeviceUnseen,
+    Mutation::SleepUnheard,
+    Mutation::KillIsLost,
+    Mutation::CalledTwice,
+    Mutation::ErrorUnheard,
+    Mutation::KeptIsForgotten,
+    Mutation::ResentForEver,
+    Mutation::AskedReportIsLost,
+    Mutation::ToldTwice,
 ];
 
 impl Mutation {
@@ -78,6 +122,19 @@ impl Mutation {
             Self::ReportIsLost => "failure is told",
             Self::HoldIgnored => "the held stay where they are",
             Self::RemovedTooEarly => "no accepted message is lost",
+            Self::FlightsForgotten => "every message in flight has a row",
+            Self::GateUnseen => "a closed gate lets only a trickle through",
+            Self::NobodyLooks => "somebody looks while background work waits",
+            Self::SectionUnheard => "who is urgent waits for nobody",
+            Self::DeviceUnseen => "who lacks a device gets no delivery",
+            Self::SleepUnheard => "before sleep nothing begins",
+            Self::KillIsLost => "who hangs is made to go",
+            Self::CalledTwice => "one call at a time",
+            Self::ErrorUnheard => "after a critical error nothing is called",
+            Self::KeptIsForgotten => "who keeps a message is not given it",
+            Self::ResentForEver => "again at once is not for ever",
+            Self::AskedReportIsLost => "what a provider wants told is told",
+            Self::ToldTwice => "success is told once",
         }
     }
 }
@@ -93,6 +150,8 @@ pub(crate) struct Mutant {
     besides: Vec<Action>,
     asked: Option<AskId>,
     wanting: Option<WorkerId>,
+    /// Messages that workers had when they died.
+    lost: BTreeSet<MessageId>,
     count: u64,
 }
 
@@ -106,13 +165,14 @@ impl Mutant {
             besides: Vec::new(),
             asked: None,
             wanting: None,
+            lost: BTreeSet::new(),
             count: 0,
         }
     }
 
     /// Whether the wire changes what the supervisor cannot see: its status rows are not compared then, for they would tell at once.
     pub(crate) fn is_faulty(&self) -> bool {
-        self.mutation.is_some()
+        self.mutation.is_some_and(|mutation| mutation != Mutation::FlightsForgotten)
     }
 
     /// What the supervisor hears after this step besides.
@@ -121,8 +181,13 @@ impl Mutant {
     }
 
     /// The supervisor hears something. False if it does not get to hear it.
-    pub(crate) fn hears(&mut self, event: &Event) -> bool {
-        match (self.mutation, event) {
+    pub(crate) fn hears(&mut self, event: &mut Event) -> bool {
+        let Some(mutation) = self.mutation else { return true };
+        if is_hidden(mutation, event) {
+            return false;
+        }
+        self.twist(mutation, event);
+        match (self.mutation, &*event) {
             (None, _) => {}
             (Some(Mutation::AcceptedTooEarly), Event::Asked(ask, Ask::Submit { .. })) => self.asked = Some(*ask),
             (Some(Mutation::SlotIgnored), Event::Worker(worker, WorkerNews::Said { said: FromWorker::Want, .. })) => {
@@ -149,6 +214,26 @@ impl Mutant {
             _ => {}
         }
         true
+    }
+
+    /// The supervisor hears something else than what was said.
+    fn twist(&mut self, mutation: Mutation, event: &mut Event) {
+        let Event::Worker(worker, news) = event else { return };
+        match (mutation, news) {
+            (Mutation::FlightsForgotten, WorkerNews::Died(_)) => {
+                let had = self.orders.iter().filter(|order| order.worker == *worker).map(|order| order.id);
+                self.lost.extend(had);
+            }
+            (
+                Mutation::KeptIsForgotten,
+                WorkerNews::Said { said: FromWorker::Finished { end: end @ EndMessage::Deferred, .. }, .. },
+            ) => *end = EndMessage::ResendNow,
+            (
+                Mutation::ResentForEver,
+                WorkerNews::Said { said: FromWorker::Finished { result, end: EndMessage::ResendNow, .. }, .. },
+            ) if *result == SubmitResult::Done => *result = SubmitResult::Cancelled,
+            _ => {}
+        }
     }
 
     /// Changes what is wanted.
@@ -201,6 +286,17 @@ impl Mutant {
                 }
                 actions.push(Action::Commit(ticket, unit));
             }
+            (Mutation::FlightsForgotten, Action::Submit(order)) if self.lost.contains(&order.id) => {}
+            (Mutation::NobodyLooks, Action::Look { .. }) | (Mutation::KillIsLost, Action::Kill(_)) => {}
+            (Mutation::CalledTwice, Action::Send(worker, word @ (ToWorker::Poll | ToWorker::Idle))) => {
+                actions.push(Action::Send(worker, word.clone()));
+                actions.push(Action::Send(worker, word));
+            }
+            (Mutation::AskedReportIsLost, Action::Report(order)) if order.kind == ReportKind::SentAsAsked => {}
+            (Mutation::ToldTwice, Action::Report(order)) if order.kind == ReportKind::SentAsAsked => {
+                actions.push(Action::Report(order.clone()));
+                actions.push(Action::Report(order));
+            }
             (_, action) => actions.push(action),
         }
     }
@@ -219,6 +315,23 @@ impl Mutant {
         if !actions.iter().any(gets) {
             actions.push(Action::Send(wanting, ToWorker::Grant { token: Token(1 << 50), slice_ms: 100 }));
         }
+    }
+}
+
+/// What the supervisor does not get to hear.
+fn is_hidden(mutation: Mutation, event: &Event) -> bool {
+    let said = match event {
+        Event::Worker(_, WorkerNews::Said { said, .. }) => Some(said),
+        _ => None,
+    };
+    match (mutation, event) {
+        (Mutation::GateUnseen, Event::Observed(_)) | (Mutation::DeviceUnseen, Event::DevicePresent(_, false)) => true,
+        (Mutation::SleepUnheard, Event::System(SystemMessage::Suspend)) => true,
+        (Mutation::SectionUnheard, _) => matches!(said, Some(FromWorker::CriticalBegin { .. })),
+        (Mutation::ErrorUnheard, _) => {
+            matches!(said, Some(FromWorker::Notify(SpoolerNotify::CriticalError(_))))
+        }
+        _ => false,
     }
 }
 

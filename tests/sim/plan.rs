@@ -8,6 +8,12 @@ use spooler::config::Config;
 
 use crate::rng::Rng;
 
+/// A worker that does not answer a recall for so long is made to go, milliseconds.
+pub(crate) const ANSWER_MS: i64 = 2000;
+
+/// How often in a thousand a provider wants a message again that wants it again and again at once.
+pub(crate) const STUBBORN: u32 = 980;
+
 /// One provider of the simulated configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct ProviderPlan {
@@ -37,12 +43,85 @@ pub(crate) struct ProviderPlan {
     pub(crate) cpu_percent: u32,
     /// Milliseconds of waiting for the network, at most.
     pub(crate) wait_ms_max: i64,
+    /// What it wants to be called for.
+    pub(crate) wishes: spooler_protocol::calls::Wishes,
+    /// Whether it can be asked to be flushed.
+    pub(crate) flushable: bool,
+    /// Whether it asks a person something at logon.
+    pub(crate) asks: bool,
+    /// The device without which it is offline.
+    pub(crate) device: Option<String>,
     /// Whether it is in the configuration.
     pub(crate) present: bool,
     /// Whether it is switched on.
     pub(crate) enabled: bool,
     /// A setting of its kind: another value means another worker.
     pub(crate) setting: u32,
+}
+
+/// What background work goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gate {
+    /// Nothing.
+    Off,
+    /// A number of slots.
+    Fixed {
+        /// How many.
+        slots: u32,
+        /// After so long one gets a token regardless, milliseconds.
+        force_after_ms: i64,
+    },
+    /// What others leave of the machine.
+    Auto {
+        /// For so long they have to leave it alone, milliseconds.
+        idle_required_ms: i64,
+        /// Between two looks, milliseconds.
+        recheck_ms: i64,
+        /// After so long one gets a token regardless, milliseconds.
+        force_after_ms: i64,
+        /// What goes on meanwhile, thousandths of the machine.
+        trickle: u32,
+        /// Whether others use the machine to the end, and everything has to come to its end all the same.
+        stays_busy: bool,
+    },
+}
+
+impl Gate {
+    fn draw(rng: &mut Rng) -> Self {
+        let force_after_ms = *rng.pick(&[1000, 3000, 10_000]).unwrap_or(&1000);
+        match rng.below(10) {
+            0..=5 => Self::Off,
+            6 => Self::Fixed { slots: rng.count(0, 2), force_after_ms },
+            _ => Self::Auto {
+                idle_required_ms: *rng.pick(&[0, 500, 2000]).unwrap_or(&500),
+                recheck_ms: *rng.pick(&[200, 2000]).unwrap_or(&2000),
+                force_after_ms,
+                trickle: *rng.pick(&[0, 2, 50]).unwrap_or(&2),
+                stays_busy: rng.chance(300),
+            },
+        }
+    }
+
+    /// After so long somebody gets a token regardless, milliseconds.
+    pub(crate) fn force_after_ms(self) -> i64 {
+        match self {
+            Self::Off => 300_000,
+            Self::Fixed { force_after_ms, .. } | Self::Auto { force_after_ms, .. } => force_after_ms,
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Self::Off => "gate = \"off\"\n".to_owned(),
+            Self::Fixed { slots, force_after_ms } => {
+                format!("gate = {slots}\nforce_after = \"{force_after_ms}ms\"\n")
+            }
+            Self::Auto { idle_required_ms, recheck_ms, force_after_ms, trickle, .. } => format!(
+                "gate = \"auto\"\nidle_required = \"{idle_required_ms}ms\"\nrecheck = \"{recheck_ms}ms\"\n\
+                 force_after = \"{force_after_ms}ms\"\ntrickle = {trickle}\n"
+            ),
+        }
+    }
 }
 
 /// How often things go wrong, in a thousand.
@@ -74,6 +153,14 @@ pub(crate) struct Troubles {
     pub(crate) crash: u32,
     /// The last words of the dead come late.
     pub(crate) late_words: u32,
+    /// Something happens to the machine.
+    pub(crate) machine: u32,
+    /// A call is answered wrongly, or never.
+    pub(crate) answer: u32,
+    /// A provider wants a message again, at once or later.
+    pub(crate) end: u32,
+    /// A provider wants the sender to be told of a recipient.
+    pub(crate) report: u32,
 }
 
 /// What a seed means.
@@ -83,6 +170,8 @@ pub(crate) struct Plan {
     pub(crate) providers: Vec<ProviderPlan>,
     /// Tokens at once.
     pub(crate) slots: u32,
+    /// What background work goes by.
+    pub(crate) gate: Gate,
     /// Milliseconds of a slice.
     pub(crate) slice_ms: u32,
     /// Milliseconds between two submissions, on average.
@@ -105,6 +194,8 @@ pub(crate) struct Plan {
     pub(crate) give_up_s: u32,
     /// Age at which a delay is reported, seconds; 0 for never.
     pub(crate) delay_warning_s: u32,
+    /// Whether workers that were stopped stay so, even when all else is well: they have to be replaced.
+    pub(crate) stays_hung: bool,
     /// The longest critical section, seconds.
     pub(crate) critical_max_s: u32,
 }
@@ -119,17 +210,19 @@ impl Plan {
         Self {
             providers,
             slots: rng.count(1, 3),
+            gate: Gate::draw(rng),
             slice_ms: *rng.pick(&[20, 50, 200, 200, 500]).unwrap_or(&200),
             load_ms: if busy { rng.between(50, 200) } else { rng.between(300, 3000) },
             recipients_max: if rng.chance(200) { 40 } else { rng.count(1, 6) },
             command_ms: rng.chance(700).then(|| rng.between(400, 4000)),
-            trouble_ms: if busy { rng.between(4_000, 15_000) } else { rng.between(10_000, 60_000) },
+            trouble_ms: if busy { rng.between(4_000, 15_000) } else { rng.between(8_000, 45_000) },
             troubles: Troubles::draw(rng),
             hop_ms_max: *rng.pick(&[3, 20, 100]).unwrap_or(&3),
             commit_ms_max: *rng.pick(&[2, 30, 30, 400]).unwrap_or(&30),
             tick_late_ms_max: *rng.pick(&[0, 5, 50]).unwrap_or(&5),
             give_up_s: *rng.pick(&[8, 60, 600]).unwrap_or(&60),
             delay_warning_s: *rng.pick(&[0, 2, 30]).unwrap_or(&0),
+            stays_hung: rng.chance(400),
             critical_max_s: rng.count(1, 4),
         }
     }
@@ -145,17 +238,22 @@ impl Plan {
 
     fn text(&self) -> String {
         let mut text = format!(
-            "[mail]\nhostname = \"sim.test\"\n[scheduler]\nslots = {}\nslice = \"{}ms\"\ngate = \"off\"\n[worker]\nprogram = \"/worker\"\n\
+            "[mail]\nhostname = \"sim.test\"\n[scheduler]\nslots = {}\nslice = \"{}ms\"\n{}[worker]\nprogram = \"/worker\"\n\
              stop_timeout = \"4s\"\n[retry]\nfirst = \"500ms\"\nfactor = 2.0\nmax = \"8s\"\ngive_up = \"{}s\"\n\
              delay_warning = \"{}s\"\n",
-            self.slots, self.slice_ms, self.give_up_s, self.delay_warning_s
+            self.slots,
+            self.slice_ms,
+            self.gate.text(),
+            self.give_up_s,
+            self.delay_warning_s
         );
         for provider in self.providers.iter().filter(|provider| provider.present) {
             let claims = provider.claims.as_ref().map(|domain| format!("\"@{domain}\"")).unwrap_or_default();
             let _ = write!(
                 text,
                 "[provider.{}]\nkind = \"sim\"\nclaims = [{claims}]\nweight = {}\ninteractive = {}\nenabled = {}\n\
-                 start_timeout = \"3s\"\ncritical_max = \"{}s\"\nvalue = {}\n",
+                 start_timeout = \"3s\"\nanswer_timeout = \"{ANSWER_MS}ms\"\npoll_interval = \"2s\"\ncritical_max = \"{}s\"\n\
+                 value = {}\n",
                 provider.name,
                 provider.weight,
                 provider.interactive,
@@ -163,6 +261,8 @@ impl Plan {
                 self.critical_max_s,
                 provider.setting,
             );
+            let device = provider.device.as_ref();
+            text.extend(device.map(|device| format!("needs_device = \"{device}\"\n")));
         }
         text
     }
@@ -222,6 +322,10 @@ impl ProviderPlan {
             compute_ms_max: if slow { 400 } else { 5 },
             cpu_percent: *rng.pick(&[100, 100, 100, 5]).unwrap_or(&100),
             wait_ms_max: *rng.pick(&[5, 50, 500, 3000]).unwrap_or(&50),
+            wishes: rng.pick(&crate::answering::WISHES).copied().unwrap_or_default(),
+            flushable: rng.chance(300),
+            asks: rng.chance(80),
+            device: rng.chance(300).then(|| format!("dev{}", rng.below(2))),
             present: true,
             enabled: true,
             setting: 0,
@@ -246,6 +350,10 @@ impl Troubles {
             stop: some(200, 30),
             crash: some(350, 60),
             late_words: some(400, 300),
+            machine: some(300, 120),
+            answer: some(300, 200),
+            end: if some(150, 1) > 0 { STUBBORN } else { some(250, 150) },
+            report: some(200, 100),
         }
     }
 }

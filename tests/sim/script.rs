@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 
-use spooler_protocol::from_worker::{FromWorker, LogonError, RowUpdate};
-use spooler_protocol::ids::{DeliveryId, Token};
+use spooler_protocol::calls::{EndMessage, StatusReport};
+use spooler_protocol::from_worker::{FromWorker, LogonError};
+use spooler_protocol::ids::DeliveryId;
 use spooler_protocol::outcome::{Cause, Outcome, Reply, SubmitResult};
 
-use crate::plan::ProviderPlan;
+use crate::lies;
+use crate::plan::{ProviderPlan, STUBBORN};
 use crate::stage::Stage;
 
 /// One act of provider code. Only [`Act::Compute`] takes time on the CPU.
@@ -27,7 +29,9 @@ pub(crate) enum Act {
     /// What was settled so far is said.
     Tell,
     /// The delivery is over.
-    Finish(SubmitResult),
+    Finish(SubmitResult, EndMessage),
+    /// The sender is to be told of a recipient, whatever becomes of the delivery.
+    Report(u32, StatusReport),
     /// The provider is ready, or not.
     LogOn(Result<(), LogonError>),
     /// The provider has ended.
@@ -47,13 +51,14 @@ pub(crate) enum Act {
 /// Acts in their order.
 pub(crate) type Script = VecDeque<Act>;
 
-fn reply(stage: &mut Stage) -> Reply {
+/// What a remote may have said.
+pub(crate) fn reply(stage: &mut Stage) -> Reply {
     let code = u16::try_from(stage.rng.between(400, 599)).unwrap_or(450);
     Reply { cause: Cause::Remote, code, enhanced: String::new(), text: "simulated".to_owned(), remote: String::new() }
 }
 
 /// What a provider does at its start.
-pub(crate) fn logon(provider: &ProviderPlan, stage: &mut Stage) -> Script {
+pub(crate) fn logon(provider: &ProviderPlan, person: Result<(), LogonError>, stage: &mut Stage) -> Script {
     let mut script = Script::from([Act::Compute(stage.rng.between(0, provider.compute_ms_max))]);
     if stage.rng.chance(300) {
         script.push_back(Act::Sleep(stage.rng.between(0, provider.wait_ms_max)));
@@ -72,7 +77,7 @@ pub(crate) fn logon(provider: &ProviderPlan, stage: &mut Stage) -> Script {
             }
         }
     } else {
-        Ok(())
+        person
     };
     script.push_back(Act::LogOn(result));
     script
@@ -88,7 +93,7 @@ pub(crate) fn delivery(provider: &ProviderPlan, id: DeliveryId, recipients: u32,
     if refuses && stage.rng.chance(300) {
         let result = refusal(stage);
         misbehave(id, &mut script, stage);
-        script.push_back(Act::Finish(result));
+        script.push_back(Act::Finish(result, EndMessage::Done));
         return script;
     }
     let section = stage.rng.chance(provider.critical);
@@ -106,7 +111,11 @@ pub(crate) fn delivery(provider: &ProviderPlan, id: DeliveryId, recipients: u32,
             script.push_back(Act::Yield);
         }
         misbehave(id, &mut script, stage);
-        let outcome = outcome(refuses, stage);
+        if stage.mishap(stage.plan.troubles.report) {
+            let report = report(stage);
+            script.push_back(Act::Report(place, report));
+        }
+        let outcome = if stage.mishap(stage.plan.troubles.end) { None } else { outcome(refuses, stage) };
         if let Some(outcome) = outcome {
             script.push_back(Act::Serve(place, outcome));
         }
@@ -119,8 +128,27 @@ pub(crate) fn delivery(provider: &ProviderPlan, id: DeliveryId, recipients: u32,
         script.push_back(Act::End);
     }
     let result = if refuses && stage.rng.chance(300) { refusal(stage) } else { SubmitResult::Done };
-    script.push_back(Act::Finish(result));
+    script.push_back(Act::Finish(result, end(stage)));
     script
+}
+
+/// What the provider wants done with the message.
+fn end(stage: &mut Stage) -> EndMessage {
+    if !stage.mishap(stage.plan.troubles.end) {
+        return EndMessage::Done;
+    }
+    match stage.rng.below(6) {
+        _ if stage.plan.troubles.end >= STUBBORN => EndMessage::ResendNow,
+        0..=2 => EndMessage::ResendNow,
+        3 => EndMessage::ResendLater,
+        _ => EndMessage::Deferred,
+    }
+}
+
+/// What the provider wants the sender to be told of a recipient.
+fn report(stage: &mut Stage) -> StatusReport {
+    let reply = reply(stage);
+    if stage.rng.chance(500) { StatusReport::Delivered(reply) } else { StatusReport::Failed(reply) }
 }
 
 /// What becomes of one recipient; `None` if the provider forgets to say.
@@ -162,40 +190,6 @@ fn misbehave(id: DeliveryId, script: &mut Script, stage: &mut Stage) {
         script.push_back(Act::Hang(while_ms));
     }
     if stage.mishap(troubles.lie) {
-        script.push_back(Act::Say(Box::new(lie(id, stage))));
-    }
-}
-
-/// A word that is not true, or out of turn.
-fn lie(id: DeliveryId, stage: &mut Stage) -> FromWorker {
-    let other = DeliveryId(stage.rng.below(id.0 + 20));
-    let place = stage.rng.count(0, 1000);
-    let delivered = Outcome::Delivered(reply(stage));
-    match stage.rng.below(13) {
-        0 => FromWorker::Yield { token: Token(stage.rng.below(1 << 40)), more: false },
-        1 => FromWorker::Finished {
-            delivery: DeliveryId(other.0 + 100_000),
-            result: SubmitResult::Done,
-            end: spooler_protocol::calls::EndMessage::Done,
-            outcomes: vec![(0, delivered)],
-        },
-        2 => FromWorker::Settled { delivery: other, outcomes: vec![(place + 1000, delivered)] },
-        3 => FromWorker::Settled { delivery: id, outcomes: vec![(place + 1000, delivered)] },
-        4 => FromWorker::Settled { delivery: id, outcomes: vec![(0, delivered.clone()), (0, delivered)] },
-        5 => FromWorker::LogonFailed(LogonError::Failed("out of turn".to_owned())),
-        6 => FromWorker::LoggedOn(spooler_protocol::from_worker::LoggedOn::default()),
-        7 => FromWorker::CriticalEnd { section: 1 },
-        8 => FromWorker::CriticalBegin { section: 1, reason: "x".repeat(2000) },
-        9 => FromWorker::Want,
-        10 => FromWorker::LoggedOff,
-        11 => FromWorker::Row {
-            sequence: stage.rng.below(100),
-            row: String::new(),
-            update: Box::new(RowUpdate { text: Some("y".repeat(3000)), progress: Some(200), ..RowUpdate::default() }),
-        },
-        _ => FromWorker::Progress {
-            delivery: other,
-            progress: spooler_protocol::from_worker::Progress { phase: "nowhere".to_owned(), bytes: u64::MAX },
-        },
+        script.push_back(Act::Say(Box::new(lies::lie(id, stage))));
     }
 }

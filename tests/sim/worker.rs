@@ -7,15 +7,16 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use spooler::supervisor::event::WorkerId;
-use spooler_protocol::calls::{EndMessage, StartResult};
-use spooler_protocol::from_worker::{FromWorker, LoggedOn};
-use spooler_protocol::ids::{AcceptId, DeliveryId};
+use spooler_protocol::calls::EndMessage;
+use spooler_protocol::from_worker::FromWorker;
+use spooler_protocol::ids::{AcceptId, DeliveryId, MessageId};
 use spooler_protocol::notification::Notification;
 use spooler_protocol::outcome::{Outcome, SubmitResult};
 use spooler_protocol::to_worker::ToWorker;
 use spooler_worker::session::{Say, Session};
 
 use crate::agenda::Happening;
+use crate::answering;
 use crate::plan::ProviderPlan;
 use crate::script::{self, Act, Script};
 use crate::stage::Stage;
@@ -24,7 +25,7 @@ use crate::stage::Stage;
 struct Task {
     script: Script,
     runnable: bool,
-    delivery: Option<DeliveryId>,
+    delivery: Option<(DeliveryId, MessageId)>,
     cancelled: bool,
     outcomes: Vec<(u32, Outcome)>,
 }
@@ -43,7 +44,7 @@ pub(crate) enum Outgoing {
 pub(crate) struct Worker {
     /// Who it is.
     pub(crate) id: WorkerId,
-    plan: ProviderPlan,
+    pub(crate) plan: ProviderPlan,
     session: Session,
     inbox: VecDeque<ToWorker>,
     /// What it has said and the supervisor has not heard.
@@ -60,6 +61,8 @@ pub(crate) struct Worker {
     logged_on: bool,
     logging_off: bool,
     hurry: bool,
+    /// Changes of its row so far.
+    pub(crate) rows: u64,
     /// Its open sections, the task of each, and whether that waits for it.
     sections: BTreeMap<u64, (u64, bool)>,
 }
@@ -82,6 +85,7 @@ impl Worker {
             logged_on: false,
             logging_off: false,
             hurry: false,
+            rows: 0,
             sections: BTreeMap::new(),
         }
     }
@@ -111,9 +115,10 @@ impl Worker {
 
     fn take(&mut self, word: ToWorker, stage: &mut Stage) {
         match word {
-            ToWorker::Welcome(_) => {
-                let script = script::logon(&self.plan, stage);
-                self.spawn(script, None);
+            ToWorker::Welcome(welcome) => {
+                let person = answering::ask_person(&self.plan, &welcome);
+                let script = script::logon(&self.plan, person, stage);
+                self.spawn(script);
             }
             ToWorker::Grant { token, slice_ms } => self.session.on_grant(token, slice_ms),
             ToWorker::Recall { token } => {
@@ -124,13 +129,14 @@ impl Worker {
             ToWorker::Submit(submission) => {
                 let recipients = u32::try_from(submission.recipients.len()).unwrap_or_default();
                 let script = script::delivery(&self.plan, submission.delivery, recipients, stage);
-                self.spawn(script, Some(submission.delivery));
+                self.begin(script, Some((submission.delivery, submission.message)));
                 if stage.mishap(self.plan.inbound) {
-                    self.spawn(Script::from([Act::Compute(1), Act::HandIn]), None);
+                    self.spawn(Script::from([Act::Compute(1), Act::HandIn]));
                 }
             }
             ToWorker::Notify(Notification::CancelMessage(delivery)) => {
-                let mut of_it = self.tasks.values_mut().filter(|task| task.delivery == Some(delivery));
+                let mut of_it =
+                    self.tasks.values_mut().filter(|task| task.delivery.is_some_and(|(id, _)| id == delivery));
                 if let Some(task) = of_it.next() {
                     task.cancelled = true;
                 }
@@ -153,7 +159,7 @@ impl Worker {
                 self.hurry |= hurry;
                 if !self.logging_off {
                     self.logging_off = true;
-                    self.spawn(Script::from([Act::LogOff]), None);
+                    self.spawn(Script::from([Act::LogOff]));
                 }
             }
             ToWorker::Body { .. }
@@ -161,16 +167,21 @@ impl Worker {
             | ToWorker::Accepted { .. }
             | ToWorker::Notify(_)
             | ToWorker::Claims(_) => {}
-            ToWorker::Announce => self.answer(FromWorker::Announced(self.announcement())),
-            ToWorker::Poll => self.answer(FromWorker::Polled { waiting: false }),
-            ToWorker::StartMessage => self.answer(FromWorker::StartEnded(StartResult::NotSaved)),
-            ToWorker::Idle => self.answer(FromWorker::Idled),
-            ToWorker::FlushQueues(_) => self.answer(FromWorker::FlushAnswered(Ok(()))),
-            ToWorker::ValidateState { request, .. } => self.answer(FromWorker::Validated { request, result: Ok(()) }),
+            call @ (ToWorker::Announce
+            | ToWorker::Poll
+            | ToWorker::StartMessage
+            | ToWorker::Idle
+            | ToWorker::FlushQueues(_)
+            | ToWorker::ValidateState { .. }) => self.be_called(&call, stage),
         }
     }
 
-    fn spawn(&mut self, script: Script, delivery: Option<DeliveryId>) {
+    /// Begins something that is no delivery.
+    pub(crate) fn spawn(&mut self, script: Script) {
+        self.begin(script, None);
+    }
+
+    fn begin(&mut self, script: Script, delivery: Option<(DeliveryId, MessageId)>) {
         let task = Task { script, runnable: true, delivery, cancelled: false, outcomes: Vec::new() };
         self.tasks.insert(self.next, task);
         self.next += 1;
@@ -187,6 +198,11 @@ impl Worker {
     /// The process is stopped.
     pub(crate) fn hang(&mut self) {
         self.hung = true;
+    }
+
+    /// Whether it is stopped.
+    pub(crate) fn is_hung(&self) -> bool {
+        self.hung
     }
 
     /// The process goes on.
@@ -248,8 +264,8 @@ impl Worker {
 
     fn perform(&mut self, number: u64, act: Act, stage: &mut Stage) {
         let Some(task) = self.tasks.get_mut(&number) else { return };
-        if task.cancelled && !matches!(act, Act::End | Act::Finish(_)) {
-            let keep = |act: &Act| matches!(act, Act::End | Act::Finish(_));
+        if task.cancelled && !matches!(act, Act::End | Act::Finish(..)) {
+            let keep = |act: &Act| matches!(act, Act::End | Act::Finish(..));
             task.script.retain(keep);
             return;
         }
@@ -282,7 +298,12 @@ impl Worker {
             }
             Act::Serve(place, outcome) => task.outcomes.push((place, outcome)),
             Act::Tell => self.tell(number, stage),
-            Act::Finish(result) => self.finish(number, result, stage),
+            Act::Finish(result, end) => self.finish(number, result, end, stage),
+            Act::Report(place, report) => {
+                if let Some((delivery, _)) = task.delivery {
+                    self.send(FromWorker::StatusRecips { delivery, reports: vec![(place, report)] }, stage);
+                }
+            }
             Act::LogOn(result) => self.log_on(result, stage),
             Act::LogOff => self.log_off(number, stage),
             Act::HandIn => {
@@ -317,27 +338,29 @@ impl Worker {
     fn tell(&mut self, number: u64, stage: &mut Stage) {
         let Some(task) = self.tasks.get_mut(&number) else { return };
         let outcomes = std::mem::take(&mut task.outcomes);
-        if let Some(delivery) = task.delivery.filter(|_| !outcomes.is_empty()) {
+        if let Some((delivery, _)) = task.delivery.filter(|_| !outcomes.is_empty()) {
             self.send(FromWorker::Settled { delivery, outcomes }, stage);
         }
     }
 
-    fn finish(&mut self, number: u64, result: SubmitResult, stage: &mut Stage) {
+    fn finish(&mut self, number: u64, result: SubmitResult, end: EndMessage, stage: &mut Stage) {
         let Some(task) = self.tasks.remove(&number) else { return };
         let result = if task.cancelled { SubmitResult::Cancelled } else { result };
-        if let Some(delivery) = task.delivery {
-            self.send(FromWorker::Finished { delivery, result, end: EndMessage::Done, outcomes: task.outcomes }, stage);
+        let Some((delivery, message)) = task.delivery else { return };
+        if (&result, end) == (&SubmitResult::Done, EndMessage::Deferred) {
+            self.keep(message, stage);
         }
+        self.send(FromWorker::Finished { delivery, result, end, outcomes: task.outcomes }, stage);
     }
 
     fn log_on(&mut self, result: Result<(), spooler_protocol::from_worker::LogonError>, stage: &mut Stage) {
         match result {
             Ok(()) => {
                 self.logged_on = true;
-                let said = self.announcement();
+                let said = answering::announcement(&self.plan);
                 self.send(FromWorker::LoggedOn(said), stage);
                 if self.plan.inbound > 0 && !stage.healed {
-                    self.spawn(Script::from([Act::Sleep(20), Act::HandIn, Act::Sleep(500), Act::HandIn]), None);
+                    self.spawn(Script::from([Act::Sleep(20), Act::HandIn, Act::Sleep(500), Act::HandIn]));
                 }
             }
             Err(error) => {
@@ -345,22 +368,6 @@ impl Worker {
                 stage.after(1, Happening::Dies(self.id, "exit code 1"));
             }
         }
-    }
-
-    /// What the provider is.
-    fn announcement(&self) -> LoggedOn {
-        LoggedOn {
-            address_types: self.plan.kind.map(str::to_owned).into_iter().collect(),
-            credit: self.plan.credit,
-            destinations: self.plan.destinations,
-            identity: self.plan.name.clone(),
-            ..LoggedOn::default()
-        }
-    }
-
-    /// A call is answered by provider code, so with a token.
-    fn answer(&mut self, word: FromWorker) {
-        self.spawn(Script::from([Act::Compute(1), Act::Answer(Box::new(word))]), None);
     }
 
     /// The provider ends when its deliveries have; in a hurry at once.
@@ -385,7 +392,8 @@ impl Worker {
         }
     }
 
-    fn send(&mut self, word: FromWorker, stage: &mut Stage) {
+    /// Says something to the supervisor.
+    pub(crate) fn send(&mut self, word: FromWorker, stage: &mut Stage) {
         self.put_out(Outgoing::Said(word), stage);
     }
 

@@ -12,6 +12,7 @@ use crate::agenda::Happening;
 use crate::checker::{Broken, Checker, Verdict, demand};
 use crate::client::Clients;
 use crate::disk::Disk;
+use crate::machine::Machine;
 use crate::mutations::{Mutant, Mutation};
 use crate::stage::Stage;
 use crate::trace::Trace;
@@ -29,6 +30,7 @@ pub(crate) struct World {
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
     pub(crate) disk: Disk,
     pub(crate) clients: Clients,
+    pub(crate) machine: Machine,
     pub(crate) checker: Checker,
     pub(crate) mutant: Mutant,
     pub(crate) trace: Trace,
@@ -58,6 +60,7 @@ impl World {
             workers: BTreeMap::new(),
             disk: Disk::default(),
             clients: Clients::default(),
+            machine: Machine::default(),
             checker,
             mutant: Mutant::new(mutation),
             trace,
@@ -123,8 +126,14 @@ impl World {
             Happening::Ran(id) => self.with_worker(id, Worker::ran),
             Happening::Wake(id, task) => self.with_worker(id, |worker, stage| worker.wake(task, stage)),
             Happening::Dies(id, why) => self.dies(id, why),
-            Happening::Hangs(id) => self.with_worker(id, |worker, _| worker.hang()),
-            Happening::GoesOn(id) => self.with_worker(id, Worker::unhang),
+            Happening::Hangs(id) => {
+                self.with_worker(id, |worker, _| worker.hang());
+                self.checker.hangs.stops(id, self.stage.mono_ms);
+            }
+            Happening::GoesOn(id) => {
+                self.with_worker(id, Worker::unhang);
+                self.checker.hangs.goes_on(id);
+            }
             Happening::Buried(id, why) => self.buried(id, why)?,
             Happening::Scan(up_to) => self.scan(up_to),
             Happening::Lookup(id) => self.look_up(id),
@@ -133,6 +142,8 @@ impl World {
             Happening::Command => self.command()?,
             Happening::Look => self.look()?,
             Happening::FlushLook(number) => self.flush_look(number)?,
+            Happening::Foreground => self.foreground(),
+            Happening::Probe(order) => self.probe(order)?,
             Happening::Mishap => self.mishap()?,
             Happening::Start => self.start()?,
             Happening::Heal => self.heal()?,
@@ -159,7 +170,7 @@ impl World {
         Ok(())
     }
 
-    fn hear_one(&mut self, event: Event) -> Verdict {
+    fn hear_one(&mut self, mut event: Event) -> Verdict {
         let Some(supervisor) = self.supervisor.as_mut() else { return Ok(()) };
         let now = self.stage.now();
         self.steps += 1;
@@ -167,7 +178,7 @@ impl World {
         let late = matches!(&event, Event::Worker(worker, _) if !self.checker.is_alive(*worker));
         self.checker.hears(now, &event);
         let mut actions = Vec::new();
-        if self.mutant.hears(&event) {
+        if self.mutant.hears(&mut event) {
             supervisor.step(now, event, &mut actions);
         }
         demand(!late || actions.is_empty(), "the dead are not heard", || format!("{actions:?}"))?;
@@ -221,12 +232,12 @@ impl World {
         let Some(mut worker) = self.workers.remove(&id) else { return Ok(()) };
         let late = self.stage.mishap(self.stage.plan.troubles.late_words);
         if late {
-            self.hear(Event::Worker(id, WorkerNews::Died(why.to_owned())))?;
+            self.hear(Event::Worker(id, WorkerNews::Died(why.into())))?;
         }
         while let Some(word) = worker.outbox.pop_front() {
             self.heard(id, word, worker.cpu_us)?;
         }
-        if late { Ok(()) } else { self.hear(Event::Worker(id, WorkerNews::Died(why.to_owned()))) }
+        if late { Ok(()) } else { self.hear(Event::Worker(id, WorkerNews::Died(why.into()))) }
     }
 
     /// A run of the supervisor begins.
@@ -278,6 +289,7 @@ impl World {
         self.workers.clear();
         self.names.clear();
         self.disk_turns = false;
+        self.machine_unseen();
         self.clients.supervisor_gone();
         self.checker.supervisor_gone();
         self.checker.mail.recover(&mut self.disk);
@@ -291,8 +303,12 @@ impl World {
         self.disk.full = false;
         self.disk.slow_ms = 0;
         self.stage.plan.mend();
-        for worker in self.workers.values_mut() {
-            worker.unhang(&mut self.stage);
+        self.heal_machine();
+        if !self.stage.plan.stays_hung {
+            for worker in self.workers.values_mut() {
+                worker.unhang(&mut self.stage);
+                self.checker.hangs.goes_on(worker.id);
+            }
         }
         if self.disk.has_work() && !self.disk_turns {
             self.disk_soon();

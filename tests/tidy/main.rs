@@ -16,7 +16,7 @@ mod source;
 use rules::{File, Rule};
 
 /// What is looked at, below the top of the repository.
-const PLACES: [&str; 14] = [
+const PLACES: [&str; 16] = [
     ".ci",
     "Cargo.toml",
     "README.md",
@@ -31,6 +31,8 @@ const PLACES: [&str; 14] = [
     "tests",
     "worker",
     "examples",
+    "fuzz/Cargo.toml",
+    "fuzz/fuzz_targets",
 ];
 
 /// Bytes of a file that is still looked at: test data may be large.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use spooler_protocol::from_worker::LogonError;
 use spooler_protocol::outcome::{Outcome, Reply, SubmitResult};
 use spooler_protocol::settings::Settings;
-use spooler_worker::{Capacity, Delivery, Provider, Support, program};
+use spooler_worker::{Capacity, Delivery, Needs, Ports, Provider, Support, program};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -17,6 +17,10 @@ impl Provider for Printer {
 
     fn settings(settings: &mut Settings) -> String {
         settings.required_string("host", "the printer, such as \"printer.example:9100\"")
+    }
+
+    fn needs(_: &String) -> Needs {
+        Needs { connect: Ports::Any, ..Needs::default() } // everything else is closed
     }
 
     async fn logon(_: Support, host: String) -> Result<Self, LogonError> {

@@ -4,17 +4,23 @@
 //! the supervisor can start it with `posix_spawn`.
 
 use std::fmt;
+use std::path::Path;
 
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd;
+use spooler_protocol::handshake::TEMPORARY_FOLDER;
 use spooler_protocol::to_worker::{ToWorker, Welcome};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::link::{self, LinkError, LinkSender};
 use crate::provider::UnknownKind;
 use crate::runtime::Ended;
+
+/// CPU that a real-time thread may use in one go, microseconds.
+const REALTIME_COMPUTING_US_MAX: u64 = 2_000_000;
 
 /// Why a worker could not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -33,30 +39,40 @@ pub enum BootstrapError {
     Runtime(#[source] std::io::Error),
 }
 
-/// Runs one worker from its first instruction to its last, for the supervisor behind the one-shot server `name`. `session` runs the
-/// kind that the welcome names.
+/// Runs one worker from its first instruction to its last, for the supervisor on standard input. `session` runs the kind that the welcome
+/// names.
 ///
 /// # Errors
 /// If it never came to a session.
-pub fn run_with<S>(name: &str, session: S) -> Result<Ended, BootstrapError>
+pub fn run_with<S>(session: S) -> Result<Ended, BootstrapError>
 where
     S: AsyncFnOnce(LinkSender, UnboundedReceiver<ToWorker>, Welcome) -> Result<Ended, UnknownKind>,
 {
     log_to_stderr();
     die_with_the_supervisor();
+    limit_realtime_computing();
     // A session of its own gives the worker an autogroup of its own, which is what priorities between sessions act on.
     let _ = unistd::setsid();
-    // The supervisor's own files are private; what a worker and its programs make has the modes that they ask for.
-    umask(Mode::from_bits_truncate(0o022));
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(BootstrapError::Runtime)?;
     runtime.block_on(async {
-        let (link, mut inbox) = link::connect(name)?;
+        let (link, mut inbox) = link::connect()?;
+        // The supervisor's own files are private; what a worker and its programs make has the modes that they ask for.
+        umask(Mode::from_bits_truncate(0o022));
+        leave_the_supervisors_folder();
         let Some(ToWorker::Welcome(welcome)) = inbox.recv().await else {
             return Err(BootstrapError::NoWelcome);
         };
         Ok(session(link, inbox, welcome).await?)
     })
+}
+
+/// The channel was made in a folder of the supervisor's. Temporary files from here on are where they would be anyway, because a worker
+/// in its sandbox has no business in that folder.
+fn leave_the_supervisors_folder() {
+    let folder = std::env::var_os(TEMPORARY_FOLDER).unwrap_or_else(|| "/tmp".into());
+    // Nobody has set another one.
+    let _ = tempfile::env::override_temp_dir(Path::new(&folder));
 }
 
 /// Logs to standard error, which the supervisor reads; a panic is reported there and ends the process.
@@ -78,6 +94,14 @@ fn log_to_stderr() {
         // tokio would catch the panic and leave a delivery hanging; a dead worker is noticed at once.
         std::process::abort();
     }));
+}
+
+/// What a real-time critical section needs: a thread that computes for so long without waiting for anything ends its worker. The
+/// supervisor could not set it for a worker that has another user.
+fn limit_realtime_computing() {
+    if let Err(error) = setrlimit(Resource::RLIMIT_RTTIME, REALTIME_COMPUTING_US_MAX, REALTIME_COMPUTING_US_MAX) {
+        tracing::warn!(%error, "no limit for what a real-time section computes");
+    }
 }
 
 fn die_with_the_supervisor() {

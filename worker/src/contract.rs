@@ -9,6 +9,7 @@ use spooler_protocol::settings::Settings;
 
 use crate::delivery::Delivery;
 use crate::inbound::Inbound;
+use crate::sandbox::Needs;
 use crate::support::Support;
 
 /// How much a provider takes at once.
@@ -37,6 +38,10 @@ pub trait Provider: Sized + 'static {
     /// Reads the provider's table of the configuration. Does nothing else: `spooler check` calls it too. Mistakes are noted in
     /// `settings`; a value that could not be read takes its default.
     fn settings(settings: &mut Settings) -> Self::Settings;
+
+    /// What the provider needs of the machine with these settings: the worker closes its sandbox around that before the logon, and
+    /// nothing else can be done from then on. Does nothing but look at the settings, and at what they name.
+    fn needs(settings: &Self::Settings) -> Needs;
 
     /// Begins a session (IXPProvider::TransportLogon). [`Support::logon_flags`] says what is allowed, [`Support::prompt`] asks a
     /// person where there is one.

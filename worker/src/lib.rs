@@ -7,6 +7,8 @@
 pub mod bootstrap;
 // From the supervisor's orders to calls of the provider's methods, and their answers.
 mod calls;
+// From what a provider needs to a closed sandbox.
+mod confine;
 // The trait that a provider implements.
 pub mod contract;
 // The critical sections of this worker.
@@ -15,6 +17,10 @@ mod critical;
 pub mod delivery;
 // Programs that look at messages before and after the provider does.
 pub mod filter;
+// Fuzz targets, and the world that they play in.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 // One message on its way in.
 pub mod inbound;
 // The channel to the supervisor; the only file of this crate that knows ipc-channel.
@@ -29,6 +35,8 @@ pub mod provider;
 mod running;
 // The executor that runs futures only while there is a token.
 pub mod runtime;
+// What a worker may do, and nothing else.
+pub mod sandbox;
 // Who holds the token and for how long: pure.
 pub mod session;
 // A provider's own loop: logs on, takes orders, logs off.
@@ -39,4 +47,5 @@ pub mod support;
 pub use contract::{Capacity, Provider};
 pub use delivery::Delivery;
 pub use inbound::Inbound;
+pub use sandbox::{Identity, Needs, Ports, Privilege};
 pub use support::{CriticalSection, RowError, Support, Yielded};

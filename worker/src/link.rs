@@ -2,17 +2,23 @@
 //!
 //! What the supervisor says is read on the runtime's own thread, token or not, whenever provider code is not in the middle of
 //! computing: a thread for it would cost a switch for each word, and nothing could be done with the word meanwhile anyway. Sending
-//! happens there too: it blocks while the supervisor does not read, which is where a flooding worker is held back.
+//! happens there too: it blocks while the supervisor does not read, which is where a flooding worker is held back. Each frame is one
+//! packet on the socket that was standard input; see [`spooler_protocol::handshake`].
 
-use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::path::Path;
 
 use ipc_channel::TryRecvError;
-use ipc_channel::ipc::{self, IpcBytesReceiver, IpcBytesSender, IpcReceiver, IpcSender};
+use ipc_channel::ipc::{IpcBytesReceiver, IpcOneShotServer};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::SendFlags;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+use rustix::rand::{GetRandomFlags, getrandom};
 use spooler_protocol::codec::{self, Assembler, CodecError};
 use spooler_protocol::from_worker::FromWorker;
-use spooler_protocol::handshake::{Hello, NONCE_BYTES, PROTOCOL_VERSION};
+use spooler_protocol::handshake::{Bootstrap, Hello, NONCE_BYTES, PROTOCOL_VERSION};
 use spooler_protocol::to_worker::ToWorker;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
@@ -21,17 +27,15 @@ use tokio::sync::mpsc;
 /// Why the supervisor cannot be talked to (any more).
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// The one-shot server is not there, or a channel could not be made.
-    #[error("Cannot reach the supervisor at {name:?}: {why}")]
-    Connect {
-        /// The server's name.
-        name: String,
-        /// What ipc-channel says.
-        why: String,
-    },
-    /// Standard input did not hold a nonce.
-    #[error("No nonce on standard input; a worker is started by the supervisor, not by hand")]
-    Nonce(#[source] std::io::Error),
+    /// Standard input is not what the supervisor makes it.
+    #[error("No supervisor on standard input; a worker is started by the supervisor, not by hand")]
+    Start(#[source] io::Error),
+    /// The channel could not be made.
+    #[error("Cannot get a channel from the supervisor")]
+    Connect(#[source] io::Error),
+    /// Who came to the one-shot server did not know the nonce.
+    #[error("Somebody else came instead of the supervisor")]
+    Stranger,
     /// The supervisor is gone.
     #[error("The supervisor is gone")]
     Gone,
@@ -43,54 +47,104 @@ pub enum LinkError {
 /// The sending end.
 #[derive(Debug)]
 pub struct LinkSender {
-    channel: IpcBytesSender,
+    way: Way,
+}
+
+/// Where words go.
+#[derive(Debug)]
+enum Way {
+    Supervisor(OwnedFd),
+    /// A fuzz target plays the supervisor.
+    #[cfg(feature = "fuzzing")]
+    Ear(mpsc::UnboundedSender<FromWorker>),
 }
 
 impl LinkSender {
+    /// A link to a supervisor that is played by who reads the other end.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn to_ear() -> (Self, mpsc::UnboundedReceiver<FromWorker>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self { way: Way::Ear(sender) }, receiver)
+    }
+
     /// Sends a message; blocks while the supervisor does not read.
     ///
     /// # Errors
     /// If the supervisor is gone.
     pub fn send(&self, message: &FromWorker) -> Result<(), LinkError> {
-        codec::encode(message, |frame| self.channel.send(frame).map_err(|_| LinkError::Gone))
+        match &self.way {
+            Way::Supervisor(socket) => {
+                codec::encode(message, |frame| send_packet(socket, frame).map_err(|_| LinkError::Gone))
+            }
+            #[cfg(feature = "fuzzing")]
+            Way::Ear(ear) => {
+                codec::encode(message, |_| Ok::<(), LinkError>(()))?;
+                ear.send(message.clone()).map_err(|_| LinkError::Gone)
+            }
+        }
     }
 }
 
-/// Says hello to the supervisor whose one-shot server has this name, with the nonce from standard input.
+fn send_packet(socket: &OwnedFd, packet: &[u8]) -> Result<(), Errno> {
+    rustix::io::retry_on_intr(|| rustix::net::send(socket, packet, SendFlags::NOSIGNAL)).map(drop)
+}
+
+/// Says hello to the supervisor, whose socket is standard input, and gets the channel on which it speaks. Standard input is empty from
+/// then on.
 ///
-/// The receiving end closes when the supervisor is gone or talks garbage. To be called on the runtime, before there is another thread.
+/// The receiving end closes when the supervisor is gone or talks garbage. To be called on the runtime, before there is another thread,
+/// and while nobody else may enter new folders.
 ///
 /// # Errors
-/// If there is no such server or no nonce.
-pub fn connect(name: &str) -> Result<(LinkSender, mpsc::UnboundedReceiver<ToWorker>), LinkError> {
-    let failed = |why: String| LinkError::Connect { name: name.to_owned(), why };
+/// If there is no supervisor.
+pub fn connect() -> Result<(LinkSender, mpsc::UnboundedReceiver<ToWorker>), LinkError> {
+    let socket = take_stdin().map_err(LinkError::Start)?;
+    let (server, name) = IpcOneShotServer::new().map_err(LinkError::Connect)?;
     let mut nonce = [0; NONCE_BYTES];
-    std::io::stdin().lock().read_exact(&mut nonce).map_err(LinkError::Nonce)?;
-    let (to_worker, inbox) = ipc::channel().map_err(|error| failed(error.to_string()))?;
-    let (outbox, from_worker) = ipc::bytes_channel().map_err(|error| failed(error.to_string()))?;
-    let bootstrap = IpcSender::connect(name.to_owned()).map_err(|error| failed(error.to_string()))?;
-    let hello = Hello { version: PROTOCOL_VERSION, pid: std::process::id(), nonce, to_worker, from_worker };
-    bootstrap.send(hello).map_err(|error| failed(error.to_string()))?;
-    // It comes when the hello was accepted; a supervisor that does not accept it closes the channel.
-    let (inbox, watch) = take_inbox(&inbox).map_err(|error| failed(error.to_string()))?;
+    getrandom(&mut nonce, GetRandomFlags::empty()).map_err(|error| LinkError::Connect(error.into()))?;
+    let folder = Path::new(&name).parent().and_then(Path::file_name).unwrap_or_default();
+    let folder = folder.to_string_lossy().into_owned();
+    let hello = Hello { version: PROTOCOL_VERSION, pid: std::process::id(), nonce, folder };
+    send_packet(&socket, &hello.encode()).map_err(|error| LinkError::Start(error.into()))?;
+    let (bootstrap, watch) = accept(server, &socket).map_err(LinkError::Connect)?;
+    if bootstrap.nonce != nonce {
+        return Err(LinkError::Stranger);
+    }
     let (sender, receiver) = mpsc::unbounded_channel();
-    drop(tokio::spawn(read_all(inbox, watch, sender)));
-    Ok((LinkSender { channel: outbox }, receiver))
+    drop(tokio::spawn(read_all(bootstrap.inbox, watch, sender)));
+    Ok((LinkSender { way: Way::Supervisor(socket) }, receiver))
+}
+
+/// The socket moves to a number that programs started later do not inherit.
+fn take_stdin() -> io::Result<OwnedFd> {
+    let stdin = io::stdin();
+    let socket = stdin.as_fd().try_clone_to_owned()?;
+    // Says no if it is anything but a socket.
+    rustix::net::sockopt::socket_type(&socket)?;
+    let nothing = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    nix::unistd::dup2_stdin(nothing)?;
+    Ok(socket)
 }
 
 /// Takes the inbox that the supervisor sends, with a second descriptor of it for the reactor to watch. ipc-channel does not tell its
-/// number; but a new descriptor has the lowest one that is free, and there is no other thread to take it.
-fn take_inbox(from: &IpcReceiver<IpcBytesReceiver>) -> io::Result<(IpcBytesReceiver, UnixStream)> {
-    let probe = io::stdin().as_fd().try_clone_to_owned()?;
-    let number = probe.as_raw_fd();
-    drop(probe);
-    let inbox = from.recv().map_err(io::Error::other)?;
+/// number; but a new descriptor has the lowest one that is free, and there is no other thread to take it: the connection gets the first
+/// one, and the inbox the next.
+fn accept(server: IpcOneShotServer<Bootstrap>, any: &OwnedFd) -> io::Result<(Bootstrap, UnixStream)> {
+    let number = second_free_number(any)?;
+    let (connection, bootstrap) = server.accept().map_err(io::Error::other)?;
+    // Programs started later would inherit it.
+    drop(connection);
     let ourselves = pidfd_open(getpid(), PidfdFlags::empty())?;
     let second = pidfd_getfd(&ourselves, number, PidfdGetfdFlags::empty())?;
     // Not a stream, but all that is asked of it is whether there is something to read.
     let watch = std::os::unix::net::UnixStream::from(second);
     watch.set_nonblocking(true)?;
-    Ok((inbox, UnixStream::from_std(watch)?))
+    Ok((bootstrap, UnixStream::from_std(watch)?))
+}
+
+fn second_free_number(any: &OwnedFd) -> io::Result<RawFd> {
+    let _first = any.try_clone()?;
+    Ok(any.try_clone()?.as_raw_fd())
 }
 
 async fn read_all(inbox: IpcBytesReceiver, watch: UnixStream, sender: mpsc::UnboundedSender<ToWorker>) {

@@ -1,7 +1,7 @@
 //! The command line of a worker program: how the supervisor and `spooler check` call it.
 //!
 //! ```text
-//!   --connect NAME   runs one provider, for the supervisor behind this one-shot server
+//!   --connect        runs one provider, for the supervisor whose socket is standard input
 //!   --check KIND     reads settings as TOML from standard input, and writes what it finds as JSON to standard output
 //!   --kinds          writes the kinds that it has, one a line
 //! ```
@@ -19,7 +19,7 @@ use crate::link::LinkSender;
 use crate::provider::{self, UnknownKind};
 use crate::runtime::{self, Ended};
 
-const USAGE: &str = "usage: spooler-worker --connect NAME   (by the supervisor)
+const USAGE: &str = "usage: spooler-worker --connect        (by the supervisor)
        spooler-worker --check KIND     (settings as TOML on standard input, findings as JSON on standard output)
        spooler-worker --kinds";
 
@@ -53,7 +53,7 @@ where
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
-        ["--connect", name] => return connect(name, session),
+        ["--connect"] => return connect(session),
         ["--check", kind] => findings(kind, check),
         ["--kinds"] => write_out(&kinds.join("\n")),
         _ => Err(USAGE.to_owned()),
@@ -67,11 +67,11 @@ where
     }
 }
 
-fn connect<S>(name: &str, session: S) -> ExitCode
+fn connect<S>(session: S) -> ExitCode
 where
     S: AsyncFnOnce(LinkSender, UnboundedReceiver<ToWorker>, Welcome) -> Result<Ended, UnknownKind>,
 {
-    match bootstrap::run_with(name, session) {
+    match bootstrap::run_with(session) {
         Ok(Ended::LoggedOff | Ended::LogonFailed) => ExitCode::SUCCESS,
         Ok(Ended::SupervisorGone) => ExitCode::from(69), // EX_UNAVAILABLE
         Err(error) => {

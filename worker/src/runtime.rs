@@ -21,11 +21,13 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
+use spooler_protocol::from_worker::{FromWorker, LogonError};
 use spooler_protocol::to_worker::{ToWorker, Welcome};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, Sleep};
 
+use crate::confine::confine;
 use crate::contract::Provider;
 use crate::link::LinkSender;
 use crate::orders::Orders;
@@ -61,9 +63,21 @@ impl Wake for Ready {
     }
 }
 
-/// Runs one provider's session from welcome to logoff.
+/// Runs one provider's session from welcome to logoff, in a sandbox of its own. To be called while the process has one thread.
 pub async fn run<P: Provider>(link: LinkSender, inbox: mpsc::UnboundedReceiver<ToWorker>, welcome: Welcome) -> Ended {
-    let support = Support::new(link, welcome.clone());
+    let files = match confine::<P>(&welcome) {
+        Ok((files, None)) => files,
+        Ok((files, Some(confined))) => {
+            // If the supervisor is gone, the inbox says so as well.
+            let _ = link.send(&FromWorker::Confined(confined));
+            files
+        }
+        Err(error) => {
+            let _ = link.send(&FromWorker::LogonFailed(LogonError::Failed(error.to_string())));
+            return Ended::LogonFailed;
+        }
+    };
+    let support = Support::new(link, welcome.clone(), files);
     let orders = Rc::new(Orders::default());
     let ended = Rc::new(Cell::new(None));
     let local = LocalSet::new();
@@ -152,6 +166,9 @@ impl Executor {
         });
         let _ = self.local.as_mut().poll(&mut Context::from_waker(&self.waker));
         self.support.tell_news();
+        if self.support.is_leaving() && self.orders.leave().is_none() {
+            self.orders.push(ToWorker::Logoff { hurry: false });
+        }
         let (now_us, more) = (self.support.now_us(), self.is_ready());
         self.support.with_session(|session| session.on_ran(now_us, more));
     }

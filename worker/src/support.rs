@@ -14,6 +14,7 @@ mod rows;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,7 @@ use self::answers::Waiting;
 pub(crate) use self::directions::Directions;
 pub use self::rows::RowError;
 use self::rows::Rows;
+use crate::confine::Files;
 use crate::critical::Sections;
 use crate::delivery::DeliveryState;
 use crate::filter::Filters;
@@ -67,6 +69,8 @@ struct Inner {
     receiving: RefCell<Rc<InboundCall>>,
     lost: Cell<bool>,
     filters: OnceCell<Filters>,
+    files: Files,
+    leaving: Cell<bool>,
 }
 
 /// What an explicit yield brings back (IMAPISupport::SpoolerYield).
@@ -116,7 +120,7 @@ impl Drop for CriticalSection {
 }
 
 impl Support {
-    pub(crate) fn new(link: LinkSender, welcome: Welcome) -> Self {
+    pub(crate) fn new(link: LinkSender, welcome: Welcome, files: Files) -> Self {
         let inner = Inner {
             link,
             started: Instant::now(),
@@ -135,6 +139,8 @@ impl Support {
             lost: Cell::new(false),
             critical: RefCell::default(),
             filters: OnceCell::new(),
+            files,
+            leaving: Cell::new(false),
             welcome,
         };
         Self { inner: Rc::new(inner) }
@@ -165,6 +171,27 @@ impl Support {
 
     pub(crate) fn set_filters(&self, filters: Filters) {
         let _ = self.inner.filters.set(filters);
+    }
+
+    /// The content of a file that the provider named in [`crate::Needs::files`]; of another one as the system gives it.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    pub fn file(&self, path: &Path) -> std::io::Result<Vec<u8>> {
+        self.inner.files.get(path)
+    }
+
+    /// Ends this session as if the spooler had asked for it, so that another worker begins a new one: for a provider around which
+    /// something has changed that its sandbox was closed for.
+    pub fn begin_anew(&self, why: &str) {
+        if !self.inner.leaving.replace(true) {
+            tracing::warn!("logging off, for a new worker: {why}");
+        }
+    }
+
+    /// Whether [`Support::begin_anew`] was called.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.inner.leaving.get()
     }
 
     /// Whether some provider may serve an address, so that a message for it would be accepted.

@@ -239,6 +239,14 @@ pub(super) enum Provider {
         /// The provider
         name: String,
     },
+    /// Everything about one: its row, its sandbox, what it needs of the machine, its limits
+    Show {
+        /// The provider
+        name: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Let it finish what it has and give it nothing more
     Pause {
         /// The provider

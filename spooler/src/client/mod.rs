@@ -19,6 +19,8 @@ mod commands;
 mod connection;
 // Why something could not be done, with exit codes.
 mod failure;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 // To the supervisor, or into the pick-up folder.
 mod handover;
 // Headers of messages.

@@ -3,11 +3,12 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::notes::{ConfigError, Notes};
 use super::{Config, places, provider_check, read};
+use crate::system::trust;
 
 /// The file of the whole machine.
 const SYSTEM_FILE: &str = "/etc/spooler/spooler.toml";
@@ -51,27 +52,44 @@ fn find_among(explicit: Option<&Path>, system: &Path, user: Option<PathBuf>) -> 
 /// # Errors
 /// If the file cannot be read or there is any mistake in it; all of them are named.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
-    let (mut config, mut notes) = read(&read_text(path)?, path)?;
-    let secrets = provider_check::check_all(&mut config, &mut notes);
-    if secrets {
-        warn_if_readable_by_others(path, &mut notes);
+    let file = open(path)?;
+    // Before it is believed: it names the program that is run next.
+    let metadata = trusted(path, &file)?;
+    let (mut config, mut notes) = read(&text_of(path, file)?, path)?;
+    if provider_check::check_all(&mut config, &mut notes) {
+        check_secrecy(path, &metadata, &mut notes);
     }
     Ok(Config { warnings: notes.finish()?, ..config })
 }
 
-/// As [`load`], but without the worker program: what is particular to a provider's kind is not looked at.
+/// As [`load`], but without the worker program: what is particular to a provider's kind is not looked at. Nor does it matter who may write
+/// the file: this is for clients, which only look for the socket.
 ///
 /// # Errors
 /// As [`load`].
 pub fn load_unchecked(path: &Path) -> Result<Config, ConfigError> {
-    super::parse(&read_text(path)?, path)
+    super::parse(&text_of(path, open(path)?)?, path)
 }
 
-fn read_text(path: &Path) -> Result<String, ConfigError> {
-    let failed = |error: std::io::Error| ConfigError::whole_file(path, format!("cannot be read: {error}"));
-    let file = fs::File::open(path).map_err(failed)?;
+fn open(path: &Path) -> Result<fs::File, ConfigError> {
+    fs::File::open(path).map_err(|error| unreadable(path, &error))
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> ConfigError {
+    ConfigError::whole_file(path, format!("cannot be read: {error}"))
+}
+
+/// What the file system says of an open configuration, if nobody can have changed it who is not trusted.
+fn trusted(path: &Path, file: &fs::File) -> Result<fs::Metadata, ConfigError> {
+    let metadata = file.metadata().map_err(|error| unreadable(path, &error))?;
+    let checked = trust::check_way(path).and_then(|()| trust::check(path, &metadata));
+    checked.map_err(|why| ConfigError::whole_file(path, format!("is not safe to use: {why}")))?;
+    Ok(metadata)
+}
+
+fn text_of(path: &Path, file: fs::File) -> Result<String, ConfigError> {
     let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| unreadable(path, &error))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(ConfigError::whole_file(path, format!("is too large; allowed are {FILE_BYTES_MAX} bytes")));
     }
@@ -84,10 +102,16 @@ fn read_text(path: &Path) -> Result<String, ConfigError> {
     })
 }
 
-fn warn_if_readable_by_others(path: &Path, notes: &mut Notes) {
-    let mode = fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode() & 0o777);
-    if mode & 0o077 != 0 {
-        notes.warn("", format!("holds secrets and has mode {mode:03o}, so others can read them; `chmod 600` it"));
+/// Secrets are not for everybody. A group may read them if somebody has said so by the mode, but only its own goes without saying.
+fn check_secrecy(path: &Path, metadata: &fs::Metadata, notes: &mut Notes) {
+    let mode = metadata.permissions().mode() & 0o777;
+    let text = |whom| {
+        format!("holds secrets and has mode {mode:03o}, so {whom} can read them; `chmod 600 {}`", path.display())
+    };
+    if mode & 0o004 != 0 {
+        notes.mistake("", &text("others"));
+    } else if mode & 0o040 != 0 && !trust::is_own_group(metadata.gid()) {
+        notes.warn("", text("the members of its group"));
     }
 }
 

@@ -22,6 +22,8 @@ use toml::{Table, Value};
 mod command;
 // Finding and reading the file.
 mod file;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod hostname;
 mod notes;
 mod places;
@@ -30,6 +32,8 @@ mod print;
 mod provider;
 // Asking the worker program about the keys of its kinds.
 mod provider_check;
+// The sandbox of a worker.
+mod sandbox;
 mod sections;
 
 pub use command::check_command;
@@ -37,6 +41,7 @@ pub use file::{find, load, load_unchecked};
 pub use notes::{ConfigError, Problem};
 pub use print::print_effective;
 pub use provider::Provider;
+pub use sandbox::{OWN_UIDS, Sandbox};
 pub use sections::{Control, Reports, Retry, Routing, Scheduler, Spool};
 
 use notes::Notes;
@@ -54,7 +59,7 @@ use places::Places;
 /// | `[routing]` | `order`: the order of the file, with providers last that wish to be |
 /// | `[reports]` | `max_returned_size = "100K"` |
 /// | `[worker]` | `program`: `spooler-worker` beside this program, `stop_timeout = "30s"` |
-/// | `[provider.NAME]` | `kind`: must be given, `claims = []`, `address_types`: what its worker announces, `enabled = true`, `interactive`: whether the kind is `smtp-in`, `nice = 10` (0 if interactive), `sched = "batch"` (`"other"` if interactive), `io = "best-effort:7"` (`best-effort:4` if interactive), `weight = 100`, `critical_nice = -10`, `critical_class`: `"rr"` for the kind `serial`, else `"nice"`, `critical_max = "120s"`, `overrun_max = "30s"`, `answer_timeout = "60s"`, `patience = "15m"`, `start_timeout = "10s"`, `poll_interval = "10m"`, `needs_device`: none, `resource`: none, and the keys of its kind |
+/// | `[provider.NAME]` | `kind`: must be given, `claims = []`, `address_types`: what its worker announces, `enabled = true`, `interactive`: whether the kind is `smtp-in`, `nice = 10` (0 if interactive), `sched = "batch"` (`"other"` if interactive), `io = "best-effort:7"` (`best-effort:4` if interactive), `weight = 100`, `critical_nice = -10`, `critical_class`: `"rr"` for the kind `serial`, else `"nice"`, `critical_max = "120s"`, `overrun_max = "30s"`, `answer_timeout = "60s"`, `patience = "15m"`, `start_timeout = "10s"`, `poll_interval = "10m"`, `needs_device`: none, `resource`: none, `sandbox = true`, `run_as`: a user of its own if the spooler is root, `memory_max`, `files_max`, `processes_max`, `file_size_max`, `cpu_max`: what the provider declares, `may_read = []`, `may_write = []`, and the keys of its kind |
 /// | `[provider.NAME.retry]` | as `[retry]` |
 ///
 /// The environment variable `SPOOLER_WORKER` names the worker program whatever the file says.
@@ -111,6 +116,7 @@ fn read(text: &str, source: &Path) -> Result<(Config, Notes), ConfigError> {
     config.effective = notes.take("", settings.finish());
     let (providers, effective) = provider::read_all(providers, &config.retry, &mut notes);
     config.providers = providers;
+    sandbox::give_uids(&mut config.providers, &config.spool.path);
     config.effective.extend(effective);
     check_order(&config, &mut notes);
     warn(&config, &mut notes);
@@ -203,7 +209,7 @@ fn parse_toml(text: &str, source: &Path) -> Result<(Places, Table), ConfigError>
 
 fn syntax_problem(error: &toml::de::Error, text: &str, source: &Path) -> Problem {
     let line = error.span().map(|span| places::line_of(text, span.start));
-    Problem { file: source.to_owned(), line, message: format!("is not TOML: {}", error.message()) }
+    Problem { file: source.to_owned(), line, message: format!("is not TOML: {}", error.message()), may_pass: false }
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ pub struct Problem {
     pub line: Option<usize>,
     /// What, and what is allowed.
     pub message: String,
+    /// Whether it is this machine's trouble and may pass, rather than a mistake in the file.
+    pub may_pass: bool,
 }
 
 impl fmt::Display for Problem {
@@ -37,7 +39,14 @@ pub struct ConfigError {
 impl ConfigError {
     /// An error about a file as a whole.
     pub(super) fn whole_file(file: impl Into<PathBuf>, message: impl Into<String>) -> Self {
-        Self { problems: vec![Problem { file: file.into(), line: None, message: message.into() }] }
+        let problem = Problem { file: file.into(), line: None, message: message.into(), may_pass: false };
+        Self { problems: vec![problem] }
+    }
+
+    /// Whether the same file may do at another time: nothing in it is known to be wrong.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        self.problems.iter().all(|problem| problem.may_pass)
     }
 }
 
@@ -79,6 +88,12 @@ impl Notes {
         self.mistakes.push(problem);
     }
 
+    /// Notes that something could not be checked, which may be possible later.
+    pub(super) fn trouble(&mut self, key: &str, message: &str) {
+        let problem = self.problem(key, about(key, message));
+        self.mistakes.push(Problem { may_pass: true, ..problem });
+    }
+
     /// Notes a mistake in one value of a list.
     pub(super) fn mistake_in_list(&mut self, key: &str, index: usize, message: &str) {
         let problem = self.problem(&format!("{key}.{index}"), about(key, message));
@@ -102,7 +117,7 @@ impl Notes {
     }
 
     fn problem(&self, key: &str, message: String) -> Problem {
-        Problem { file: self.file.clone(), line: self.places.line(key), message }
+        Problem { file: self.file.clone(), line: self.places.line(key), message, may_pass: false }
     }
 
     /// Ends collecting: the warnings, or the error if there was any mistake.
@@ -115,6 +130,9 @@ impl Notes {
 
 /// `retry.first is "x"` if the message is the rest of a sentence; `retry.first: "x" is no duration` if it is one.
 fn about(key: &str, message: &str) -> String {
+    if key.is_empty() {
+        return message.to_owned();
+    }
     let goes_on = message.starts_with(|c: char| c.is_lowercase());
     if goes_on { format!("{key} {message}") } else { format!("{key}: {message}") }
 }

@@ -11,6 +11,7 @@ use spooler_protocol::settings::{Effective, PROVIDER_KEYS, Settings};
 use toml::{Table, Value};
 
 use super::notes::Notes;
+use super::sandbox::{self, Sandbox};
 use super::sections::{Retry, read_retry};
 use crate::policy::priority_plan::{Io, Sched};
 
@@ -64,6 +65,8 @@ pub struct Provider {
     pub poll_interval: Duration,
     /// The scarce thing that it needs, such as a modem: of all providers that name the same, only one works at a time.
     pub resource: Option<String>,
+    /// The sandbox of its worker; `None` if it is switched off.
+    pub sandbox: Option<Sandbox>,
     /// Whether it runs.
     pub enabled: bool,
     /// The keys of its kind, as TOML. May hold secrets.
@@ -94,6 +97,7 @@ impl fmt::Debug for Provider {
             .field("needs_device", &self.needs_device)
             .field("poll_interval", &self.poll_interval)
             .field("resource", &self.resource)
+            .field("sandbox", &self.sandbox)
             .field("enabled", &self.enabled)
             .finish_non_exhaustive()
     }
@@ -125,6 +129,10 @@ pub(super) fn read_all(value: Option<Value>, base: &Retry, notes: &mut Notes) ->
             }
             other => notes.mistake(&place, &format!("must be a table, not {}", other.type_str())),
         }
+    }
+    for provider in providers.iter().filter(|provider| provider.sandbox.is_none()) {
+        let key = format!("provider.{}.sandbox", provider.name);
+        notes.warn(&key, format!("{key} is false: its worker has every right that the spooler has"));
     }
     warn_of_claims_without_effect(&providers, notes);
     (providers, effective)
@@ -186,6 +194,7 @@ fn read_common(name: String, kind: String, settings: &mut Settings, base: &Retry
         needs_device: read_device(settings),
         poll_interval: settings.duration("poll_interval", "10m", seconds(1)..=seconds(7 * 86_400)),
         resource: read_resource(settings),
+        sandbox: sandbox::read(settings),
         enabled: settings.boolean("enabled", true),
         settings: String::new(),
     }

@@ -5,6 +5,7 @@
 //! limited: this runs in a supervisor that is asked to reload, too.
 
 use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -18,6 +19,9 @@ use super::notes::Notes;
 
 /// How long the program may take for one answer. It takes milliseconds; a machine may be slow.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
+/// How often a program is asked that is killed while it answers.
+const ASKED_MAX: u32 = 3;
 
 /// Bytes of one answer.
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
@@ -44,6 +48,26 @@ enum CheckError {
     Garbled { program: PathBuf, why: String },
 }
 
+impl CheckError {
+    /// Whether this is the machine's trouble (no memory, no descriptors, a killed process, no time) and says nothing of the program.
+    fn may_pass(&self) -> bool {
+        use std::io::ErrorKind::{InvalidInput, NotADirectory, NotFound, PermissionDenied};
+        match self {
+            Self::Start { why, .. } => {
+                !matches!(why.kind(), InvalidInput | NotADirectory | NotFound | PermissionDenied)
+                    && why.raw_os_error() != Some(nix::libc::ENOEXEC)
+            }
+            Self::Failed { status, .. } => status.signal().is_some(),
+            Self::Late { .. } => true,
+            Self::Garbled { .. } => false,
+        }
+    }
+
+    fn note(&self, key: &str, notes: &mut Notes) {
+        if self.may_pass() { notes.trouble(key, &self.to_string()) } else { notes.mistake(key, &self.to_string()) }
+    }
+}
+
 /// Has all providers checked: notes their mistakes, adds their effective values, and says whether there are secrets among them.
 pub(super) fn check_all(config: &mut Config, notes: &mut Notes) -> bool {
     if config.providers.is_empty() {
@@ -53,7 +77,7 @@ pub(super) fn check_all(config: &mut Config, notes: &mut Notes) -> bool {
     let kinds = match program.kinds() {
         Ok(kinds) => kinds,
         Err(error) => {
-            notes.mistake("worker.program", &error.to_string());
+            error.note("worker.program", notes);
             return false;
         }
     };
@@ -66,7 +90,7 @@ pub(super) fn check_all(config: &mut Config, notes: &mut Notes) -> bool {
         }
         match program.check(&provider.kind, &provider.settings) {
             Ok(findings) => effective.extend(notes.take(&format!("{place}."), findings)),
-            Err(error) => notes.mistake(&place, &error.to_string()),
+            Err(error) => error.note(&place, notes),
         }
     }
     let secrets = effective.iter().any(|value| value.value == SECRET);
@@ -99,7 +123,18 @@ impl WorkerProgram {
         serde_json::from_str(&answer).map_err(|error| self.garbled(error))
     }
 
+    /// Asks, and asks again if the program was killed before it could answer: that is not its fault, nor the configuration's.
     fn ask(&self, arguments: &[&str], question: &str) -> Result<String, CheckError> {
+        let mut asked = 1;
+        loop {
+            match self.ask_once(arguments, question) {
+                Err(CheckError::Failed { status, .. }) if status.signal().is_some() && asked < ASKED_MAX => asked += 1,
+                result => return result,
+            }
+        }
+    }
+
+    fn ask_once(&self, arguments: &[&str], question: &str) -> Result<String, CheckError> {
         let deadline = Instant::now() + self.answer_within;
         let mut child = Running::start(&self.path, arguments).map_err(|why| self.cannot_start(why))?;
         child.feed(question).map_err(|why| self.cannot_start(why))?;
@@ -229,6 +264,17 @@ pub(super) mod tests {
         for script in ["exec sleep 1000", "sleep 5 & wait", "exec >&- 2>&-; exec sleep 1000"] {
             assert!(matches!(ask(script, soon), Err(CheckError::Late { .. })), "{script}");
         }
+    }
+
+    #[test]
+    fn a_program_that_is_killed_is_asked_again_and_is_no_mistake() {
+        let folder = tempfile::tempdir().unwrap();
+        let kill_first = "cd \"${0%/*}\"; mkdir once 2>/dev/null && kill -9 $$; cat";
+        let program =
+            |script| WorkerProgram { path: shell_program(folder.path(), script), answer_within: ANSWER_WITHIN };
+        assert_eq!(program(kill_first).ask(&[], "question").unwrap(), "question");
+        assert!(program("kill -9 $$").ask(&[], "").unwrap_err().may_pass());
+        assert!(!program("exit 1").ask(&[], "").unwrap_err().may_pass());
     }
 
     #[test]

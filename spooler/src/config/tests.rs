@@ -304,14 +304,30 @@ fn no_secret_is_ever_shown() {
 }
 
 #[test]
-fn a_secret_that_others_can_read_is_a_warning() {
+fn a_secret_that_others_can_read_is_refused() {
     let (_folder, path) = with_worker(RELAY);
     assert_eq!(load(&path).unwrap().warnings, []);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-    let (code, said) = check_command(Some(&path), false);
-    let warning = "holds secrets and has mode 644, so others can read them; `chmod 600` it";
     let name = path.display();
-    assert_eq!((code, said), (0, format!("warning: {name}: {warning}\n{name}: no mistakes, 1 provider\n")));
+    let mistake = format!("{name}: holds secrets and has mode 644, so others can read them; `chmod 600 {name}`");
+    assert_eq!(check_command(Some(&path), false), (78, format!("{mistake}\n1 mistake\n")));
+    // Its own group is as good as its user.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(load(&path).unwrap().warnings, []);
+}
+
+#[test]
+fn a_configuration_that_others_can_write_is_not_even_read() {
+    let (folder, path) = with_worker("[provider.x]\nkind = 'no such kind'\n");
+    for (changed, mode, back) in [(path.as_path(), 0o622, 0o600), (folder.path(), 0o777, 0o700)] {
+        fs::set_permissions(changed, fs::Permissions::from_mode(mode)).unwrap();
+        let (code, said) = check_command(Some(&path), true);
+        let expected = format!("{}: is not safe to use: {} has mode {mode:04o}", path.display(), changed.display());
+        assert!(code == 78 && said.starts_with(&expected) && said.ends_with("\n1 mistake\n"), "{said}");
+        fs::set_permissions(changed, fs::Permissions::from_mode(back)).unwrap();
+    }
+    assert!(load(&path).unwrap_err().to_string().contains("no such kind"));
+    load_unchecked(&path).unwrap();
 }
 
 #[test]

@@ -6,15 +6,16 @@ use std::time::Duration;
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::to_worker::{Refusal, ToWorker};
 
+use super::debts::Debts;
 use super::{Driver, Worker, later};
 use crate::record::Scanned;
 use crate::supervisor::event::{Action, Event, Loudness, Ticket, UploadKey, WorkerId, WorkerNews};
 use crate::system::device_events;
-use crate::system::mailbox::{Letter, inbox};
+use crate::system::mailbox::Letter;
 use crate::system::priority;
 use crate::system::store::StoreError;
 use crate::system::store::writer;
-use crate::system::worker_link::LinkError;
+use crate::system::worker_link::{Greeted, LinkError};
 use crate::system::worker_process::WorkerProcess;
 
 /// Before the kernel is asked again for a priority.
@@ -65,6 +66,7 @@ impl Driver {
             Action::Scan(up_to) => self.scan(up_to),
             Action::Lookup(id) => self.look_up(id),
             Action::Report(order) => self.report(order),
+            Action::Notice(order) => self.notice(order),
             Action::Answer(ask_id, answer) => {
                 if let Some(question) = self.questions.remove(&ask_id) {
                     question.answer(answer);
@@ -85,18 +87,25 @@ impl Driver {
     fn spawn(&mut self, worker: WorkerId) {
         let name = self.supervisor.provider_name(worker.provider).to_owned();
         let mailbox = self.equipment.mailbox.clone();
-        let (writer, reader) = inbox(worker, mailbox.clone());
         let hello_to = mailbox.clone();
-        let greeted = move |greeted: Result<crate::system::worker_link::Greeted, String>| {
-            let link = greeted.and_then(|greeted| greeted.link(writer));
+        let greeted = move |greeted: Result<Greeted, String>| {
+            let link = greeted.and_then(Greeted::link);
             hello_to.put(Letter::Hello(worker, link));
         };
-        let started = WorkerProcess::start(&self.config.worker, worker, &name, &mailbox, greeted);
+        let started = WorkerProcess::start(
+            &self.config.worker,
+            self.equipment.workers_folder.path(),
+            worker,
+            &name,
+            &mailbox,
+            greeted,
+        );
         self.names.insert(worker.provider, name);
         match started {
             Ok(process) => {
                 self.equipment.probe.own(process.pid);
-                self.workers.insert(worker, Worker { process, inbox: reader, link: None, ended: None, level: None });
+                let debts = Debts::new(worker, mailbox);
+                self.workers.insert(worker, Worker { process, link: None, words: None, debts, level: None });
             }
             Err(why) => self.hear(Event::Worker(worker, WorkerNews::StartFailed(why))),
         }
@@ -109,7 +118,11 @@ impl Driver {
     }
 
     pub(super) fn say(&mut self, worker: WorkerId, word: ToWorker) {
-        let Some(link) = self.workers.get(&worker).and_then(|known| known.link.as_ref()) else { return };
+        let Some(known) = self.workers.get_mut(&worker) else { return };
+        if let ToWorker::Accepted { accept, .. } = &word {
+            known.debts.accepted(*accept);
+        }
+        let Some(link) = known.link.as_ref() else { return };
         match link.say(word) {
             Ok(()) | Err(LinkError::Closed) => {}
             Err(error @ LinkError::Full) => {
@@ -122,7 +135,7 @@ impl Driver {
     pub(super) fn set_priority(&mut self, worker: WorkerId) {
         let Some(known) = self.workers.get(&worker) else { return };
         let Some(level) = known.level else { return };
-        let (mut reached, again) = priority::set(known.process.pid, level);
+        let (mut reached, again) = priority::set(known.process.pid, known.process.autogroup.as_ref(), level);
         reached.cgroup = self.equipment.cgroups.as_ref().map(|cgroups| cgroups.set(known.process.pid, level));
         if again {
             let mailbox = self.equipment.mailbox.clone();

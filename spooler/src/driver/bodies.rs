@@ -7,17 +7,21 @@ use bytes::Bytes;
 use spooler_protocol::ids::{AcceptId, DeliveryId, MessageId, RequestId};
 use spooler_protocol::limits::{BODY_CHUNK_BYTES_MAX, BODY_INLINE_BYTES_MAX};
 use spooler_protocol::message::Envelope;
-use spooler_protocol::to_worker::{Submission, ToWorker};
+use spooler_protocol::to_worker::{Refusal, Submission, ToWorker};
 
 use super::acting::refusal;
+use super::debts::Debt;
 use super::{Driver, hops};
 use crate::record::{Change, Scanned, StoredContent};
 use crate::supervisor::event::{Event, SubmitOrder, UploadKey, WorkerId, WorkerNews};
 use crate::system::mailbox::Letter;
 use crate::system::store::{StoreError, StoreReader};
+use crate::system::worker_link::Link;
 
 /// Bytes of messages just accepted that are kept in memory, because they will be delivered in a moment.
 const FRESH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Large messages that one worker may have half way in: each has a file open.
+const UPLOADS_MAX: usize = 512;
 
 /// Messages just accepted.
 #[derive(Default)]
@@ -74,7 +78,8 @@ impl Driver {
             Ok(submission) => {
                 let _ = link.say(ToWorker::Submit(Box::new(submission)));
             }
-            Err(why) => mailbox.put(Letter::Event(Event::Unreadable(order.delivery, why))),
+            Err(Unread::Now(why)) => mailbox.put(Letter::Event(Event::ReadFailed(order.delivery, why))),
+            Err(Unread::Ever(why)) => mailbox.put(Letter::Event(Event::Unreadable(order.delivery, why))),
         }));
     }
 
@@ -87,12 +92,17 @@ impl Driver {
             return;
         };
         self.hear(Event::Worker(worker, WorkerNews::Reads(delivery)));
-        let Some(link) = self.workers.get(&worker).and_then(|known| known.link.as_ref()) else { return };
-        let link = link.share();
+        let Some((link, debt)) = self.owe(worker, BODY_CHUNK_BYTES_MAX) else { return };
         self.equipment.readers.run(Box::new(move |reader| {
             let data = reader.content(id, offset, BODY_CHUNK_BYTES_MAX).map_err(|error| error.to_string());
-            let _ = link.say(ToWorker::Body { request, data });
+            let _ = link.say_and_hold(ToWorker::Body { request, data }, debt);
         }));
+    }
+
+    /// A hand that can answer a worker, and what is under way until then.
+    fn owe(&self, worker: WorkerId, bytes: usize) -> Option<(Link, Debt)> {
+        let known = self.workers.get(&worker)?;
+        Some((known.link.as_ref()?.share(), known.debts.owe(bytes)))
     }
 
     pub(super) fn abandon(&mut self, key: UploadKey) {
@@ -110,6 +120,9 @@ impl Driver {
     /// A chunk of a large message comes in: it is acknowledged when it is written.
     pub(super) fn upload(&mut self, worker: WorkerId, accept: AcceptId, data: Bytes) {
         let begins = !self.upload_keys.contains_key(&(worker, accept));
+        if begins && self.upload_keys.keys().filter(|(of, _)| *of == worker).count() >= UPLOADS_MAX {
+            return self.say(worker, ToWorker::Accepted { accept, result: Err(too_many_uploads()) });
+        }
         let key = self.upload_key(worker, accept);
         if begins && hops::check(&data).is_err() {
             self.looping.insert(key);
@@ -118,28 +131,49 @@ impl Driver {
             // Taken and thrown away; the refusal comes when the message is complete.
             return self.say(worker, ToWorker::UploadCredit { accept });
         }
-        let Some(link) = self.workers.get(&worker).and_then(|known| known.link.as_ref()) else { return };
-        let link = link.share();
+        let Some((link, debt)) = self.owe(worker, data.len()) else { return };
         let done = move |result: Result<(), StoreError>| {
             let answer = match result {
                 Ok(()) => ToWorker::UploadCredit { accept },
                 Err(error) => ToWorker::Accepted { accept, result: Err(refusal(&error)) },
             };
             let _ = link.say(answer);
+            drop(debt);
         };
         self.equipment.uploads.append(key.0, data, Box::new(done));
     }
 }
 
-fn load(reader: &mut dyn StoreReader, order: &SubmitOrder) -> Result<Submission, String> {
-    let message = match reader.get(order.id).map_err(|error| error.to_string())? {
+fn too_many_uploads() -> Refusal {
+    let text = "too many large messages are on their way in at once".to_owned();
+    Refusal { temporary: true, enhanced: "4.3.2".to_owned(), text }
+}
+
+/// Why a message cannot be handed over.
+enum Unread {
+    /// It may be read later.
+    Now(String),
+    Ever(String),
+}
+
+impl From<StoreError> for Unread {
+    fn from(error: StoreError) -> Self {
+        if error.is_passing() { Self::Now(error.to_string()) } else { Self::Ever(error.to_string()) }
+    }
+}
+
+fn load(reader: &mut dyn StoreReader, order: &SubmitOrder) -> Result<Submission, Unread> {
+    let message = match reader.get(order.id)? {
         Some(Scanned::Message(message)) => message,
-        Some(Scanned::Damaged { why, .. }) => return Err(why),
-        None => return Err("it is not in the store".to_owned()),
+        Some(Scanned::Damaged { why, .. }) => return Err(Unread::Ever(why)),
+        None => return Err(Unread::Ever("it is not in the store".to_owned())),
     };
     let inline = usize::try_from(message.size).ok().filter(|size| *size <= BODY_INLINE_BYTES_MAX);
-    let content =
-        inline.map(|size| reader.content(order.id, 0, size)).transpose().map_err(|error| error.to_string())?;
+    // A large one is asked for in pieces: whether it is whole has to be known before the first of them.
+    if inline.is_none() {
+        reader.check_content(order.id)?;
+    }
+    let content = inline.map(|size| reader.content(order.id, 0, size)).transpose()?;
     Ok(submission(order, &message.envelope, message.size, content))
 }
 

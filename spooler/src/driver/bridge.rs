@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use spooler_protocol::control::{ApiError, FlushProgress, LogonState, MessageSummary, QueueDone, Validated};
+use spooler_protocol::control::{
+    ApiError, FlushProgress, LogonState, MessageSummary, ProviderDetail, QueueDone, Validated,
+};
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::status::StatusTable;
 use spooler_protocol::to_worker::Refusal;
@@ -66,6 +68,7 @@ pub(super) enum Question {
     FlushProgress(oneshot::Sender<Option<FlushProgress>>),
     Provider(oneshot::Sender<Result<(), ApiError>>),
     Validated(oneshot::Sender<Vec<Validated>>),
+    ProviderDetail(oneshot::Sender<Result<ProviderDetail, ApiError>>),
     Logon(oneshot::Sender<Result<LogonState, ApiError>>),
     Nobody,
 }
@@ -82,6 +85,7 @@ impl Question {
             (Self::FlushProgress(to), Answer::FlushProgress(progress)) => drop(to.send(progress)),
             (Self::Provider(to), Answer::Provider(result)) => drop(to.send(result)),
             (Self::Validated(to), Answer::Validated(results)) => drop(to.send(results)),
+            (Self::ProviderDetail(to), Answer::ProviderDetail(result)) => drop(to.send(*result)),
             (Self::Logon(to), Answer::Logon(result)) => drop(to.send(result)),
             // A question without its answer: dropping it tells whoever waits.
             _ => {}
@@ -124,6 +128,7 @@ pub(super) fn split(request: Request) -> Split {
         Request::FlushEnd { flush } => (Ask::FlushEnd(flush), Question::Nobody),
         Request::Provider { name, command, answer } => (Ask::Provider(name, command), Question::Provider(answer)),
         Request::ValidateAll { flags, answer } => (Ask::ValidateAll(flags), Question::Validated(answer)),
+        Request::ProviderDetail { name, answer } => (Ask::ProviderDetail(name), Question::ProviderDetail(answer)),
         Request::Logon { name, command, answer } => (Ask::Logon(name, command), Question::Logon(answer)),
     };
     Split::Ask(ask, question)

@@ -38,6 +38,19 @@ fn is_received(line: &[u8]) -> bool {
     line.get(..9).is_some_and(|name| name.eq_ignore_ascii_case(b"received:"))
 }
 
+/// A fuzz target: a header of any kind has as many hops as lines that begin so, wherever it ends.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(input: &[u8]) {
+    let head = memchr::memmem::find(input, b"\n\n").map_or(input, |end| input.get(..end).unwrap_or_default());
+    let lines = head.split(|byte| *byte == b'\n').take_while(|line| !matches!(*line, b"" | b"\r"));
+    let whole = lines.filter(|line| line.len() >= 9 && line.to_ascii_lowercase().starts_with(b"received:")).count();
+    match check(input) {
+        // The last line may lack its end; it is not looked at then.
+        Err(refusal) => assert!(whole > HOPS_MAX && !refusal.temporary),
+        Ok(()) => assert!(whole <= HOPS_MAX + 1),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,12 +1,15 @@
 //! Reports are built on a reader's thread, because they quote the message.
 
+use spooler_protocol::control::{MessageDetail, MessageState};
+use spooler_protocol::ids::MessageId;
 use spooler_protocol::limits::BODY_CHUNK_BYTES_MAX;
 use spooler_protocol::message::{Address, BodyType, Envelope, Recipient};
 
 use super::Driver;
-use crate::record::{NewMessage, Scanned, ScannedMessage, StoredContent};
+use crate::record::{NewMessage, ORIGIN_REPORT, Scanned, ScannedMessage, StoredContent};
+use crate::report::notice::{self, NoticeInput};
 use crate::report::{self, Action, ReportInput};
-use crate::supervisor::event::{Event, ReportKind, ReportOrder};
+use crate::supervisor::event::{Event, NoticeOrder, ReportKind, ReportOrder};
 use crate::system::mailbox::Letter;
 use crate::system::store::StoreReader;
 
@@ -23,14 +26,31 @@ struct Frame {
 }
 
 impl Driver {
-    /// Builds a report, if anybody wants it. The supervisor hears of it either way.
-    pub(super) fn report(&mut self, order: ReportOrder) {
-        let frame = Frame {
+    fn frame(&self) -> Frame {
+        Frame {
             hostname: self.config.hostname.clone(),
             postmaster: self.config.postmaster.clone(),
             max_returned_size: self.config.reports.max_returned_size,
             now_ms: self.equipment.clock.now().wall_ms,
-        };
+        }
+    }
+
+    /// Builds a notice to the postmaster. The supervisor hears of it either way.
+    pub(super) fn notice(&mut self, order: NoticeOrder) {
+        let frame = self.frame();
+        let mailbox = self.equipment.mailbox.clone();
+        self.equipment.readers.run(Box::new(move |reader| {
+            let built = build_notice(reader, &order, frame).unwrap_or_else(|why| {
+                tracing::error!("no notice about messages in quarantine: {why}");
+                None
+            });
+            mailbox.put(Letter::Event(Event::ReportBuilt(order.ticket, built.map(Box::new))));
+        }));
+    }
+
+    /// Builds a report, if anybody wants it. The supervisor hears of it either way.
+    pub(super) fn report(&mut self, order: ReportOrder) {
+        let frame = self.frame();
         let mailbox = self.equipment.mailbox.clone();
         self.equipment.readers.run(Box::new(move |reader| {
             let built = build(reader, &order, frame).unwrap_or_else(|why| {
@@ -39,6 +59,47 @@ impl Driver {
             });
             mailbox.put(Letter::Event(Event::ReportBuilt(order.ticket, built.map(Box::new))));
         }));
+    }
+}
+
+/// A notice about messages in quarantine; `None` if there is none left to be told of.
+fn build_notice(reader: &mut dyn StoreReader, order: &NoticeOrder, frame: Frame) -> Result<Option<NewMessage>, String> {
+    let Some(postmaster) = frame.postmaster else { return Ok(None) };
+    let mut messages = Vec::new();
+    for id in &order.ids {
+        let found = reader.detail(*id, frame.now_ms).map_err(|error| error.to_string())?;
+        messages.extend(found.map(|(detail, _)| detail).filter(|detail| is_worth_a_notice(detail, &postmaster)));
+    }
+    if messages.is_empty() {
+        return Ok(None);
+    }
+    let content = notice::build(&NoticeInput {
+        hostname: frame.hostname,
+        postmaster: postmaster.text().to_owned(),
+        now_ms: unsigned(frame.now_ms),
+        messages,
+        more: order.more,
+    });
+    let envelope = Envelope { recipients: vec![Recipient::new(postmaster)], ..Envelope::default() };
+    Ok(Some(of_our_own(envelope, content, frame.now_ms)))
+}
+
+/// Whether a message is still in quarantine and is none that was made here for the postmaster: nothing may report in circles.
+fn is_worth_a_notice(detail: &MessageDetail, postmaster: &Address) -> bool {
+    let summary = &detail.summary;
+    let to_postmaster = detail.recipient_details.iter().any(|recipient| recipient.address == postmaster.to_string());
+    summary.state == MessageState::Quarantined && !(summary.sender.is_empty() && to_postmaster)
+}
+
+/// A message made here; the supervisor gives it its number.
+fn of_our_own(envelope: Envelope, content: Vec<u8>, now_ms: i64) -> NewMessage {
+    NewMessage {
+        id: MessageId(0),
+        envelope,
+        submitted_ms: now_ms,
+        origin: ORIGIN_REPORT.to_owned(),
+        owner_uid: None,
+        content: StoredContent::Inline(content.into()),
     }
 }
 
@@ -59,14 +120,7 @@ fn build(reader: &mut dyn StoreReader, order: &ReportOrder, frame: Frame) -> Res
         smtputf8: message.envelope.smtputf8,
         ..Envelope::default()
     };
-    Ok(Some(NewMessage {
-        id: order.id, // the supervisor gives it its own number
-        envelope,
-        submitted_ms: input.now_ms.try_into().unwrap_or(i64::MAX),
-        origin: "report".to_owned(),
-        owner_uid: None,
-        content: StoredContent::Inline(content.into()),
-    }))
+    Ok(Some(of_our_own(envelope, content, input.now_ms.try_into().unwrap_or(i64::MAX))))
 }
 
 /// Who is told: the sender; or, if there is none, the postmaster of what failed, unless it was for the postmaster: nothing may report

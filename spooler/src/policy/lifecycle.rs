@@ -26,8 +26,13 @@ use crate::policy::jitter::Jitter;
 const FAILED_STARTS_MAX: u32 = 8;
 /// A worker that was ready for so long is healthy again.
 const HEALTHY_MS: i64 = 10_000;
+/// From one start to the next after a first failure; twice as long after each further one in a row. A worker that lived longer than that is
+/// followed at once.
 const BACKOFF_FIRST_MS: i64 = 100;
 const BACKOFF_MAX_MS: i64 = 60_000;
+/// The same where workers die with messages in their hands: the messages are suspect, and others must not wait for them. With its jitter
+/// it is at most a second.
+const BACKOFF_BUSY_MAX_MS: i64 = 800;
 /// Between TERM and KILL.
 const TERM_GRACE_MS: i64 = 2000;
 /// A worker that is asked to go in a hurry may take so long to log off.
@@ -92,7 +97,11 @@ pub struct Lifecycle {
     generation: Generation,
     since_ms: i64,
     start_timeout_ms: i64,
+    /// Failed starts, and deaths with nothing in hand, in a row.
     failures: u32,
+    /// Deaths with messages in hand, in a row.
+    mishaps: u32,
+    spawned_ms: i64,
     /// Why the present worker is about to end, where that is known before it does.
     doom: Option<Doom>,
     wanted: bool,
@@ -112,6 +121,8 @@ impl Lifecycle {
             since_ms: now_ms,
             start_timeout_ms,
             failures: 0,
+            mishaps: 0,
+            spawned_ms: now_ms,
             doom: None,
             wanted: false,
             deaths: 0,
@@ -173,7 +184,7 @@ impl Lifecycle {
         self.wanted = true;
         match self.phase {
             Phase::Off | Phase::Waiting { .. } | Phase::Barred => {
-                self.failures = 0;
+                self.on_success();
                 Some(self.spawn(next, now_ms))
             }
             Phase::Starting { .. } | Phase::Ready | Phase::Stopping { .. } => None,
@@ -190,7 +201,7 @@ impl Lifecycle {
     pub fn restart(&mut self, next: &mut Generation, now_ms: i64, deadline_ms: i64) -> Option<Step> {
         if self.is_alive() {
             self.wanted = true;
-            self.failures = 0;
+            self.on_success();
             self.stop(false, now_ms, deadline_ms)
         } else {
             self.want(next, now_ms)
@@ -215,6 +226,15 @@ impl Lifecycle {
         self.doom = Some(Doom::Condemned(why.to_owned()));
         self.last_error = Some(why.to_owned());
         self.stop(hurry, now_ms, now_ms + EVICTION_MS)
+    }
+
+    /// Why the present worker is being ended, if that is for what it does.
+    #[must_use]
+    pub fn condemned_for(&self) -> Option<&str> {
+        match &self.doom {
+            Some(Doom::Condemned(why)) => Some(why),
+            Some(Doom::NotLoggedOn { .. }) | None => None,
+        }
     }
 
     /// How hard an evicted worker is being made to go.
@@ -280,11 +300,18 @@ impl Lifecycle {
 
     /// A delivery ended well: the worker is healthy.
     pub fn on_success(&mut self) {
-        self.failures = 0;
+        (self.failures, self.mishaps) = (0, 0);
     }
 
-    /// The worker is dead, or could not be started at all.
-    pub fn on_died(&mut self, why: &str, next: &mut Generation, now_ms: i64, jitter: &mut Jitter) -> Option<Step> {
+    /// The worker is dead, or could not be started at all. `busy`: it had messages in its hands.
+    pub fn on_died(
+        &mut self,
+        why: &str,
+        busy: bool,
+        next: &mut Generation,
+        now_ms: i64,
+        jitter: &mut Jitter,
+    ) -> Option<Step> {
         let (before, doom) = (self.phase, self.doom.take());
         let evicted = matches!(doom, Some(Doom::Condemned(_)));
         let healthy = before == Phase::Ready && now_ms - self.since_ms >= HEALTHY_MS;
@@ -305,16 +332,24 @@ impl Lifecycle {
             Some(Doom::Condemned(cause)) => self.count_death(format!("{cause}; {why}")),
             None => self.count_death(why.to_owned()),
         }
-        self.failures = if healthy { 1 } else { self.failures.saturating_add(1) };
+        if healthy {
+            self.on_success();
+        }
+        let (in_a_row, most_ms) =
+            if busy { (&mut self.mishaps, BACKOFF_BUSY_MAX_MS) } else { (&mut self.failures, BACKOFF_MAX_MS) };
+        *in_a_row = in_a_row.saturating_add(1);
+        let doubled_ms = BACKOFF_FIRST_MS.saturating_mul(1 << in_a_row.saturating_sub(1).min(20));
+        let until_ms = self.spawned_ms + jitter.around_ms(doubled_ms.min(most_ms));
         // A provider that says that it cannot work now is tried again for as long as it takes.
         let never_starts = matches!(before, Phase::Starting { .. }) && !refused && self.failures >= FAILED_STARTS_MAX;
         if unconfigured || never_starts {
             self.enter(Phase::Barred, now_ms);
             return None;
         }
-        let doubled = BACKOFF_FIRST_MS.saturating_mul(1 << self.failures.saturating_sub(1).min(20));
-        let wait_ms = jitter.around_ms(doubled.min(BACKOFF_MAX_MS));
-        self.enter(Phase::Waiting { until_ms: now_ms + wait_ms }, now_ms);
+        if until_ms <= now_ms {
+            return Some(self.spawn(next, now_ms));
+        }
+        self.enter(Phase::Waiting { until_ms }, now_ms);
         None
     }
 
@@ -364,7 +399,8 @@ impl Lifecycle {
         *next = Generation(next.0 + 1);
         self.generation = *next;
         self.doom = None;
-        self.last_error = self.last_error.take().filter(|_| self.failures > 0);
+        self.spawned_ms = now_ms;
+        self.last_error = self.last_error.take().filter(|_| self.failures + self.mishaps > 0);
         self.enter(Phase::Starting { deadline_ms: now_ms + self.start_timeout_ms }, now_ms);
         Step::Spawn(self.generation)
     }

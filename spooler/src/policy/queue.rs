@@ -193,6 +193,7 @@ pub struct Queue {
     due: BTreeSet<(i64, MessageId, Option<Route>)>,
     callbacks: BTreeSet<(ProviderId, MessageId, Destination)>,
     stopped: u64,
+    quarantined: u64,
 }
 
 impl Queue {
@@ -212,6 +213,12 @@ impl Queue {
     #[must_use]
     pub fn stopped(&self) -> u64 {
         self.stopped
+    }
+
+    /// Messages that are quarantined.
+    #[must_use]
+    pub fn quarantined(&self) -> u64 {
+        self.quarantined
     }
 
     /// One message.
@@ -241,6 +248,7 @@ impl Queue {
         self.remove(id);
         self.enter_all(id, &entry);
         self.stopped += u64::from(entry.standing != Standing::Active);
+        self.quarantined += u64::from(entry.standing == Standing::Quarantined);
         self.messages.insert(id, entry);
     }
 
@@ -249,6 +257,7 @@ impl Queue {
         let entry = self.messages.remove(&id)?;
         self.leave_all(id, &entry);
         self.stopped -= u64::from(entry.standing != Standing::Active);
+        self.quarantined -= u64::from(entry.standing == Standing::Quarantined);
         Some(entry)
     }
 

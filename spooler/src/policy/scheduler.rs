@@ -130,6 +130,16 @@ impl Worker {
     }
 }
 
+/// A worker's place among those that want a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    /// No slot needed, waits longer than its patience, since when, virtual time: the least goes first.
+    rank: (bool, bool, Option<i64>, u64, ProviderId),
+    /// It needs no slot.
+    urgent: bool,
+    id: ProviderId,
+}
+
 /// What is to be said to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -315,21 +325,18 @@ impl Scheduler {
         let mut decisions = Vec::new();
         let mut free = i64::from(self.slots) - self.slots_taken(now_ms);
         let alone = self.workers.values().any(|worker| worker.alone);
-        let mut forced = self.workers.values().any(|worker| worker.forced_until_ms.is_some());
-        let mut waiting = false;
-        for (id, urgent) in self.in_order(alone, now_ms) {
-            if urgent || free > 0 {
-                free -= i64::from(!urgent);
-                decisions.push(self.grant(id));
-            } else if self.has_waited_too_long(id, now_ms) && !forced {
-                forced = true;
-                decisions.push(self.grant(id));
-                if let Some(worker) = self.workers.get_mut(&id) {
-                    worker.forced_until_ms = Some(now_ms + FORCED_MS);
-                }
-            } else {
-                waiting = true;
+        let (first, denied) = self.in_order(alone, free, now_ms);
+        for place in first {
+            free -= i64::from(!place.urgent);
+            decisions.push(self.grant(place.id));
+        }
+        let mut waiting = !denied.is_empty();
+        if let Some(id) = self.longest_denied(&denied, now_ms) {
+            decisions.push(self.grant(id));
+            if let Some(worker) = self.workers.get_mut(&id) {
+                worker.forced_until_ms = Some(now_ms + FORCED_MS);
             }
+            waiting = denied.len() > 1;
         }
         // There may be fewer slots than a moment ago.
         let in_the_way = waiting || free < 0;
@@ -339,16 +346,28 @@ impl Scheduler {
         decisions
     }
 
-    /// Those that may get a token, and whether they need no slot: who goes first, first.
-    fn in_order(&self, alone: bool, now_ms: i64) -> Vec<(ProviderId, bool)> {
+    /// Those that get a token, who goes first, first; and those for which there is no slot, in no order.
+    fn in_order(&self, alone: bool, free: i64, now_ms: i64) -> (Vec<Place>, Vec<Place>) {
         let patience_ms = self.patience_ms();
         let may = |worker: &&Worker| worker.hold == Hold::Wanting && (!alone || worker.alone);
-        let mut wanting: Vec<(&ProviderId, &Worker)> = self.workers.iter().filter(|(_, worker)| may(worker)).collect();
-        wanting.sort_by_key(|(_, worker)| {
-            let overdue = worker.denied_since_ms.filter(|since_ms| now_ms - since_ms >= patience_ms);
-            (!worker.urgency.any(), overdue.is_none(), overdue, worker.virtual_us)
-        });
-        wanting.into_iter().map(|(id, worker)| (*id, worker.urgency.any())).collect()
+        let place = |(id, worker): (&ProviderId, &Worker)| {
+            let overdue_ms = worker.denied_since_ms.filter(|since_ms| now_ms - since_ms >= patience_ms);
+            let urgent = worker.urgency.any();
+            let rank = (!urgent, overdue_ms.is_none(), overdue_ms, worker.virtual_us, *id);
+            Place { rank, urgent, id: *id }
+        };
+        let mut wanting: Vec<Place> = self.workers.iter().filter(|(_, worker)| may(worker)).map(place).collect();
+        let urgent = wanting.iter().filter(|place| place.urgent).count();
+        let slots = urgent + usize::try_from(free).unwrap_or_default();
+        // Of many that wait, only who goes first has to be found out.
+        let denied = if slots < wanting.len() {
+            wanting.select_nth_unstable(slots);
+            wanting.split_off(slots)
+        } else {
+            Vec::new()
+        };
+        wanting.sort_unstable();
+        (wanting, denied)
     }
 
     /// Who has waited so long goes first.
@@ -358,10 +377,19 @@ impl Scheduler {
         rounds.saturating_mul(ROUNDS_MAX * i64::from(self.slice_ms())).max(PATIENCE_MS_MIN)
     }
 
-    /// Whether a worker for which there is no slot has waited so long that it gets a token regardless. Notes that it waits.
-    fn has_waited_too_long(&mut self, id: ProviderId, now_ms: i64) -> bool {
-        let Some(worker) = self.workers.get_mut(&id) else { return false };
-        now_ms - *worker.denied_since_ms.get_or_insert(now_ms) >= self.force_after_ms
+    /// Notes that these wait. Gives the first of those that have waited so long that they get a token regardless, if nobody has such a
+    /// token already.
+    fn longest_denied(&mut self, denied: &[Place], now_ms: i64) -> Option<ProviderId> {
+        let forced = self.workers.values().any(|worker| worker.forced_until_ms.is_some());
+        let mut first: Option<&Place> = None;
+        for place in denied {
+            let Some(worker) = self.workers.get_mut(&place.id) else { continue };
+            let since_ms = *worker.denied_since_ms.get_or_insert(now_ms);
+            if now_ms - since_ms >= self.force_after_ms && first.is_none_or(|first| place < first) {
+                first = Some(place);
+            }
+        }
+        first.filter(|_| !forced).map(|place| place.id)
     }
 
     fn grant(&mut self, id: ProviderId) -> Decision {

@@ -31,6 +31,11 @@ pub(super) fn part(input: &ReportInput) -> Part {
             "\nBelow are a report for programs and the header of what you sent.\n"
         }
     });
+    text_part(&text)
+}
+
+/// A part of plain text.
+pub(super) fn text_part(text: &str) -> Part {
     let content = quote::lines(text.as_bytes());
     if content.is_ascii() {
         return Part { head: "Content-Type: text/plain; charset=us-ascii\r\n".to_owned(), content };

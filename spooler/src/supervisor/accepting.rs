@@ -16,6 +16,11 @@ use crate::policy::routing::{Route, Routed, Routing};
 use crate::policy::{Now, ProviderId};
 use crate::record::{Change, NewMessage, Scanned, ScannedMessage, StoredContent};
 
+/// A queue that could not be read is read again after so long, and after twice as long each time from then on.
+const SCAN_AGAIN_MS: i64 = 2000;
+/// But at least so often.
+const SCAN_AGAIN_MAX_MS: i64 = 300_000;
+
 /// A recipient whose way is to be found: its place, its attempts, what it waits for, and who does not serve it.
 struct Wayfarer<'a> {
     index: u32,
@@ -113,7 +118,10 @@ impl Supervisor {
     ) {
         let Some(Pending::Upload(acceptor, message, mut entry)) = self.pending.remove(&ticket) else { return };
         match result {
-            Err(refusal) => answer(acceptor, Err(refusal), actions),
+            Err(refusal) => {
+                self.astray.remove(&message.id);
+                answer(acceptor, Err(refusal), actions);
+            }
             Ok(size) => {
                 let id = message.id;
                 entry.size = size;
@@ -126,13 +134,18 @@ impl Supervisor {
     pub(super) fn on_committed(&mut self, ticket: Ticket, result: Result<(), Refusal>, actions: &mut Vec<Action>) {
         let Some(pending) = self.pending.remove(&ticket) else { return };
         match (pending, result) {
-            (Pending::Accept(acceptor, id, entry), Ok(())) => {
+            (Pending::Accept(acceptor, id, mut entry), Ok(())) => {
                 self.accepted += 1;
+                if self.astray.remove(&id) {
+                    entry.parts.as_mut_slice().iter_mut().for_each(|part| part.route = None);
+                    actions.push(Action::Lookup(id));
+                }
                 self.touched.extend(entry.parts.as_slice().iter().filter_map(|part| Some(part.route?.provider)));
                 self.queue.add(id, entry);
                 answer(acceptor, Ok(id), actions);
             }
             (Pending::Accept(acceptor, id, _), Err(refusal)) => {
+                self.astray.remove(&id);
                 actions.push(Action::DiscardContent(id));
                 log(actions, Loudness::Warn, format!("a message was refused: {}", refusal.text));
                 answer(acceptor, Err(refusal), actions);
@@ -144,11 +157,10 @@ impl Supervisor {
                 });
                 actions.push(Action::Answer(ask_id, Answer::Queue(result)));
             }
-            (Pending::Nothing, Err(refusal)) => {
-                // The schedule is ahead of the disk now: after a restart it is offered again, which is what at-least-once allows.
-                log(actions, Loudness::Warn, format!("what became of a delivery could not be kept: {}", refusal.text));
-            }
-            (Pending::Nothing, Ok(())) | (Pending::Upload(..) | Pending::Report(_), _) => {}
+            (Pending::Quarantined(id), Ok(())) => self.on_quarantined(id),
+            (Pending::Quarantined(id), Err(refusal)) => self.on_not_kept([id].into_iter().collect(), &refusal, actions),
+            (Pending::Kept(ids), Err(refusal)) => self.on_not_kept(ids, &refusal, actions),
+            (Pending::Kept(_), Ok(())) | (Pending::Upload(..) | Pending::Report(_), _) => {}
         }
     }
 
@@ -183,19 +195,20 @@ impl Supervisor {
                 Scanned::Message(message) if self.comes_back(message.id) => self.restore(&message, now, actions),
                 Scanned::Damaged { id, why } if self.comes_back(id) => {
                     log(actions, Loudness::Warn, format!("message {id} is damaged and was set aside: {why}"));
-                    let standing = Standing::Quarantined;
                     self.queue.add(
                         id,
-                        Entry {
-                            standing,
-                            parts: Few::default(),
-                            ..new_entry(&self.routing, &Envelope::default(), 0, now)
-                        },
+                        Entry { born_ms: now.mono_ms, standing: Standing::Quarantined, ..self.unknown_entry() },
                     );
                 }
                 Scanned::Message(_) | Scanned::Damaged { .. } => {}
             }
         }
+    }
+
+    /// A message of which nothing is known but its number.
+    pub(super) fn unknown_entry(&self) -> Entry {
+        let now = Now { mono_ms: self.ticked_ms, wall_ms: 0 };
+        Entry { parts: Few::default(), ..new_entry(&self.routing, &Envelope::default(), 0, now) }
     }
 
     /// Whether a message that was read is one of the last run that comes back now. What is read may be older than what is known: a
@@ -210,13 +223,22 @@ impl Supervisor {
         back
     }
 
-    pub(super) fn on_scan_ended(&mut self, result: Result<(), String>, actions: &mut Vec<Action>) {
-        if let Err(why) = result {
-            log(actions, Loudness::Warn, format!("the queue could not be read: {why}"));
-        }
-        match self.scan {
-            Scan::Running { again: true, .. } => self.reroute(actions),
-            Scan::Running { .. } | Scan::Due { .. } | Scan::Done => self.scan = Scan::Done,
+    pub(super) fn on_scan_ended(&mut self, result: Result<(), String>, now: Now, actions: &mut Vec<Action>) {
+        match (result, self.scan) {
+            (Err(why), _) => {
+                // What was read until then is in the schedule; the next one goes on behind it.
+                let before = self.scan_failure.take().map_or(0, |(_, count)| count);
+                let wait_ms = (SCAN_AGAIN_MS << before.min(16)).min(SCAN_AGAIN_MAX_MS);
+                let text = format!("the queue could not be read, and is read again in {} s: {why}", wait_ms / 1000);
+                log(actions, Loudness::Warn, text);
+                self.scan_failure = Some((why, before + 1));
+                self.scan = Scan::Due { at_ms: now.mono_ms + wait_ms };
+            }
+            (Ok(()), Scan::Running { again: true, .. }) => self.reroute(actions),
+            (Ok(()), Scan::Running { .. } | Scan::Due { .. } | Scan::Done) => {
+                self.scan_failure = None;
+                self.scan = Scan::Done;
+            }
         }
         self.touched.extend(self.order.iter().copied());
     }
@@ -232,6 +254,9 @@ impl Supervisor {
             MessageState::Quarantined => Standing::Quarantined,
             MessageState::Ready | MessageState::InFlight | MessageState::Deferred => Standing::Active,
         };
+        if entry.standing == Standing::Quarantined {
+            self.note_quarantined(message.id);
+        }
         let longest_ms = self.providers.values().map(|provider| provider.retry.max_ms).max().unwrap_or_default();
         let pending: Vec<Wayfarer<'_>> = message
             .recipients
@@ -254,7 +279,7 @@ impl Supervisor {
             })
             .collect();
         if pending.is_empty() {
-            self.commit(vec![Change::Remove { id: message.id }], Pending::Nothing, actions);
+            self.keep(vec![Change::Remove { id: message.id }], actions);
             return;
         }
         let (parts, nobody) = parts(&self.routing, pending);

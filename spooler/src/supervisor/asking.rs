@@ -43,6 +43,7 @@ impl Supervisor {
                 self.validate(ask_id, None, flags, now, actions);
                 return;
             }
+            Ask::ProviderDetail(name) => Answer::ProviderDetail(Box::new(self.provider_detail(&name))),
             Ask::Logon(name, command) => {
                 self.log_on(ask_id, &name, command, now, actions);
                 return;
@@ -56,6 +57,10 @@ impl Supervisor {
 
     /// Does something to messages; answered when it is on disk.
     fn command(&mut self, ask_id: AskId, action: QueueAction, ids: &[MessageId], actions: &mut Vec<Action>) {
+        if let Err(refused) = self.check_disk() {
+            actions.push(Action::Answer(ask_id, Answer::Queue(Err(refused))));
+            return;
+        }
         let mut done = QueueDone::default();
         let mut unit = Vec::new();
         for id in ids {
@@ -107,8 +112,8 @@ impl Supervisor {
                     entry.free(None);
                 });
                 self.make_due(id);
-                let marks = Change::Marks { id, deaths: 0, delay_reported };
-                self.commit(vec![marks], Pending::Nothing, actions);
+                let marks = Change::Marks { id, deaths: 0, delay_reported, death: None };
+                self.keep(vec![marks], actions);
                 Ok(state(MessageState::Ready, ""))
             }
             (QueueAction::Retry, Standing::Active) => {
@@ -218,6 +223,7 @@ impl Supervisor {
         let name = &provider.config.name;
         match provider.life.state() {
             _ if self.stopping.is_some() => "the spooler is shutting down".to_owned(),
+            WorkerState::Ready if let Some(why) = &self.store_stuck => why.clone(),
             WorkerState::Ready if let Some(why) = &provider.session.critical_error => {
                 format!("provider {name} cannot go on: {why}; validate or restart it")
             }

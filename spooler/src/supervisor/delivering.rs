@@ -6,9 +6,9 @@ use spooler_protocol::calls::{EndMessage, Wishes};
 use spooler_protocol::ids::DeliveryId;
 use spooler_protocol::outcome::{Outcome, Reply, SubmitResult};
 
-use super::event::{Action, SubmitOrder, WorkerId};
+use super::event::{Action, ReportedRecipient, SubmitOrder, WorkerId};
 use super::recording::Verdict;
-use super::{Flight, Pending, Supervisor};
+use super::{Flight, Supervisor};
 use crate::policy::queue::{Again, Waiting};
 use crate::policy::{Now, ProviderId};
 use crate::record::Change;
@@ -29,7 +29,7 @@ impl Supervisor {
         if !provider.may_be_called() || !provider.session.outbound || provider.paused || self.stopping.is_some() {
             return;
         }
-        if provider.lacks_device || !self.machine.is_awake() {
+        if provider.lacks_device || !self.machine.is_awake() || self.store_stuck.is_some() {
             return;
         }
         // An offline provider tries by itself whether it can go on; a person's flush may want to see it fail.
@@ -181,7 +181,11 @@ impl Supervisor {
         let not_sent = verdict.failed.len() + verdict.deferred.len();
         self.flushing.note_sent(id, route.provider, verdict.sent.len(), not_sent);
         if let (Some((Waiting::Deferred { due_ms }, _)), Some(plan)) = (next, plan) {
-            self.report_delay(delivery, &verdict, due_ms, &plan, now, actions);
+            // Those whom nobody tried are as late as the others: the provider was busy, or wanted them later.
+            let untried = open.iter().filter(|_| !attempted).map(|index| (*index, sequel.why.clone()));
+            let late = verdict.deferred.iter().cloned().chain(untried);
+            let late = late.map(|(index, reply)| ReportedRecipient { index, reply, relayed: false }).collect();
+            self.report_delay(id, late, due_ms, &plan, now, actions);
         }
         self.queue.set_again(id, delivery, sequel.again);
         let gone = self.queue.arrive(id, route, delivery, &settled, next);
@@ -201,7 +205,7 @@ impl Supervisor {
             }
         });
         if gone {
-            self.commit(vec![Change::Remove { id }], Pending::Nothing, actions);
+            self.keep(vec![Change::Remove { id }], actions);
         } else {
             actions.push(Action::Lookup(id));
         }

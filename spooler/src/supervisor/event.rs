@@ -1,10 +1,12 @@
 //! What the supervisor hears and what it wants done. All plain data.
 
+use std::fmt;
+
 use bytes::Bytes;
 use spooler_protocol::calls::ValidateFlags;
 use spooler_protocol::control::{
-    ApiError, FlushCommand, FlushProgress, LogonCommand, LogonState, MessageSummary, ProviderCommand, QueueAction,
-    QueueDone, Validated,
+    ApiError, FlushCommand, FlushProgress, LogonCommand, LogonState, MessageSummary, ProviderCommand, ProviderDetail,
+    QueueAction, QueueDone, Validated,
 };
 use spooler_protocol::from_worker::FromWorker;
 use spooler_protocol::ids::{AcceptId, DeliveryId, Generation, MessageId};
@@ -55,6 +57,33 @@ pub enum Incoming {
     },
 }
 
+/// How the process of a worker ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WorkerEnd {
+    /// Its exit code or signal, for people.
+    pub how: String,
+    /// The last lines of its log.
+    pub last_words: Vec<String>,
+    /// Whether it ended by a signal with which people ask processes to go (SIGTERM, SIGINT, SIGHUP), and which no crash brings.
+    pub by_hand: bool,
+}
+
+impl From<&str> for WorkerEnd {
+    fn from(how: &str) -> Self {
+        Self { how: how.to_owned(), ..Self::default() }
+    }
+}
+
+impl fmt::Display for WorkerEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.how)?;
+        if self.last_words.is_empty() {
+            return Ok(());
+        }
+        write!(f, "; its last words: {}", self.last_words.join(" / "))
+    }
+}
+
 /// News of a worker.
 #[derive(Debug)]
 pub enum WorkerNews {
@@ -83,8 +112,8 @@ pub enum WorkerNews {
     },
     /// It says what cannot be understood.
     Garbled(String),
-    /// The process is dead; why, for people, with its last words.
-    Died(String),
+    /// The process is dead.
+    Died(WorkerEnd),
     /// Its priority was set, as far as it could be.
     Priority(Level, Reached),
     /// The process's CPU clock, read for the status row or because the supervisor wants to know.
@@ -123,6 +152,8 @@ pub enum Ask {
     Provider(String, ProviderCommand),
     /// All providers look after their state.
     ValidateAll(ValidateFlags),
+    /// Everything about a provider.
+    ProviderDetail(String),
     /// A person is there to log a provider on.
     Logon(String, LogonCommand),
 }
@@ -146,6 +177,8 @@ pub enum Answer {
     Provider(Result<(), ApiError>),
     /// What became of each provider.
     Validated(Vec<Validated>),
+    /// Everything about the provider.
+    ProviderDetail(Box<Result<ProviderDetail, ApiError>>),
     /// How far the logon is.
     Logon(Result<LogonState, ApiError>),
 }
@@ -167,6 +200,10 @@ pub enum Event {
     ReportBuilt(Ticket, Option<Box<NewMessage>>),
     /// A delivery could not be handed over: its message is damaged.
     Unreadable(DeliveryId, String),
+    /// A delivery could not be handed over: the store cannot be read now, and may be later.
+    ReadFailed(DeliveryId, String),
+    /// What becomes of deliveries does not come to disk now, and why; or it does again.
+    StoreStuck(Option<String>),
     /// A client asks.
     Asked(AskId, Ask),
     /// Somebody has looked at the machine, as [`Action::Look`] ordered.
@@ -225,6 +262,17 @@ pub struct ReportOrder {
     pub kind: ReportKind,
     /// About whom.
     pub recipients: Vec<ReportedRecipient>,
+}
+
+/// A notice to be built, about messages in quarantine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoticeOrder {
+    /// Repeated in [`Event::ReportBuilt`].
+    pub ticket: Ticket,
+    /// About which messages; those that have left the queue meanwhile, and notices themselves, are left out.
+    pub ids: Vec<MessageId>,
+    /// How many more there are that it does not name.
+    pub more: u64,
 }
 
 /// A delivery to be handed to a worker; envelope and content are read by who does it.
@@ -288,6 +336,8 @@ pub enum Action {
     Lookup(MessageId),
     /// Build a report.
     Report(ReportOrder),
+    /// Build a notice to the postmaster about messages that were set aside; [`Event::ReportBuilt`] answers.
+    Notice(NoticeOrder),
     /// Answer a client.
     Answer(AskId, Answer),
     /// Look at the machine so often, and once more when there is pressure; each look comes back as [`Event::Observed`].

@@ -20,6 +20,7 @@ impl Supervisor {
                 break;
             }
         }
+        self.tell_postmaster(now, actions);
         self.settle(now, actions);
         // A worker that kept its token needs no new one for new work, but somebody has to look at the machine.
         let unseen = self.look_every_ms.is_none() && self.gate.looks() && !self.flights.is_empty();
@@ -35,7 +36,7 @@ impl Supervisor {
         let owed = |pending: &Pending| match pending {
             Pending::Accept(..) | Pending::Upload(..) | Pending::Report(_) | Pending::Command(..) => true,
             // It is with the writer, who ends when it has written everything.
-            Pending::Nothing => false,
+            Pending::Kept(_) | Pending::Quarantined(_) => false,
         };
         let all_gone = self.stopping.is_some()
             && self.providers.values().all(|provider| !provider.life.is_alive())

@@ -42,8 +42,8 @@ impl Supervisor {
         if self.gate.is_trickling() { (slice_ms / TRICKLE_SLICES).max(SLICE_MS_MIN).min(slice_ms) } else { slice_ms }
     }
 
-    /// When the gate gives a slot by itself, if anybody wants one.
+    /// When the gate gives a slot by itself, if anybody wants one and may get it.
     pub(super) fn gate_deadline_ms(&self) -> Option<i64> {
-        self.gate.deadline_ms().filter(|_| self.scheduler.wants_slot())
+        self.gate.deadline_ms().filter(|_| self.scheduler.wants_slot() && !self.machine.is_asleep())
     }
 }

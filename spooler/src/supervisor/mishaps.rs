@@ -1,31 +1,64 @@
 //! Deliveries that end without a word from the provider: its worker is gone, or the message cannot be read.
 
-use spooler_protocol::control::MessageState;
-use spooler_protocol::ids::{DeliveryId, MessageId};
+use spooler_protocol::control::Death;
+use spooler_protocol::ids::DeliveryId;
 
-use super::event::{Action, Loudness, WorkerId};
-use super::{Pending, Supervisor, log};
+use super::event::{Action, Loudness, WorkerEnd, WorkerId};
+use super::{Supervisor, log};
+use crate::policy::Now;
 use crate::policy::queue::{Standing, Waiting};
 use crate::record::Change;
 
-/// A message that was in flight in so many workers that died is set aside.
-const DEATHS_MAX: u32 = 3;
+/// What a worker died of that had messages in its hands.
+pub(super) struct Blame {
+    cause: String,
+    last_words: Vec<String>,
+}
+
+impl Blame {
+    /// What is known of a death that nobody wanted; `condemned_for`: why the worker was being ended, if it was. `None` if it says
+    /// nothing about the messages: somebody else has asked the process to go.
+    pub(super) fn new(end: &WorkerEnd, condemned_for: Option<&str>) -> Option<Self> {
+        let cause = match condemned_for {
+            Some(why) => format!("{why}; {}", end.how),
+            None if end.by_hand => return None,
+            None => end.how.clone(),
+        };
+        Some(Self { cause, last_words: end.last_words.clone() })
+    }
+}
 
 impl Supervisor {
     /// A worker has gone: what it had goes back into the schedule, and is suspect if the worker died of something.
-    pub(super) fn return_flights(&mut self, worker: WorkerId, unasked: bool, actions: &mut Vec<Action>) {
+    pub(super) fn return_flights(
+        &mut self,
+        worker: WorkerId,
+        blame: Option<&Blame>,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
         let back: Vec<DeliveryId> =
             self.flights.iter().filter(|(_, flight)| flight.worker == worker).map(|(delivery, _)| *delivery).collect();
-        let alone = back.len() == 1;
+        let company = u32::try_from(back.len().saturating_sub(1)).unwrap_or(u32::MAX);
+        let provider = self.name(worker.provider).to_owned();
         for delivery in back {
             let Some(flight) = self.flights.remove(&delivery) else { continue };
             actions.push(Action::Forget(delivery));
             let (id, route) = (flight.id, flight.route);
             let next = (!flight.given_up).then_some((Waiting::Ready, false));
             if self.queue.arrive(id, route, delivery, &[], next) {
-                self.commit(vec![Change::Remove { id }], Pending::Nothing, actions);
-            } else if unasked {
-                self.suspect(id, alone, actions);
+                self.keep(vec![Change::Remove { id }], actions);
+            } else if let Some(blame) = blame {
+                let death = Death {
+                    at_ms: now.wall_ms,
+                    provider: provider.clone(),
+                    cause: blame.cause.clone(),
+                    phase: flight.phase,
+                    bytes: flight.bytes,
+                    company,
+                    last_words: blame.last_words.clone(),
+                };
+                self.suspect(id, death, actions);
             }
         }
         self.touched.insert(worker.provider);
@@ -39,30 +72,10 @@ impl Supervisor {
         let gone = self.queue.arrive(id, route, delivery, &[], Some((Waiting::Ready, false)));
         self.queue.change(id, |entry| entry.standing = Standing::Quarantined);
         self.end_flight(delivery, worker, actions);
-        let change =
-            if gone { Change::Remove { id } } else { Change::State { id, state: MessageState::Quarantined, why } };
-        self.commit(vec![change], Pending::Nothing, actions);
-    }
-
-    /// A message was in flight when its worker died. In company that makes it suspect, once; alone it counts against it.
-    fn suspect(&mut self, id: MessageId, alone: bool, actions: &mut Vec<Action>) {
-        let Some((deaths, delay_reported)) = self.queue.change(id, |entry| {
-            if alone || entry.deaths == 0 {
-                entry.deaths += 1;
-            }
-            if entry.deaths >= DEATHS_MAX {
-                entry.standing = Standing::Quarantined;
-            }
-            (entry.deaths, entry.delay_reported)
-        }) else {
-            return;
-        };
-        let mut unit = vec![Change::Marks { id, deaths, delay_reported }];
-        if deaths >= DEATHS_MAX {
-            let why = format!("its worker died {deaths} times while it had this message");
-            log(actions, Loudness::Warn, format!("message {id} is quarantined: {why}"));
-            unit.push(Change::State { id, state: MessageState::Quarantined, why });
+        if gone {
+            self.keep(vec![Change::Remove { id }], actions);
+        } else {
+            self.set_aside(id, why, None, actions);
         }
-        self.commit(unit, Pending::Nothing, actions);
     }
 }

@@ -6,7 +6,7 @@ use spooler_protocol::outcome::{Outcome, Reply};
 
 use super::event::{Action, Loudness, ReportKind, ReportedRecipient, WorkerId};
 use super::reporting::Fact;
-use super::{Pending, Supervisor, log};
+use super::{Supervisor, log};
 use crate::policy::queue::Waiting;
 use crate::policy::{Now, ProviderId};
 use crate::record::{Change, RecipientUpdate};
@@ -98,7 +98,7 @@ impl Supervisor {
         }
         // What is tried again does not wait for a report to be built: by then the next attempt may be known.
         if !deferred.is_empty() {
-            self.commit(vec![Change::Recipients { id, updates: deferred }], Pending::Nothing, actions);
+            self.keep(vec![Change::Recipients { id, updates: deferred }], actions);
         }
         let mut unit = Vec::new();
         if gone {
@@ -116,7 +116,7 @@ impl Supervisor {
         if !ours.is_empty() {
             self.report(id, ReportKind::Sent, ours, unit, actions);
         } else if !unit.is_empty() {
-            self.commit(unit, Pending::Nothing, actions);
+            self.keep(unit, actions);
         }
     }
 

@@ -6,7 +6,6 @@ use spooler_protocol::ids::{DeliveryId, MessageId};
 use spooler_protocol::outcome::Reply;
 
 use super::event::{Action, Loudness, ReportKind, ReportOrder, ReportedRecipient, Ticket, WorkerId};
-use super::recording::Verdict;
 use super::{Acceptor, Pending, Supervisor, accepting, log};
 use crate::policy::Now;
 use crate::policy::retry::RetryPlan;
@@ -37,7 +36,7 @@ impl Supervisor {
         if !recipients.is_empty() {
             self.report(id, ReportKind::Failed, recipients, unit, actions);
         } else if !unit.is_empty() {
-            self.commit(unit, Pending::Nothing, actions);
+            self.keep(unit, actions);
         }
     }
 
@@ -101,7 +100,7 @@ impl Supervisor {
         self.refresh_marks(&mut unit);
         let Some(mut report) = report else {
             if !unit.is_empty() {
-                self.commit(unit, Pending::Nothing, actions);
+                self.keep(unit, actions);
             }
             return;
         };
@@ -115,7 +114,7 @@ impl Supervisor {
         if entry.parts.as_slice().is_empty() {
             log(actions, Loudness::Warn, "a report has nowhere to go: no provider serves its recipient".to_owned());
             if !unit.is_empty() {
-                self.commit(unit, Pending::Nothing, actions);
+                self.keep(unit, actions);
             }
             return;
         }
@@ -134,25 +133,20 @@ impl Supervisor {
         }
     }
 
-    /// Tells the sender if a message will be late at its next attempt.
+    /// Tells the sender if these recipients of a message will be late at its next attempt. Without any nothing is told, and nothing
+    /// counts as told.
     pub(super) fn report_delay(
         &mut self,
-        delivery: DeliveryId,
-        verdict: &Verdict,
+        id: MessageId,
+        recipients: Vec<ReportedRecipient>,
         due_ms: i64,
         plan: &RetryPlan,
         now: Now,
         actions: &mut Vec<Action>,
     ) {
-        let Some(id) = self.flights.get(&delivery).map(|flight| flight.id) else { return };
         let late = |born_ms: i64| plan.delay_warning_ms.is_some_and(|warning_ms| due_ms - born_ms > warning_ms);
-        if self.queue.get(id).is_some_and(|entry| late(entry.born_ms)) {
-            let reported = |(index, reply): &(u32, Reply)| ReportedRecipient {
-                index: *index,
-                reply: reply.clone(),
-                relayed: false,
-            };
-            self.report_late(id, verdict.deferred.iter().map(reported).collect(), plan, now, actions);
+        if !recipients.is_empty() && self.queue.get(id).is_some_and(|entry| late(entry.born_ms)) {
+            self.report_late(id, recipients, plan, now, actions);
         }
     }
 
@@ -171,7 +165,7 @@ impl Supervisor {
         let (born_ms, deaths) = (entry.born_ms, entry.deaths);
         self.queue.change(id, |entry| entry.delay_reported = true);
         let give_up_ms = now.wall_ms + plan.give_up_ms - (now.mono_ms - born_ms);
-        let unit = vec![Change::Marks { id, deaths, delay_reported: true }];
+        let unit = vec![Change::Marks { id, deaths, delay_reported: true, death: None }];
         self.report(id, ReportKind::Delayed { give_up_ms }, recipients, unit, actions);
     }
 }

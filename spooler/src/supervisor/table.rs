@@ -72,6 +72,8 @@ impl Supervisor {
         }
         let lanes = || self.order.iter().filter_map(|id| self.queue.lane_of(*id));
         let (code, text) = match &self.stopping {
+            None if let Some(why) = &self.store_stuck => (StatusCode::FAILURE, why.as_str()),
+            None if let Some((why, _)) = &self.scan_failure => (StatusCode::FAILURE, why.as_str()),
             None if self.scan != super::Scan::Done => (StatusCode::AVAILABLE, "reading the queue"),
             None => (StatusCode::AVAILABLE, "running"),
             Some(stopping) if stopping.hurry => (StatusCode::FAILURE, "stopping in a hurry"),
@@ -91,6 +93,8 @@ impl Supervisor {
             in_flight: lanes().map(Lane::in_flight).sum(),
             deferred: lanes().map(|lane| lane.deferred).sum(),
             held: self.queue.stopped(),
+            quarantined: self.queue.quarantined(),
+            quarantine: self.quarantine_text(),
             accepted: self.accepted,
             sent: self.sent,
             failed: self.failed,
@@ -154,6 +158,7 @@ impl Supervisor {
             overdraft_ms: overdraft_us / 1000,
             overrun: provider.shown_overrun(),
             priority: provider.priority.clone(),
+            sandbox: provider.shown_sandbox(),
             critical: provider.critical.as_ref().map(|critical| critical.reason.clone()),
             deaths: life.deaths,
             last_error: life.last_error.clone(),

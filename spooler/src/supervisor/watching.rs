@@ -137,7 +137,13 @@ impl Supervisor {
             Event::Asked(_, Ask::Submit { .. } | Ask::Status | Ask::Overlay(..) | Ask::FlushProgress(_)) => {}
             // Only the supervisor's row shows them.
             Event::Observed(_) | Event::IdleHint(_) | Event::DevicesUncertain => {}
-            Event::Asked(..) | Event::Scanned(_) | Event::ScanEnded(_) | Event::Stop | Event::Tick => {
+            Event::Asked(..)
+            | Event::Scanned(_)
+            | Event::ScanEnded(_)
+            | Event::StoreStuck(_)
+            | Event::ReadFailed(..)
+            | Event::Stop
+            | Event::Tick => {
                 watch.changed.extend(self.providers.keys());
             }
             Event::System(_) | Event::DevicePresent(..) => watch.changed.extend(self.providers.keys()),

@@ -5,8 +5,9 @@ use spooler_protocol::from_worker::{FromWorker, RowUpdate};
 use spooler_protocol::notification::SystemMessage;
 use spooler_protocol::to_worker::{ToWorker, Welcome};
 
-use super::event::{Action, Loudness, WorkerId};
-use super::{Provider, Scan, Stopping, Supervisor, log, overrunning};
+use super::event::{Action, Loudness, WorkerEnd, WorkerId};
+use super::mishaps::Blame;
+use super::{Pending, Provider, Scan, Stopping, Supervisor, log, overrunning};
 use crate::config::{self, Config};
 use crate::policy::flush::Ways;
 use crate::policy::lifecycle::{Lifecycle, Step};
@@ -68,6 +69,7 @@ impl Supervisor {
             critical: None,
             overrun: overrunning::ladder(config, now),
             lacks_device: false,
+            sandbox: super::confining::Sandbox::default(),
             session: super::sessions::Session::default(),
             logon: super::logon::Logon::default(),
         };
@@ -88,7 +90,8 @@ impl Supervisor {
         let other_worker = old.kind != new.kind
             || old.settings != new.settings
             || old.interactive != new.interactive
-            || old.resource != new.resource;
+            || old.resource != new.resource
+            || old.sandbox != new.sandbox;
         let step = match (old.enabled && !provider.paused, new.enabled && !provider.paused) {
             (false, true) => life.want(&mut self.generation, now.mono_ms),
             (true, false) => life.unwant(false, now.mono_ms, deadline_ms),
@@ -140,6 +143,7 @@ impl Supervisor {
             claims: self.routing.claims(),
             flags,
             answers: provider.logon.answers(),
+            confinement: self.confinement(&provider.config).map(Box::new),
         })
     }
 
@@ -190,6 +194,7 @@ impl Supervisor {
             FromWorker::Polled { waiting } => self.on_polled(worker, waiting, now),
             FromWorker::StartEnded(result) => self.on_start_ended(worker, result, now, actions),
             FromWorker::Idled => self.on_idled(worker),
+            FromWorker::Confined(confined) => self.on_confined(worker, confined, actions),
             FromWorker::Validated { request, result } => self.on_validated(worker, request, result, actions),
         }
     }
@@ -241,10 +246,13 @@ impl Supervisor {
     }
 
     /// The process is dead, or never came to be.
-    pub(super) fn on_died(&mut self, worker: WorkerId, why: &str, now: Now, actions: &mut Vec<Action>) {
+    pub(super) fn on_died(&mut self, worker: WorkerId, end: &WorkerEnd, now: Now, actions: &mut Vec<Action>) {
+        let busy = self.has_flights(worker.provider);
         let Some(provider) = self.providers.get_mut(&worker.provider) else { return };
         let deaths = provider.life.deaths;
-        let step = provider.life.on_died(why, &mut self.generation, now.mono_ms, &mut self.jitter);
+        let blame = Blame::new(end, provider.life.condemned_for());
+        let why = end.to_string();
+        let step = provider.life.on_died(&why, busy, &mut self.generation, now.mono_ms, &mut self.jitter);
         let unasked = provider.life.deaths > deaths;
         provider.pid = None;
         // What it said of itself is void.
@@ -253,7 +261,7 @@ impl Supervisor {
         let state = provider.life.state();
         let name = provider.config.name.clone();
         if unasked {
-            let why = provider.life.last_error.as_deref().unwrap_or(why);
+            let why = provider.life.last_error.as_deref().unwrap_or(&why);
             log(actions, Loudness::Warn, format!("provider {name}: worker died: {why}; now {state:?}"));
         } else {
             log(actions, Loudness::Info, format!("provider {name}: worker gone: {why}"));
@@ -263,7 +271,7 @@ impl Supervisor {
         self.forget_flush(worker.provider);
         self.scheduler.remove(worker.provider);
         self.tokens_touched = true;
-        self.return_flights(worker, unasked, actions);
+        self.return_flights(worker, blame.as_ref().filter(|_| unasked), now, actions);
         self.release_resource(worker.provider);
         self.take_step(worker, step, actions);
         self.answer_logon(worker.provider, actions);
@@ -313,6 +321,7 @@ impl Supervisor {
             return;
         }
         self.routing = routing;
+        self.astray.extend(self.pending.values().filter_map(Pending::accepts));
         let claims = self.routing.claims();
         for id in &self.order {
             let listens =
@@ -360,6 +369,7 @@ impl Supervisor {
         let Some(provider) = self.providers.get_mut(&worker.provider) else { return };
         provider.pid = Some(pid);
         provider.rows.begin(worker.generation);
+        provider.sandbox.open();
         let (weight, interactive, level) = (provider.config.weight, provider.config.interactive, provider.base_level());
         provider.overrun = overrunning::ladder(&provider.config, now);
         self.scheduler.add(worker.provider, weight, interactive);

@@ -1,26 +1,30 @@
-//! The one channel into the loop, and the inboxes of the workers behind it.
+//! What the loop sleeps on: letters from the other threads, and the sockets of the workers.
 //!
-//! A worker's words wait in an inbox of its own, with little room. What goes through the channel is only the word that there is
-//! something in it, once until the loop has looked. So a worker that floods fills its own inbox and holds itself back, and the loop
-//! takes a few words from each worker in turn.
+//! Letters are few and come through one channel. What workers say is not put into it: the loop is told whose sockets have something, and
+//! takes a few words from each in turn. So a worker that floods fills its own socket and holds itself back.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use spooler_protocol::from_worker::FromWorker;
+use spooler_protocol::ids::Generation;
 
 use crate::config::Config;
-use crate::supervisor::event::{Event, WorkerId};
+use crate::policy::ProviderId;
+use crate::supervisor::event::{Event, WorkerEnd, WorkerId};
 use crate::system::control::Request;
+use crate::system::words::Words;
 use crate::system::worker_link::Link;
 
-/// Words of one worker that may wait.
-const INBOX_WORDS_MAX: usize = 64;
+/// The bell's name among the sockets.
+const BELL: u64 = u64::MAX;
+/// Sockets that one call tells of; the others are told of by the next.
+const SOCKETS_A_CALL: usize = 64;
 
 /// What comes into the loop.
 pub enum Letter {
@@ -28,12 +32,12 @@ pub enum Letter {
     Event(Event),
     /// Several of the same kind, so that a commit wakes the loop once.
     Events(Vec<Event>),
-    /// A worker's inbox has something.
-    Mail(WorkerId),
+    /// Enough is done of what a worker said that it may be heard again.
+    Settled(WorkerId),
     /// A worker has said hello, or will not.
-    Hello(WorkerId, Result<Link, String>),
-    /// A worker's process has ended; why, with its last words.
-    Ended(WorkerId, String),
+    Hello(WorkerId, Result<(Link, Words), String>),
+    /// A worker's process has ended.
+    Ended(WorkerId, WorkerEnd),
     /// A worker's priority could not be set a moment ago.
     PriorityAgain(WorkerId),
     /// A client asks.
@@ -75,7 +79,7 @@ impl Mailbox {
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         // Each ringing is an edge, so that nobody has to read the counter.
-        epoll.add(&event, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0))?;
+        epoll.add(&event, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, BELL))?;
         let bell = Arc::new(Bell { event, sleeps: AtomicBool::new(false) });
         Ok((Self { sender, bell: Arc::clone(&bell) }, Letters { receiver, bell, epoll }))
     }
@@ -90,19 +94,38 @@ impl Mailbox {
 }
 
 impl Letters {
-    /// Sleeps until there is a letter, or so long; for ever without an end.
-    pub fn wait(&self, longest: Option<Duration>) {
+    /// From now on it is told when this socket of a worker has something.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn watch(&self, worker: WorkerId, socket: impl AsFd) -> io::Result<()> {
+        Ok(self.epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, key(worker)))?)
+    }
+
+    /// Nothing is told of what this socket has, until it is changed back.
+    pub fn set_deaf(&self, worker: WorkerId, socket: impl AsFd, deaf: bool) {
+        let flags = if deaf { EpollFlags::empty() } else { EpollFlags::EPOLLIN };
+        let _ = self.epoll.modify(socket, &mut EpollEvent::new(flags, key(worker)));
+    }
+
+    /// Nothing is to be heard of this socket any more.
+    pub fn forget(&self, socket: impl AsFd) {
+        let _ = self.epoll.delete(socket);
+    }
+
+    /// Sleeps until there is a letter, or something in a socket, or so long; for ever without an end. Tells whose sockets have
+    /// something.
+    pub fn wait(&self, longest: Option<Duration>) -> Vec<WorkerId> {
         self.bell.sleeps.store(true, Ordering::SeqCst);
         // A letter that came before is found here; one that comes later finds the flag, and rings.
-        if self.receiver.is_empty() {
-            let whole_ms = longest.map(|longest| i32::try_from(longest.as_millis()).unwrap_or(i32::MAX));
-            let timeout =
-                whole_ms.map_or(EpollTimeout::NONE, |ms| EpollTimeout::try_from(ms).unwrap_or(EpollTimeout::MAX));
-            let mut events = [EpollEvent::empty(); 16];
-            // An interruption is as good as a letter that is not there.
-            let _ = self.epoll.wait(&mut events, timeout);
-        }
+        let longest = if self.receiver.is_empty() { longest } else { Some(Duration::ZERO) };
+        let whole_ms = longest.map(|longest| i32::try_from(longest.as_micros().div_ceil(1000)).unwrap_or(i32::MAX));
+        let timeout = whole_ms.map_or(EpollTimeout::NONE, |ms| EpollTimeout::try_from(ms).unwrap_or(EpollTimeout::MAX));
+        let mut events = [EpollEvent::empty(); SOCKETS_A_CALL];
+        // An interruption is as good as a letter that is not there.
+        let count = self.epoll.wait(&mut events, timeout).unwrap_or_default();
         self.bell.sleeps.store(false, Ordering::SeqCst);
+        events.iter().take(count).map(EpollEvent::data).filter(|key| *key != BELL).map(worker).collect()
     }
 
     /// A letter, if there is one.
@@ -111,62 +134,68 @@ impl Letters {
     }
 }
 
-/// A word of a worker, or the last thing that its channel says.
-pub enum Word {
-    /// It said this.
-    Said(FromWorker),
-    /// It said what cannot be understood.
-    Garbled(String),
-    /// Its channel is closed: nothing more will come.
-    Closed,
+/// A worker as a number. Generations count the starts of one provider: they never come near 2^32.
+fn key(worker: WorkerId) -> u64 {
+    u64::from(worker.provider.0) << 32 | worker.generation.0 & 0xffff_ffff
 }
 
-/// The writing end of an inbox, for the thread that reads the worker's channel.
-pub struct InboxWriter {
-    worker: WorkerId,
-    words: Sender<Word>,
-    announced: Arc<AtomicBool>,
-    mailbox: Mailbox,
+fn worker(key: u64) -> WorkerId {
+    let provider = u32::try_from(key >> 32).unwrap_or_default();
+    WorkerId { provider: ProviderId(provider), generation: Generation(key & 0xffff_ffff) }
 }
 
-/// The reading end of an inbox, for the loop.
-pub struct Inbox {
-    words: Receiver<Word>,
-    announced: Arc<AtomicBool>,
-}
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
 
-/// An inbox for a worker.
-#[must_use]
-pub fn inbox(worker: WorkerId, mailbox: Mailbox) -> (InboxWriter, Inbox) {
-    let (sender, receiver) = bounded(INBOX_WORDS_MAX);
-    let announced = Arc::new(AtomicBool::new(false));
-    (
-        InboxWriter { worker, words: sender, announced: Arc::clone(&announced), mailbox },
-        Inbox { words: receiver, announced },
-    )
-}
+    use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 
-impl InboxWriter {
-    /// Puts a word in; waits while the inbox is full. False if nobody reads it any more.
-    pub fn put(&self, word: Word) -> bool {
-        let sent = self.words.send(word).is_ok();
-        if sent && !self.announced.swap(true, Ordering::AcqRel) {
-            self.mailbox.put(Letter::Mail(self.worker));
-        }
-        sent
+    use super::*;
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap()
     }
-}
 
-impl Inbox {
-    /// Takes up to so many words. Tells whether there may be more: then the loop has to come back by itself.
-    pub fn take(&self, most: usize) -> (Vec<Word>, bool) {
-        let words: Vec<Word> = self.words.try_iter().take(most).collect();
-        if words.len() == most {
-            return (words, true);
+    #[test]
+    fn a_letter_wakes_who_sleeps() {
+        let (mailbox, letters) = Mailbox::new().unwrap();
+        let sleeps = letters.bell.clone();
+        let putter = std::thread::spawn(move || {
+            while !sleeps.sleeps.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            mailbox.put(Letter::Reload);
+        });
+        assert_eq!(letters.wait(None), []);
+        assert!(matches!(letters.take(), Some(Letter::Reload)));
+        assert!(letters.take().is_none());
+        putter.join().unwrap();
+    }
+
+    #[test]
+    fn a_letter_that_is_there_is_not_slept_over_and_sockets_are_seen_beside_it() {
+        let (mailbox, letters) = Mailbox::new().unwrap();
+        let names = [(7, 1), (u32::MAX, 3)].map(|(provider, generation)| WorkerId {
+            provider: ProviderId(provider),
+            generation: Generation(generation),
+        });
+        let pairs = names.map(|name| {
+            let (ours, theirs) = pair();
+            letters.watch(name, &ours).unwrap();
+            (ours, theirs)
+        });
+        mailbox.put(Letter::Reload);
+        assert_eq!(letters.wait(None), []);
+        for (_, theirs) in &pairs {
+            send(theirs, b"word", SendFlags::empty()).unwrap();
         }
-        self.announced.store(false, Ordering::Release);
-        // A word may have come in between; whoever sets the flag back is the one to come.
-        let more = !self.words.is_empty() && !self.announced.swap(true, Ordering::AcqRel);
-        (words, more)
+        let mut told = letters.wait(None);
+        told.sort();
+        assert_eq!(told, names, "told of both");
+        let [(first, _), (second, _)] = &pairs;
+        recv(first, &mut [0_u8; 8], RecvFlags::empty()).unwrap();
+        assert_eq!(letters.wait(None), names[1..], "told again of the one that was not read");
+        letters.forget(second);
+        assert_eq!(letters.wait(Some(Duration::ZERO)), []);
     }
 }

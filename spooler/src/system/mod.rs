@@ -10,16 +10,20 @@ pub mod clock;
 pub mod control;
 // Devices that come and go.
 pub mod device_events;
+// The folders of the spooler, made and checked.
+pub mod folders;
 // Looks at what others use of the machine.
 pub mod idle_probe;
 // Network interfaces that can be used, or not any more.
 pub mod links;
 // What logind says of the machine.
 pub mod logind;
-// The one channel into the loop.
+// What the loop sleeps on.
 pub mod mailbox;
 // A socket on which the kernel tells news.
 mod netlink;
+// Packets from a worker.
+pub mod packets;
 // The pick-up folder.
 pub mod pickup;
 // Empties the pick-up folder.
@@ -28,13 +32,21 @@ pub mod pickup_feeder;
 pub mod priority;
 // The class and the I/O priority of every thread of a worker.
 mod sched_class;
+// What of root's power is given up.
+pub mod privileges;
+// Whoever started the daemon, and wants to know how it is.
+pub mod service_manager;
 // Signals become letters.
 pub mod signals;
 // What is on disk, and how it gets there.
 pub mod store;
 // What each thread of a worker runs at.
 mod threads;
+// Who could change what is trusted.
+pub mod trust;
 // The channel to a worker.
 pub mod worker_link;
+// What a worker says.
+pub mod words;
 // A worker's process.
 pub mod worker_process;

@@ -10,8 +10,12 @@
 //! folder's group, so that a supervisor which is not root can read it. The owner of a file is its sender; a link of either kind
 //! could make that a lie, so links are refused.
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
+
+use std::collections::BinaryHeap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Take, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,10 +26,26 @@ use spooler_protocol::control::Submit;
 use spooler_protocol::limits::ENVELOPE_LINE_BYTES_MAX;
 use spooler_protocol::message::EnvelopeError;
 
-use crate::line_ends::{self, NulByte};
+use crate::line_ends::{LineEnds, NulByte};
+use crate::system::store::folders;
 
 /// Where files go that cannot be accepted, inside the folder.
 const BAD: &str = "bad";
+
+/// Bytes of one piece of a message.
+const PIECE_BYTES: usize = 32 * 1024;
+
+/// Files that one look at the folder finds.
+pub const SCAN_MAX: usize = 4096;
+
+/// A file that was found; older ones come first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Found {
+    /// When it was written: seconds and nanoseconds since 1970.
+    left: (i64, i64),
+    /// Where it is.
+    pub path: PathBuf,
+}
 
 /// A complete file of the folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +56,27 @@ pub struct Picked {
     pub owner_uid: u32,
     /// The message, CRLF line ends.
     pub content: Vec<u8>,
+}
+
+/// A file of the folder of which the message is still to be read.
+#[derive(Debug)]
+pub struct Opened {
+    /// For whom; checked.
+    pub submit: Submit,
+    /// Who left it.
+    pub owner_uid: u32,
+    /// The message.
+    pub content: Content,
+}
+
+/// A message on its way out of its file, however large it is.
+#[derive(Debug)]
+pub struct Content<R = BufReader<Take<File>>> {
+    file: R,
+    ends: LineEnds,
+    size: u64,
+    size_max: u64,
+    ended: bool,
 }
 
 /// Why a file of the folder cannot be accepted.
@@ -91,33 +132,52 @@ pub fn prepare(folder: &Path) -> io::Result<()> {
         let text = format!("{} is not a folder of the spooler's user; remove it", bad.display());
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
     }
-    fs::set_permissions(&bad, Permissions::from_mode(0o700))
+    fs::set_permissions(&bad, Permissions::from_mode(0o700))?;
+    // Who leaves a message here syncs what is in the folder, not the folder's own name.
+    File::open(folder)?.sync_all()?;
+    folders::sync_entry(folder)
 }
 
-/// The complete files, oldest first.
+/// The complete files, oldest first: the first [`SCAN_MAX`] that come after `last`, so that memory is bounded however many there are.
 ///
 /// # Errors
 /// If the folder cannot be read.
-pub fn scan(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
+pub fn scan(folder: &Path, last: Option<&Found>) -> io::Result<Vec<Found>> {
+    let mut found = BinaryHeap::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
         // A file may go away while the folder is read; that is no error.
         let Ok(metadata) = entry.metadata() else { continue };
         if !hidden && !metadata.is_dir() {
-            found.push((metadata.mtime(), metadata.mtime_nsec(), entry.path()));
+            let file = Found { left: (metadata.mtime(), metadata.mtime_nsec()), path: entry.path() };
+            if last.is_none_or(|last| file > *last) {
+                found.push(file);
+            }
+            if found.len() > SCAN_MAX {
+                found.pop();
+            }
         }
     }
-    found.sort();
-    Ok(found.into_iter().map(|(_, _, path)| path).collect())
+    Ok(found.into_sorted_vec())
 }
 
-/// Reads a file of the folder; `content_bytes_max` bounds its message.
+/// Reads a whole file of the folder; `content_bytes_max` bounds its message.
 ///
 /// # Errors
 /// As [`PickupError`] says. The file stays where it is.
 pub fn read(path: &Path, content_bytes_max: u64) -> Result<Picked, PickupError> {
+    let Opened { submit, owner_uid, content: mut reader } = open(path, content_bytes_max)?;
+    let mut content = Vec::new();
+    while reader.next(&mut content)? {}
+    Ok(Picked { submit, owner_uid, content })
+}
+
+/// Opens a file of the folder and reads its envelope; its message is read piece by piece, and bounded by `content_bytes_max`.
+///
+/// # Errors
+/// As [`PickupError`] says. The file stays where it is.
+pub fn open(path: &Path, content_bytes_max: u64) -> Result<Opened, PickupError> {
     let opened = OpenOptions::new().read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK).open(path);
     let file = opened.map_err(|error| match error.raw_os_error() {
         Some(nix::libc::ELOOP | nix::libc::ENXIO) => PickupError::NotPlain,
@@ -131,26 +191,56 @@ pub fn read(path: &Path, content_bytes_max: u64) -> Result<Picked, PickupError> 
     if metadata.len() > max {
         return Err(PickupError::TooLarge { size: metadata.len(), max });
     }
-    let mut bytes = Vec::new();
     // Bounded again: the file may still be growing.
-    file.take(max).read_to_end(&mut bytes)?;
-    let (submit, message) = split(&bytes)?;
-    let content = line_ends::with_crlf(message)?;
-    if content.len() as u64 > content_bytes_max {
-        return Err(PickupError::TooLarge { size: content.len() as u64, max: content_bytes_max });
-    }
-    Ok(Picked { submit, owner_uid: metadata.uid(), content })
+    let mut file = BufReader::with_capacity(PIECE_BYTES, file.take(max));
+    let submit = envelope(&mut file)?;
+    let content = Content { file, ends: LineEnds::default(), size: 0, size_max: content_bytes_max, ended: false };
+    Ok(Opened { submit, owner_uid: metadata.uid(), content })
 }
 
-fn split(bytes: &[u8]) -> Result<(Submit, &[u8]), PickupError> {
-    let end = memchr::memchr(b'\n', bytes).ok_or_else(|| PickupError::Envelope("it has no end".to_owned()))?;
-    let (line, message) = bytes.split_at(end);
-    if line.len() > ENVELOPE_LINE_BYTES_MAX {
-        return Err(PickupError::Envelope(format!("it is longer than {ENVELOPE_LINE_BYTES_MAX} bytes")));
+#[cfg(feature = "fuzzing")]
+fn picked(bytes: &[u8], owner_uid: u32, size_max: u64) -> Result<Picked, PickupError> {
+    let mut file = bytes;
+    let submit = envelope(&mut file)?;
+    let mut reader = Content { file, ends: LineEnds::default(), size: 0, size_max, ended: false };
+    let mut content = Vec::new();
+    while reader.next(&mut content)? {}
+    Ok(Picked { submit, owner_uid, content })
+}
+
+fn envelope(file: &mut impl BufRead) -> Result<Submit, PickupError> {
+    let mut line = Vec::new();
+    file.take(ENVELOPE_LINE_BYTES_MAX as u64 + 1).read_until(b'\n', &mut line)?;
+    if line.pop() != Some(b'\n') {
+        let why = format!("it has no end within {ENVELOPE_LINE_BYTES_MAX} bytes");
+        return Err(PickupError::Envelope(why));
     }
-    let submit: Submit = serde_json::from_slice(line).map_err(|error| PickupError::Envelope(error.to_string()))?;
+    let submit: Submit = serde_json::from_slice(&line).map_err(|error| PickupError::Envelope(error.to_string()))?;
     submit.envelope.check()?;
-    Ok((submit, message.get(1..).unwrap_or_default()))
+    Ok(submit)
+}
+
+impl<R: BufRead> Content<R> {
+    /// Adds the next piece of the message to `out`, CRLF line ends; false at the end.
+    ///
+    /// # Errors
+    /// As [`PickupError`] says.
+    pub fn next(&mut self, out: &mut Vec<u8>) -> Result<bool, PickupError> {
+        let before = out.len();
+        let piece = self.file.fill_buf()?;
+        let length = piece.len();
+        if length > 0 {
+            self.ends.feed(piece, out)?;
+            self.file.consume(length);
+        } else if !std::mem::replace(&mut self.ended, true) {
+            self.ends.finish(out);
+        }
+        self.size += out.len().saturating_sub(before) as u64;
+        if self.size > self.size_max {
+            return Err(PickupError::TooLarge { size: self.size, max: self.size_max });
+        }
+        Ok(length > 0)
+    }
 }
 
 /// Moves a file that cannot be accepted out of the way, for a person; the caller's reason goes to the log.
@@ -238,12 +328,48 @@ mod tests {
         folder
     }
 
+    fn names(folder: &Path) -> Vec<PathBuf> {
+        scan(folder, None).unwrap().into_iter().map(|found| found.path).collect()
+    }
+
+    #[test]
+    fn however_many_there_are_each_look_finds_a_bounded_number_and_all_together_find_all() {
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..SCAN_MAX + 10 {
+            File::create(folder.path().join(number.to_string())).unwrap();
+        }
+        let first = scan(folder.path(), None).unwrap();
+        assert_eq!(first.len(), SCAN_MAX);
+        let second = scan(folder.path(), first.last()).unwrap();
+        assert_eq!(second.len(), 10);
+        assert!(first.is_sorted() && first.last() < second.first());
+        assert!(scan(folder.path(), second.last()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_large_message_is_read_in_pieces() {
+        let folder = folder();
+        let message = "a line\n".repeat(100_000);
+        let path = deposit(folder.path(), &submit(), message.as_bytes()).unwrap();
+        let mut opened = open(&path, 1 << 20).unwrap();
+        let (mut whole, mut piece) = (Vec::new(), Vec::new());
+        while opened.content.next(&mut piece).unwrap() {
+            assert!(piece.len() <= 2 * PIECE_BYTES);
+            whole.append(&mut piece);
+        }
+        assert_eq!(whole, message.replace('\n', "\r\n").as_bytes());
+        assert_eq!(read(&path, 1 << 20).unwrap().content, whole);
+        let mut content = open(&path, 799_999).unwrap().content;
+        let refused = std::iter::repeat_with(|| content.next(&mut piece)).find_map(Result::err);
+        assert!(matches!(refused, Some(PickupError::TooLarge { .. })), "{refused:?}");
+    }
+
     #[test]
     fn what_is_left_is_found_and_read_in_order() {
         let folder = folder();
         let first = deposit(folder.path(), &submit(), b"Subject: x\n\none\r\ntwo").unwrap();
         let second = deposit(folder.path(), &submit(), b"").unwrap();
-        assert_eq!(scan(folder.path()).unwrap(), [first.clone(), second]);
+        assert_eq!(names(folder.path()), [first.clone(), second]);
         let picked = read(&first, 1000).unwrap();
         assert_eq!(picked.submit, submit());
         assert_eq!(picked.content, b"Subject: x\r\n\r\none\r\ntwo\r\n");
@@ -265,7 +391,7 @@ mod tests {
         let folder = folder();
         fs::write(folder.path().join(".half"), b"x").unwrap();
         fs::create_dir(folder.path().join("sub")).unwrap();
-        assert!(scan(folder.path()).unwrap().is_empty());
+        assert!(names(folder.path()).is_empty());
     }
 
     #[test]
@@ -302,7 +428,7 @@ mod tests {
                 assert!(set_aside(&path, &error).unwrap().starts_with(folder.path().join(BAD)));
             }
         }
-        assert!(scan(folder.path()).unwrap().is_empty());
+        assert!(names(folder.path()).is_empty());
         assert_eq!(fs::read_dir(folder.path().join(BAD)).unwrap().count(), 12);
     }
 

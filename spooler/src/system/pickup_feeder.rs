@@ -13,7 +13,7 @@ use spooler_protocol::limits::{BODY_CHUNK_BYTES_MAX, BODY_INLINE_BYTES_MAX};
 use tokio::sync::oneshot;
 
 use crate::system::control::{Bridge, Request, SubmitContent};
-use crate::system::pickup::{self, Picked};
+use crate::system::pickup::{self, Opened, PickupError};
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -50,57 +50,83 @@ struct Feeder {
 }
 
 impl Feeder {
+    /// Hands in everything that is there.
     fn empty(&mut self, folder: &Path, content_bytes_max: u64) -> std::io::Result<()> {
-        for path in pickup::scan(folder)? {
-            let picked = match pickup::read(&path, content_bytes_max) {
-                Ok(picked) => picked,
-                Err(error) if error.is_temporary() => {
-                    tracing::warn!(%error, file = %path.display(), "cannot be read; it stays for the next look");
-                    continue;
+        let mut last = None;
+        loop {
+            let found = pickup::scan(folder, last.as_ref())?;
+            for file in &found {
+                if !self.take(&file.path, content_bytes_max)? {
+                    return Ok(());
                 }
-                Err(error) => {
-                    pickup::set_aside(&path, &error)?;
-                    continue;
-                }
-            };
-            match self.submit(picked) {
-                // It is in the store, synced. A crash before the file is gone makes a second copy, never a loss.
-                Ok(()) => std::fs::remove_file(&path)?,
-                Err(error) => {
-                    tracing::warn!(file = %path.display(), "not accepted, it stays for the next look: {}", error.error);
-                    if error.temporary {
-                        return Ok(());
-                    }
-                }
+            }
+            last = found.into_iter().next_back();
+            if last.is_none() {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
-    fn submit(&mut self, picked: Picked) -> Result<(), ApiError> {
-        let gone = |_| ApiError { error: "the spooler is shutting down".to_owned(), temporary: true };
-        let size = picked.content.len() as u64;
-        let content = Bytes::from(picked.content);
-        let content = if content.len() <= BODY_INLINE_BYTES_MAX {
-            SubmitContent::Inline(content)
-        } else {
-            self.next_upload += 1;
-            let upload = self.next_upload;
-            for at in (0..content.len()).step_by(BODY_CHUNK_BYTES_MAX) {
-                let (answer, written) = oneshot::channel();
-                let end = content.len().min(at + BODY_CHUNK_BYTES_MAX);
-                self.bridge.upload(upload, content.slice(at..end), answer);
-                if let Err(error) = written.blocking_recv().map_err(gone)? {
-                    self.bridge.abandon_upload(upload);
-                    return Err(error);
-                }
+    /// Hands one file in; false if it is of no use to go on now.
+    fn take(&mut self, path: &Path, content_bytes_max: u64) -> std::io::Result<bool> {
+        let submitted =
+            pickup::open(path, content_bytes_max).map_err(Refused::ByUs).and_then(|opened| self.submit(opened));
+        match submitted {
+            // It is in the store, synced. A crash before the file is gone makes a second copy, never a loss.
+            Ok(()) => std::fs::remove_file(path)?,
+            Err(Refused::ByUs(error)) if error.is_temporary() => {
+                tracing::warn!(%error, file = %path.display(), "cannot be read; it stays for the next look");
             }
-            SubmitContent::Uploaded { upload, size }
-        };
-        let (answer, accepted) = oneshot::channel();
-        let origin = format!("uid {}", picked.owner_uid);
-        let envelope = picked.submit.envelope;
-        self.bridge.ask(Request::Submit { envelope, origin, owner_uid: picked.owner_uid, content, answer });
-        accepted.blocking_recv().map_err(gone)?.map(|_| ())
+            Err(Refused::ByUs(error)) => drop(pickup::set_aside(path, &error)?),
+            Err(Refused::BySpooler(error)) => {
+                tracing::warn!(file = %path.display(), "not accepted, it stays for the next look: {}", error.error);
+                return Ok(!error.temporary);
+            }
+        }
+        Ok(true)
     }
+
+    fn submit(&mut self, opened: Opened) -> Result<(), Refused> {
+        let Opened { submit, owner_uid, content } = opened;
+        self.next_upload += 1;
+        let upload = self.next_upload;
+        let content = self.upload(upload, content).inspect_err(|_| self.bridge.abandon_upload(upload))?;
+        let (answer, accepted) = oneshot::channel();
+        let origin = format!("uid {owner_uid}");
+        self.bridge.ask(Request::Submit { envelope: submit.envelope, origin, owner_uid, content, answer });
+        accepted.blocking_recv().map_err(|_| gone())?.map(drop).map_err(Refused::BySpooler)
+    }
+
+    /// Reads the message: into memory if it is small, else into an upload, a piece at a time.
+    fn upload(&self, upload: u64, mut content: pickup::Content) -> Result<SubmitContent, Refused> {
+        let (mut held, mut size, mut more) = (Vec::new(), 0, true);
+        while more {
+            more = content.next(&mut held).map_err(Refused::ByUs)?;
+            if size == 0 && held.len() <= BODY_INLINE_BYTES_MAX {
+                continue;
+            }
+            let mut rest = Bytes::from(std::mem::take(&mut held));
+            while rest.len() >= BODY_CHUNK_BYTES_MAX || !more && !rest.is_empty() {
+                let chunk = rest.split_to(rest.len().min(BODY_CHUNK_BYTES_MAX));
+                size += chunk.len() as u64;
+                let (answer, written) = oneshot::channel();
+                self.bridge.upload(upload, chunk, answer);
+                written.blocking_recv().map_err(|_| gone())?.map_err(Refused::BySpooler)?;
+            }
+            held.extend_from_slice(&rest);
+        }
+        Ok(if size == 0 { SubmitContent::Inline(held.into()) } else { SubmitContent::Uploaded { upload, size } })
+    }
+}
+
+/// Why a file is not handed in.
+enum Refused {
+    /// It cannot be.
+    ByUs(PickupError),
+    /// The spooler does not want it.
+    BySpooler(ApiError),
+}
+
+fn gone() -> Refused {
+    Refused::BySpooler(ApiError { error: "the spooler is shutting down".to_owned(), temporary: true })
 }

@@ -4,6 +4,8 @@
 //! counts between sessions (every worker has one of its own); and the scheduling class, in a critical section that cannot do with less a
 //! real-time one. `threads` and `sched_class` set what is set for each thread.
 
+use std::fs::File;
+use std::io::{Read, Seek, Write};
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
@@ -18,13 +20,14 @@ const REALTIME_ADVICE: &str = "give the spooler CAP_SYS_NICE, or LimitRTPRIO=1 i
 /// Sets a worker's priority and reads back what was reached; `true` if the kernel wants to be asked again a little later: it lets the
 /// unprivileged change one autogroup in a tenth of a second.
 #[must_use]
-pub fn set(pid: u32, level: Level) -> (Reached, bool) {
+pub fn set(pid: u32, autogroup: Option<&File>, level: Level) -> (Reached, bool) {
     let nice = level.nice();
     let realtime = matches!(level, Level::Critical { realtime: true, .. });
     let raised = if realtime { threads::make_realtime(pid) } else { threads::make_ordinary(pid) };
     let class = sched_class::set(pid, (!realtime || raised.is_err()).then(|| level.sched()), level.io());
     let group = threads::set_nice(pid, nice);
-    let autogroup = set_autogroup(pid, nice);
+    let own_group = autogroup;
+    let autogroup = set_autogroup(pid, own_group, nice);
     let later = autogroup.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
     let advice = "give the spooler CAP_SYS_NICE, or LimitNICE= in its unit";
     let refused = match (group, autogroup, class) {
@@ -45,26 +48,30 @@ pub fn set(pid: u32, level: Level) -> (Reached, bool) {
     // That of the least urgent thread.
     let nice = running.iter().map(|(_, running)| running.nice).max();
     let (sched, io) = sched_class::read(pid);
-    let autogroup = read_autogroup(pid);
+    let autogroup = own_group.and_then(read_autogroup);
     (Reached { nice, autogroup, sched, io, cgroup: None, realtime, instead, refused }, later)
 }
 
-fn set_autogroup(pid: u32, nice: i32) -> Result<(), std::io::Error> {
+/// The autogroup of a process, to be set and read from now on, whatever the process gives up later; `None` where there is none.
+#[must_use]
+pub fn open_autogroup(pid: u32) -> Option<File> {
+    File::options().read(true).write(true).open(format!("/proc/{pid}/autogroup")).ok()
+}
+
+fn set_autogroup(pid: u32, autogroup: Option<&File>, nice: i32) -> Result<(), std::io::Error> {
     // In somebody else's session it would be somebody else's priority, perhaps ours.
     let process = i32::try_from(pid).map(Pid::from_raw).map_err(std::io::Error::other)?;
     if getsid(Some(process))? != process {
         return Err(std::io::Error::other("it has no session of its own"));
     }
-    match std::fs::write(format!("/proc/{pid}/autogroup"), nice.to_string()) {
-        // A kernel without autogroups has nothing to set between sessions.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        result => result,
-    }
+    // A kernel without autogroups has nothing to set between sessions.
+    autogroup.map_or(Ok(()), |mut autogroup| autogroup.write_all(nice.to_string().as_bytes()))
 }
 
 /// From `/autogroup-123 nice 10`.
-fn read_autogroup(pid: u32) -> Option<i32> {
-    let line = std::fs::read_to_string(format!("/proc/{pid}/autogroup")).ok()?;
+fn read_autogroup(mut autogroup: &File) -> Option<i32> {
+    let mut line = String::new();
+    autogroup.rewind().and_then(|()| autogroup.read_to_string(&mut line)).ok()?;
     line.trim().rsplit_once(' ')?.1.parse().ok()
 }
 

@@ -4,18 +4,13 @@
 //! made it. So what is set for all is set until a look at all of them finds nothing left to do.
 //!
 //! **Guards.** A real-time thread that computes without a pause could keep a core from everybody else. The kernel leaves others 5 % of
-//! the time (`sched_rt_runtime_us`), and ends a worker whose thread runs for [`COMPUTING_MAX`] without waiting for anything
-//! (`RLIMIT_RTTIME`, SIGXCPU). When the class is taken away, it is taken from the programs that the worker has started, too.
+//! the time (`sched_rt_runtime_us`), and ends a worker whose thread runs for 2 s without waiting for anything: each worker has set itself
+//! that limit before anything else (`RLIMIT_RTTIME`, SIGXCPU). When the class is taken away, it is taken from the programs that the worker has started, too.
 
 use std::io;
 use std::path::Path;
-use std::time::Duration;
 
 use nix::libc;
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
-
-/// CPU that a real-time thread may use in one go.
-const COMPUTING_MAX: Duration = Duration::from_secs(2);
 
 /// Looks at all threads before it is given up that they keep changing.
 const LOOKS_MAX: usize = 20;
@@ -65,7 +60,6 @@ pub(super) fn set_nice(pid: u32, nice: i32) -> io::Result<()> {
 /// # Errors
 /// The kernel's, if it refuses; those that had got it have lost it again then.
 pub(super) fn make_realtime(pid: u32) -> io::Result<()> {
-    limit_computing(pid, Some(COMPUTING_MAX))?;
     let missing =
         || running(pid).into_iter().filter(|(_, running)| !running.realtime).map(|(thread, _)| thread).collect();
     until_settled(missing, |thread| set_scheduler(thread, libc::SCHED_RR, PRIORITY)).inspect_err(|_| {
@@ -82,8 +76,7 @@ pub(super) fn make_ordinary(pid: u32) -> io::Result<()> {
         let all = family(pid).into_iter().flat_map(running);
         all.filter(|(_, running)| running.realtime).map(|(thread, _)| thread).collect()
     };
-    until_settled(raised, |thread| set_scheduler(thread, libc::SCHED_OTHER, 0))?;
-    limit_computing(pid, None)
+    until_settled(raised, |thread| set_scheduler(thread, libc::SCHED_OTHER, 0))
 }
 
 /// Does something with each thread that needs it, until none does.
@@ -121,17 +114,6 @@ fn family(pid: u32) -> Vec<u32> {
 fn children(task: &Path) -> Option<Vec<u32>> {
     let list = std::fs::read_to_string(task.join("children")).ok()?;
     Some(list.split_ascii_whitespace().filter_map(|child| child.parse().ok()).collect())
-}
-
-fn limit_computing(pid: u32, limit: Option<Duration>) -> io::Result<()> {
-    let gone = || io::Error::from_raw_os_error(libc::ESRCH);
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(gone)?;
-    // The worker has inherited ours.
-    let maximum = getrlimit(Resource::Rttime).maximum;
-    let micros = |limit: Duration| u64::try_from(limit.as_micros()).unwrap_or(u64::MAX);
-    let current = limit.map(micros).or(maximum);
-    prlimit(Some(pid), Resource::Rttime, Rlimit { current, maximum })?;
-    Ok(())
 }
 
 #[expect(unsafe_code, reason = "nix and rustix have no wrapper for setpriority of another thread or group")]

@@ -1,7 +1,16 @@
 //! The channel to a worker; the only file of this crate that knows ipc-channel.
 //!
-//! `send()` blocks when the worker does not read, and `recv()` when it is stopped in the middle of a message. So each worker has a
-//! thread that reads and one that writes, and what the loop touches are queues, with one exception.
+//! **Nothing is received through ipc-channel.** What a worker sends could hang, panic or abort its receiver: there, the bytes of a packet
+//! say how many more to wait for, how much memory to take and which descriptors to map. So what a worker says comes as [`packets`]
+//! and is decoded by the codec, which believes nothing. ipc-channel carries what is said to a worker, and is only ever sent with:
+//! the worker opens a one-shot server and says where it is in its hello, and the reading end of the channel is sent there. The
+//! server's socket is looked up without following links, has to be of the user that the worker was started as, and is connected to by
+//! its descriptor, so that it cannot be exchanged in between.
+//!
+//! [`packets`]: crate::system::packets
+//!
+//! `send()` blocks when the worker does not read. So each worker has a thread that writes, and what the loop touches is a queue, with one
+//! exception.
 //!
 //! **Short words go directly.** A word through the writer costs a switch of threads, for a grant as much as the decision. So while
 //! nothing waits in the outbox, the loop sends a short word itself if it is certain that the socket takes it at once:
@@ -16,18 +25,25 @@
 //!
 //! A worker that is stopped or does not read thus gets some thirty short words directly, and the next ones wait in its outbox.
 
+use std::any::Any;
+use std::fmt::Display;
+use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use ipc_channel::ipc::{self, IpcBytesReceiver, IpcBytesSender, IpcOneShotServer, IpcSender};
-use spooler_protocol::codec::{self, Assembler, CodecError};
-use spooler_protocol::handshake::{Hello, NONCE_BYTES, PROTOCOL_VERSION};
+use ipc_channel::ipc::{self, IpcBytesSender, IpcSender};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::process::geteuid;
+use spooler_protocol::codec::{self, CodecError};
+use spooler_protocol::handshake::{Bootstrap, Hello, SOCKET_NAME};
 use spooler_protocol::ids::Token;
 use spooler_protocol::to_worker::ToWorker;
 
-use crate::system::mailbox::{InboxWriter, Word};
+use crate::system::packets::Packets;
+use crate::system::words::Words;
 
 /// Words to one worker that may wait. A worker that lets more pile up does not read and is ended.
 const OUTBOX_WORDS_MAX: usize = 8192;
@@ -39,23 +55,24 @@ const BUFFER_FACTOR: usize = 3;
 /// A frame that the loop sends itself is no longer.
 const DIRECT_FRAME_BYTES_MAX: usize = 512;
 
-/// Where a worker is expected to say hello.
-pub struct Server {
-    server: IpcOneShotServer<Hello>,
-    name: String,
-}
-
-/// A worker that has said hello, before anything else is believed.
+/// A worker that has said hello, and takes what is said to it.
 pub struct Greeted {
-    hello: Hello,
+    packets: Packets,
+    channel: IpcBytesSender,
 }
 
 /// The writing end of a worker's channel. When it is dropped the worker sees the end of its channel.
 pub struct Link {
-    outbox: Sender<ToWorker>,
+    outbox: Sender<Waiting>,
     way: Arc<Way>,
     /// Whether this hand may send by itself: only one may.
     direct: bool,
+}
+
+/// A word in the outbox, and what is dropped when it is sent.
+struct Waiting {
+    word: ToWorker,
+    _held: Option<Box<dyn Any + Send>>,
 }
 
 /// The way to a worker, for whoever sends.
@@ -90,67 +107,70 @@ pub enum LinkError {
     Closed,
 }
 
-impl Server {
-    /// A place with a name of its own, in a folder that only this user can enter (the process's umask sees to that).
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn new() -> Result<Self, String> {
-        let (server, name) = IpcOneShotServer::new().map_err(|error| error.to_string())?;
-        Ok(Self { server, name })
-    }
-
-    /// The name, for the worker's arguments.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Waits for the hello; without end, if nobody comes: see [`give_up`].
-    ///
-    /// # Errors
-    /// If whoever came did not say hello, or is not the one that was started.
-    pub fn accept(self, pid: u32, nonce: [u8; NONCE_BYTES]) -> Result<Greeted, String> {
-        let (bootstrap, hello) = self.server.accept().map_err(|error| format!("no hello from the worker: {error}"))?;
-        // It is inherited by the next worker unless it is dropped at once.
-        drop(bootstrap);
-        if hello.version != PROTOCOL_VERSION {
-            let (theirs, ours) = (hello.version, PROTOCOL_VERSION);
-            return Err(format!(
-                "the worker speaks protocol version {theirs}, this program speaks {ours}; install both together"
-            ));
-        }
-        if hello.pid != pid || hello.nonce != nonce {
-            return Err("somebody else said hello instead of the worker".to_owned());
-        }
-        Ok(Greeted { hello })
-    }
+/// To be called once, before there are workers. ipc-channel measures the system's send buffer when it sends for the first time; if it gets
+/// no descriptors for that, it panics, and so does every later sending of this process. So it sends here, where descriptors are left.
+///
+/// # Errors
+/// What the system says.
+pub fn prepare() -> std::io::Result<()> {
+    let (sender, _receiver) = ipc::bytes_channel()?;
+    // Shows that there are descriptors for the measuring, and leaves them to it.
+    drop(ipc::bytes_channel()?);
+    sender.send(&[]).map_err(std::io::Error::other)
 }
 
-/// Frees whoever waits at a server that nobody will come to any more.
-pub fn give_up(name: &str) {
-    // Connecting and leaving without a word is an error to the one who waits, which is what is wanted.
-    drop(IpcSender::<Hello>::connect(name.to_owned()));
+/// Waits for the hello of the worker with this process, and sends it its channel; it opens its one-shot server in this place. Nothing if
+/// the worker's end closes before it has said anything; waits for ever if that does not happen either and nobody hangs up.
+///
+/// # Errors
+/// If it is not the worker that was started, or cannot be sent anything.
+pub fn greet(mut packets: Packets, pid: u32, place: &Path) -> Result<Option<Greeted>, String> {
+    let Some(hello) = packets.receive().map_err(|error| format!("the worker said {error} instead of a hello"))? else {
+        return Ok(None);
+    };
+    let hello = Hello::decode(hello).map_err(|error| error.to_string())?;
+    if hello.pid != pid {
+        return Err("somebody else said hello instead of the worker".to_owned());
+    }
+    let failed = |why: &dyn Display| format!("the worker does not take its channel: {why}");
+    let bootstrap = connect(place, &hello.folder).map_err(|why| failed(&why))?;
+    let (channel, inbox) = ipc::bytes_channel().map_err(|error| failed(&error))?;
+    bootstrap.send(Bootstrap { nonce: hello.nonce, inbox }).map_err(|error| failed(&error))?;
+    Ok(Some(Greeted { packets, channel }))
+}
+
+/// Connects to the one-shot server in this folder of the place for them.
+fn connect(place: &Path, folder: &str) -> Result<IpcSender<Bootstrap>, String> {
+    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let name = Path::new(folder).join(SOCKET_NAME);
+    let failed = |error: Errno| format!("{}: {error}", place.join(&name).display());
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let root = rustix::fs::open(place, flags | OFlags::DIRECTORY, Mode::empty()).map_err(failed)?;
+    let socket = rustix::fs::openat2(&root, &name, flags, Mode::empty(), beneath).map_err(failed)?;
+    let found = rustix::fs::fstat(&socket).map_err(failed)?;
+    if FileType::from_raw_mode(found.st_mode) != FileType::Socket || found.st_uid != geteuid().as_raw() {
+        return Err(format!("{} is no socket of its own", place.join(&name).display()));
+    }
+    IpcSender::connect(format!("/proc/self/fd/{}", socket.as_raw_fd())).map_err(|error| error.to_string())
 }
 
 impl Greeted {
-    /// Starts the two threads of a worker's channel.
+    /// Starts the thread that writes to the worker; gives both ends of its channel.
     ///
     /// # Errors
-    /// If there can be no further threads.
-    pub fn link(self, inbox: InboxWriter) -> Result<Link, String> {
-        let Hello { to_worker, from_worker, .. } = self.hello;
-        let (channel, theirs) = ipc::bytes_channel().map_err(|error| error.to_string())?;
-        to_worker.send(theirs).map_err(|error| format!("the worker does not take its channel: {error}"))?;
+    /// If there can be no further thread.
+    pub fn link(self) -> Result<(Link, Words), String> {
+        let Self { packets, channel } = self;
         let (outbox, words) = bounded(OUTBOX_WORDS_MAX);
         let way = Arc::new(Way::new(channel));
         let writers_way = Arc::clone(&way);
-        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES);
-        thread("worker-reader")
-            .spawn(move || read_all(&from_worker, &inbox))
-            .and_then(|_| thread("worker-writer").spawn(move || write_all(&writers_way, &words)))
+        std::thread::Builder::new()
+            .name("worker-writer".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn(move || write_all(&writers_way, &words))
             .map_err(|error| error.to_string())?;
-        Ok(Link { outbox, way, direct: send_buffer_bytes() >= BUFFER_FACTOR * DIRECT_BYTES_MAX })
+        let link = Link { outbox, way, direct: send_buffer_bytes() >= BUFFER_FACTOR * DIRECT_BYTES_MAX };
+        Ok((link, Words::new(packets)))
     }
 }
 
@@ -167,8 +187,20 @@ impl Link {
                 Direct::Not => {}
             }
         }
+        self.put(Waiting { word, _held: None })
+    }
+
+    /// Says something to the worker by way of the outbox, and holds something until it is sent.
+    ///
+    /// # Errors
+    /// If the worker cannot be told.
+    pub fn say_and_hold(&self, word: ToWorker, held: impl Any + Send) -> Result<(), LinkError> {
+        self.put(Waiting { word, _held: Some(Box::new(held)) })
+    }
+
+    fn put(&self, waiting: Waiting) -> Result<(), LinkError> {
         self.way.waiting.fetch_add(1, Ordering::AcqRel);
-        self.outbox.try_send(word).map_err(|error| {
+        self.outbox.try_send(waiting).map_err(|error| {
             self.way.waiting.fetch_sub(1, Ordering::AcqRel);
             match error {
                 TrySendError::Full(_) => LinkError::Full,
@@ -187,24 +219,6 @@ impl Link {
     pub fn share(&self) -> Self {
         Self { outbox: self.outbox.clone(), way: Arc::clone(&self.way), direct: false }
     }
-}
-
-fn read_all(channel: &IpcBytesReceiver, inbox: &InboxWriter) {
-    let mut assembler = Assembler::default();
-    while let Ok(frame) = channel.recv() {
-        let word = match assembler.push(&frame) {
-            Ok(Some(said)) => Word::Said(said),
-            Ok(None) => continue,
-            Err(error) => {
-                inbox.put(Word::Garbled(format!("the worker talks garbage: {error}")));
-                break;
-            }
-        };
-        if !inbox.put(word) {
-            return;
-        }
-    }
-    inbox.put(Word::Closed);
 }
 
 /// What became of a word that was to be sent directly.
@@ -324,9 +338,9 @@ fn send_buffer_bytes() -> usize {
     text.trim().parse().unwrap_or_default()
 }
 
-fn write_all(way: &Way, words: &Receiver<ToWorker>) {
-    for word in words {
-        match way.send(&word) {
+fn write_all(way: &Way, words: &Receiver<Waiting>) {
+    for waiting in words {
+        match way.send(&waiting.word) {
             Ok(()) => {}
             Err(SendError::Gone) => return,
             Err(SendError::Wait) => {}
@@ -347,9 +361,6 @@ impl From<CodecError> for SendError {
         Self::Codec(error)
     }
 }
-
-/// After a worker's death, so long at most for the rest of its words to be read.
-pub const LAST_WORDS_PATIENCE: Duration = Duration::from_millis(30);
 
 #[cfg(test)]
 mod tests;

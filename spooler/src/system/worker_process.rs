@@ -3,56 +3,61 @@
 //! One thread per worker, the minder, waits for the end of the process and meanwhile passes its log lines on.
 
 use std::collections::VecDeque;
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use spooler_protocol::handshake::NONCE_BYTES;
+use spooler_protocol::handshake::TEMPORARY_FOLDER;
 
-use crate::supervisor::event::WorkerId;
+use crate::supervisor::event::{WorkerEnd, WorkerId};
 use crate::system::mailbox::{Letter, Mailbox};
-use crate::system::worker_link::{Greeted, Server, give_up};
+use crate::system::packets::{self, Packets, hang_up};
+use crate::system::priority;
+use crate::system::worker_link::{Greeted, greet};
 
 /// The last lines of a worker's log that are kept for the reason of its death.
 const LAST_LINES: usize = 5;
 /// A log line is cut here.
 const LINE_BYTES_MAX: usize = 1024;
+/// Signals with which people ask processes to go.
+const BY_HAND: [nix::sys::signal::Signal; 3] =
+    [nix::sys::signal::Signal::SIGTERM, nix::sys::signal::Signal::SIGINT, nix::sys::signal::Signal::SIGHUP];
 const STACK_BYTES: usize = 256 * 1024;
 
 /// A process that runs, or has ended a moment ago.
 pub struct WorkerProcess {
     /// Its id.
     pub pid: u32,
+    /// Its autogroup, opened before the sandbox takes it from whoever is not root.
+    pub autogroup: Option<File>,
     pidfd: Arc<OwnedFd>,
 }
 
 impl WorkerProcess {
-    /// Starts a worker. `greeted` is called on another thread with its hello, or with why it is not acceptable, unless the process
+    /// Starts a worker, which makes its sockets in `folder`. `greeted` is called on another thread with its hello, or with why it is not acceptable, unless the process
     /// ends before it says anything; its end comes as [`Letter::Ended`].
     ///
     /// # Errors
     /// If there is no process.
     pub fn start(
         program: &Path,
+        folder: &Path,
         worker: WorkerId,
         provider: &str,
         mailbox: &Mailbox,
         greeted: impl FnOnce(Result<Greeted, String>) + Send + 'static,
     ) -> Result<Self, String> {
         let failed = |what: &str, why: &dyn std::fmt::Display| format!("{what} {}: {why}", program.display());
-        let server = Server::new()?;
-        let name = server.name().to_owned();
-        let mut nonce = [0; NONCE_BYTES];
-        rustix::rand::getrandom(&mut nonce, rustix::rand::GetRandomFlags::empty())
-            .map_err(|error| failed("no random numbers for", &error))?;
-        let mut child = command(program, &name).spawn().map_err(|error| failed("cannot start", &error))?;
+        let (ours, theirs) = packets::pair()?;
+        let mut child = command(program, folder, theirs).spawn().map_err(|error| failed("cannot start", &error))?;
         let pid = child.id();
         let minded = raw_pid(pid)
             .ok_or_else(|| "the process has no id".to_owned())
@@ -65,33 +70,20 @@ impl WorkerProcess {
                 return Err(pidfd.err().unwrap_or_else(|| "the worker has no log".to_owned()));
             }
         };
-        if let Some(mut stdin) = child.stdin.take() {
-            // If it is dead already this fails, and its end says why.
-            let _ = stdin.write_all(&nonce);
-        }
-        let (came, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES);
-        let (came_to_minder, ended_to_greeter) = (Arc::clone(&came), Arc::clone(&ended));
+        let (packets, place) = (Packets::new(Arc::clone(&ours)), folder.to_owned());
         let (mailbox, provider) = (mailbox.clone(), provider.to_owned());
-        let (watched, process) = (Arc::clone(&pidfd), Self { pid, pidfd });
+        let (watched, process) = (Arc::clone(&pidfd), Self { pid, autogroup: priority::open_autogroup(pid), pidfd });
         thread("worker-minder")
             .spawn(move || {
                 let how = mind(child, &watched, stderr, &provider);
-                ended.store(true, Ordering::Release);
-                if !came_to_minder.load(Ordering::Acquire) {
-                    give_up(&name);
-                }
+                // Whoever inherited the worker's end does not speak for it.
+                hang_up(&ours);
                 mailbox.put(Letter::Ended(worker, how));
             })
             .and_then(|_| {
-                thread("worker-greeter").spawn(move || {
-                    let hello = server.accept(pid, nonce);
-                    came.store(true, Ordering::Release);
-                    // How it ended says more than that it did not come.
-                    if hello.is_ok() || !ended_to_greeter.load(Ordering::Acquire) {
-                        greeted(hello);
-                    }
-                })
+                // How a worker ends that says nothing says more than that.
+                thread("worker-greeter").spawn(move || greet(packets, pid, &place).transpose().map_or((), greeted))
             })
             .map_err(|error| failed("no thread for", &error))?;
         Ok(process)
@@ -113,9 +105,11 @@ fn raw_pid(pid: u32) -> Option<Pid> {
 }
 
 /// A command that `posix_spawn` can run: nothing of `pre_exec`'s kind, which would fork the whole supervisor.
-fn command(program: &Path, name: &str) -> Command {
+fn command(program: &Path, folder: &Path, channel: OwnedFd) -> Command {
     let mut command = Command::new(program);
-    command.args(["--connect", name]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).env_clear();
+    command.arg("--connect").stdin(Stdio::from(channel)).stdout(Stdio::null()).stderr(Stdio::piped()).env_clear();
+    command.env("TMPDIR", folder);
+    command.envs(std::env::var_os("TMPDIR").map(|usual| (TEMPORARY_FOLDER, usual)));
     for key in ["PATH", "SPOOLER_LOG", "RUST_BACKTRACE", "TZ"] {
         if let Some(value) = std::env::var_os(key) {
             command.env(key, value);
@@ -125,7 +119,7 @@ fn command(program: &Path, name: &str) -> Command {
 }
 
 /// Passes log lines on until the process ends; then says how it ended.
-fn mind(mut child: Child, pidfd: &OwnedFd, mut stderr: ChildStderr, provider: &str) -> String {
+fn mind(mut child: Child, pidfd: &OwnedFd, mut stderr: ChildStderr, provider: &str) -> WorkerEnd {
     let mut lines = Lines::default();
     let flags = fcntl(&stderr, FcntlArg::F_GETFL).map(OFlag::from_bits_truncate).unwrap_or(OFlag::empty());
     let _ = fcntl(&stderr, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK));
@@ -146,8 +140,10 @@ fn mind(mut child: Child, pidfd: &OwnedFd, mut stderr: ChildStderr, provider: &s
     }
     let status = child.wait();
     lines.flush(provider);
+    let by_hand =
+        status.as_ref().is_ok_and(|status| BY_HAND.iter().any(|signal| status.signal() == Some(*signal as i32)));
     let how = status.map_or_else(|error| error.to_string(), describe);
-    lines.append_to(how)
+    WorkerEnd { how, last_words: lines.last.into(), by_hand }
 }
 
 fn describe(status: ExitStatus) -> String {
@@ -155,7 +151,8 @@ fn describe(status: ExitStatus) -> String {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(number)) => {
             let name = nix::sys::signal::Signal::try_from(number).map_or("?", nix::sys::signal::Signal::as_str);
-            format!("signal {number} ({name})")
+            let sandbox = if number == libc::SIGSYS { ": a system call that the sandbox does not allow" } else { "" };
+            format!("signal {number} ({name}){sandbox}")
         }
         (None, None) => "ended in an unknown way".to_owned(),
     }
@@ -210,13 +207,5 @@ impl Lines {
         if self.last.len() > LAST_LINES {
             self.last.pop_front();
         }
-    }
-
-    fn append_to(self, how: String) -> String {
-        if self.last.is_empty() {
-            return how;
-        }
-        let last: Vec<String> = self.last.into();
-        format!("{how}; its last words: {}", last.join(" / "))
     }
 }

@@ -1,8 +1,10 @@
 //! Workers that speak the language and say nothing true.
 
+use bytes::Bytes;
 use spooler_protocol::calls::EndMessage;
 use spooler_protocol::from_worker::{Content, Destinations, FromWorker, LoggedOn, RowUpdate};
 use spooler_protocol::ids::{AcceptId, DeliveryId, Token};
+use spooler_protocol::limits::BODY_CHUNK_BYTES_MAX;
 use spooler_protocol::message::Envelope;
 use spooler_protocol::outcome::{Outcome, Reply, SubmitResult};
 use spooler_protocol::to_worker::ToWorker;
@@ -21,6 +23,16 @@ pub(crate) fn flood(link: &LinkSender) -> Result<Ended, LinkError> {
             update: Box::new(RowUpdate { text, ..RowUpdate::default() }),
         })?;
         link.send(&FromWorker::Want)?;
+    }
+    Ok(Ended::LoggedOff)
+}
+
+/// Hands in more and more large messages and finishes none, without a look at the answers.
+pub(crate) fn hoard(link: &LinkSender) -> Result<Ended, LinkError> {
+    link.send(&FromWorker::LoggedOn(LoggedOn::default()))?;
+    let data = Bytes::from(vec![b'x'; BODY_CHUNK_BYTES_MAX]);
+    for number in 0.. {
+        link.send(&FromWorker::Upload { accept: AcceptId(number), data: data.clone() })?;
     }
     Ok(Ended::LoggedOff)
 }

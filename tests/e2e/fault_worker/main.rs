@@ -13,18 +13,24 @@
 //! | `hog` | computes for `work` without yielding, `rounds` times, with a yield in between |
 //! | `rows` | changes its row as fast as it can, then delivers |
 //! | `leak` | keeps 16 MiB more with each message, and says in its row how much that is |
+//! | `hoard` | keeps 16 MiB more, without end |
+//! | `breed` | starts programs without end; needs `programs = true` |
 //! | `critical` | takes a critical section and a second one inside, and leaves each when its `hold` file is gone |
 //!
 //! | only as `mode` | what it does |
 //! |---|---|
 //! | `mute` | never logs on |
 //! | `crash-at-logon` | dies of a signal while it logs on |
+//! | `escape` | tries a `way` out of the sandbox at a `target`, see `escape`; logs on if it succeeds |
 //! | `flood` | says things without end |
+//! | `hoard` | hands in large messages and finishes none |
 //! | `lie` | speaks of deliveries, recipients and tokens that are not its own, and wants absurd things |
 //!
 //! What goes wrong before the welcome, which brings the settings, is in `stranger`.
 
+mod escape;
 mod liar;
+mod packets;
 mod provider;
 mod stranger;
 
@@ -47,7 +53,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
-        [program, "--connect", name] => connect(Path::new(program), name),
+        [program, "--connect"] => connect(Path::new(program)),
         [_, "--check", "fault"] => answer(&Findings::default()),
         [_, "--check", kind] => check(kind),
         [_, "--kinds"] => write_out(&format!("{}\nfault", real::KINDS.join("\n"))),
@@ -76,11 +82,11 @@ fn write_out(text: &str) -> Result<(), Box<dyn Error>> {
     Ok(writeln!(std::io::stdout().lock(), "{text}")?)
 }
 
-fn connect(program: &Path, name: &str) -> Result<(), Box<dyn Error>> {
+fn connect(program: &Path) -> Result<(), Box<dyn Error>> {
     match std::fs::read_to_string(program.with_file_name("before-hello")) {
-        Ok(mode) => stranger::run(&mode, name),
+        Ok(mode) => stranger::run(&mode),
         Err(_) => {
-            bootstrap::run_with(name, session)?;
+            bootstrap::run_with(session)?;
             Ok(())
         }
     }
@@ -93,6 +99,7 @@ async fn session(link: LinkSender, inbox: UnboundedReceiver<ToWorker>, welcome: 
     let settings: toml::Table = welcome.settings.parse().unwrap_or_default();
     match settings.get("mode").and_then(toml::Value::as_str) {
         Some("flood") => liar::flood(&link),
+        Some("hoard") => liar::hoard(&link),
         Some("lie") => liar::lie(&link, inbox).await,
         _ => return Ok(runtime::run::<Fault>(link, inbox, welcome).await),
     }

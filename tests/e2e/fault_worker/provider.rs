@@ -1,14 +1,18 @@
 //! Misbehaviour within the contract.
 
 use std::cell::RefCell;
+use std::io::Write;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, raise};
 use spooler_protocol::from_worker::{LogonError, RowUpdate};
 use spooler_protocol::outcome::{Outcome, Reply, SubmitResult};
 use spooler_protocol::settings::Settings;
-use spooler_worker::{Capacity, Delivery, Provider, Support};
+use spooler_worker::{Capacity, Delivery, Identity, Needs, Provider, Support};
+
+use crate::escape;
 
 /// What is kept of each message by one that leaks, bytes.
 const LEAK_BYTES: usize = 16 << 20;
@@ -20,6 +24,10 @@ pub(crate) struct FaultSettings {
     work: Duration,
     rounds: u32,
     hold: PathBuf,
+    journal: PathBuf,
+    programs: bool,
+    way: String,
+    target: String,
 }
 
 /// A provider that does what it is told.
@@ -37,8 +45,21 @@ impl Provider for Fault {
             mode: settings.string("mode", "good"),
             work: settings.duration("work", "0s", Duration::ZERO..=Duration::from_secs(10)),
             rounds: settings.integer("rounds", 1, 1..=1000),
+            journal: PathBuf::from(settings.string("journal", "")),
             hold: PathBuf::from(settings.string("hold", "")),
+            programs: settings.boolean("programs", false),
+            way: settings.string("way", ""),
+            target: settings.string("target", ""),
         }
+    }
+
+    fn needs(settings: &FaultSettings) -> Needs {
+        let mut needs = Needs { programs: settings.programs, ..Needs::default() };
+        if let Some(folder) = settings.journal.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            needs.write = vec![folder.to_owned()];
+            needs.identity = Identity::Supervisor("writes its journal into a folder of the test");
+        }
+        needs
     }
 
     async fn logon(support: Support, settings: FaultSettings) -> Result<Self, LogonError> {
@@ -47,6 +68,10 @@ impl Provider for Fault {
             "crash-at-logon" => {
                 eprintln!("the modem is on fire");
                 raise(Signal::SIGILL).map_err(|error| LogonError::Failed(error.to_string()))?;
+            }
+            "escape" => {
+                escape::attempt(&settings.way, &settings.target)
+                    .map_err(|error| LogonError::Failed(format!("kept in: {error}")))?;
             }
             _ => {}
         }
@@ -69,9 +94,13 @@ impl Provider for Fault {
         let address = delivery.recipients().first().map(|recipient| &recipient.address);
         let told = address.filter(|address| address.kind() == "FAULT").map(|address| address.text());
         match told.unwrap_or(&self.settings.mode) {
-            "crash" => drop(raise(Signal::SIGILL)),
+            "crash" => self.crash(delivery).await,
             "rows" => self.flood_rows(),
             "leak" => self.leak(),
+            "hoard" => loop {
+                self.leak();
+            },
+            "breed" => breed(),
             "panic" => panic!("the line went up in smoke"),
             "silent" => std::future::pending().await,
             "burn" => loop {
@@ -81,12 +110,45 @@ impl Provider for Fault {
             "critical" => self.dial().await,
             _ => {}
         }
+        self.note(delivery);
         delivery.settle_all(&Outcome::Delivered(Reply::local(250, "2.0.0", "done")));
         SubmitResult::Done
     }
 }
 
+/// Starts programs until no more can be started.
+fn breed() {
+    loop {
+        if let Err(error) = Command::new("/bin/sleep").arg("1000").spawn() {
+            panic!("no more children: {error}");
+        }
+    }
+}
+
 impl Fault {
+    /// Dies after some last words; the progress is told before.
+    async fn crash(&self, delivery: &Delivery) {
+        // The first word is held back, and the next ones come at intervals.
+        delivery.progress("warming up", 0);
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        delivery.progress("setting fire", 1);
+        self.support.spooler_yield().await;
+        eprintln!("the paper tray is on fire");
+        let _ = raise(Signal::SIGILL);
+    }
+
+    /// Writes down what was delivered, if it is to: a line with the message's number.
+    fn note(&self, delivery: &Delivery) {
+        if self.settings.journal.as_os_str().is_empty() {
+            return;
+        }
+        let opened = std::fs::OpenOptions::new().create(true).append(true).open(&self.settings.journal);
+        let noted = opened.and_then(|mut journal| writeln!(journal, "{}", delivery.submission().message));
+        if let Err(error) = noted {
+            eprintln!("the journal: {error}");
+        }
+    }
+
     async fn compute(&self) {
         for _ in 0..self.settings.rounds {
             let start = Instant::now();

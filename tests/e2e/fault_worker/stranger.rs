@@ -5,50 +5,60 @@
 //! |---|---|
 //! | `silent` | never says hello |
 //! | `wrong-version` | says hello in another version of the protocol |
-//! | `wrong-nonce` | says hello without knowing the secret |
+//! | `wrong-pid` | says hello in somebody else's name |
+//! | `wrong-folder` | wants its channel sent where it has no business |
+//! | `lost-server` | says hello, and where it is to be answered there is nobody |
 //! | `garbage` | says a good hello, then what nobody can understand |
 //! | `deaf` | logs on, then neither reads nor says anything |
 //! | `never-reads` | logs on, asks for a lot and reads none of the answers |
+//! | `packets-…` | logs on, then sends packets that are none; see `packets` |
 
 use std::error::Error;
-use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
-use ipc_channel::ipc::{self, IpcBytesSender, IpcSender};
+use ipc_channel::ipc::IpcOneShotServer;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
+use rustix::net::{SendFlags, send};
 use spooler_protocol::codec;
 use spooler_protocol::from_worker::{FromWorker, LoggedOn};
-use spooler_protocol::handshake::{Hello, NONCE_BYTES, PROTOCOL_VERSION};
+use spooler_protocol::handshake::{Bootstrap, Hello, NONCE_BYTES, PROTOCOL_VERSION};
 use spooler_protocol::ids::{DeliveryId, RequestId};
 
-/// A worker with a channel of its own making.
-pub(crate) fn run(mode: &str, name: &str) -> Result<(), Box<dyn Error>> {
+use crate::packets;
+
+/// A worker that does its own handshake.
+pub(crate) fn run(mode: &str) -> Result<(), Box<dyn Error>> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     if mode == "silent" {
         eprintln!("my lips are sealed");
         wait_for_the_end();
     }
-    let mut nonce = [0; NONCE_BYTES];
-    std::io::stdin().lock().read_exact(&mut nonce)?;
-    let version = if mode == "wrong-version" { PROTOCOL_VERSION + 1 } else { PROTOCOL_VERSION };
-    if mode == "wrong-nonce" {
-        nonce = nonce.map(|byte| !byte);
-    }
-    let (to_worker, inbox) = ipc::channel()?;
-    let (outbox, from_worker) = ipc::bytes_channel()?;
-    IpcSender::connect(name.to_owned())?.send(Hello {
-        version,
+    let outbox = std::io::stdin().as_fd().try_clone_to_owned()?;
+    let (server, name) = IpcOneShotServer::<Bootstrap>::new()?;
+    let folder = Path::new(&name).parent().and_then(Path::file_name).and_then(|folder| folder.to_str());
+    let mut hello = Hello {
+        version: PROTOCOL_VERSION,
         pid: std::process::id(),
-        nonce,
-        to_worker,
-        from_worker,
-    })?;
-    // Held, and never read. Who is not believed does not get it.
-    let _unread = inbox.recv();
+        nonce: [1; NONCE_BYTES],
+        folder: folder.unwrap_or_default().to_owned(),
+    };
     match mode {
-        "garbage" => outbox.send(&[0, 0xff, 0xfe, 0xfd])?,
+        "wrong-version" => hello.version += 1,
+        "wrong-pid" => hello.pid = 1,
+        "wrong-folder" => hello.folder = "../run".to_owned(),
+        "lost-server" => hello.folder = "nowhere".to_owned(),
+        _ => {}
+    }
+    send(&outbox, &hello.encode(), SendFlags::NOSIGNAL)?;
+    // Held, and never read. Who is not believed does not get it.
+    let _unread = server.accept();
+    match mode {
+        "garbage" => drop(send(&outbox, &[0, 0xff, 0xfe, 0xfd], SendFlags::NOSIGNAL)?),
         "deaf" => log_on(&outbox)?,
         "never-reads" => ask_without_end(&outbox)?,
+        mode if mode.starts_with("packets-") => packets::send_all(mode, &outbox)?,
         _ => {}
     }
     wait_for_the_end()
@@ -60,15 +70,15 @@ fn wait_for_the_end() -> ! {
     }
 }
 
-fn say(outbox: &IpcBytesSender, said: &FromWorker) -> Result<(), Box<dyn Error>> {
-    codec::encode(said, |frame| Ok(outbox.send(frame)?))
+pub(crate) fn say(outbox: &OwnedFd, said: &FromWorker) -> Result<(), Box<dyn Error>> {
+    codec::encode(said, |frame| Ok(send(outbox, frame, SendFlags::NOSIGNAL).map(drop)?))
 }
 
-fn log_on(outbox: &IpcBytesSender) -> Result<(), Box<dyn Error>> {
+pub(crate) fn log_on(outbox: &OwnedFd) -> Result<(), Box<dyn Error>> {
     say(outbox, &FromWorker::LoggedOn(LoggedOn { credit: 5, ..LoggedOn::default() }))
 }
 
-fn ask_without_end(outbox: &IpcBytesSender) -> Result<(), Box<dyn Error>> {
+fn ask_without_end(outbox: &OwnedFd) -> Result<(), Box<dyn Error>> {
     log_on(outbox)?;
     loop {
         say(outbox, &FromWorker::ReadBody { request: RequestId(1), delivery: DeliveryId(1), offset: 0 })?;

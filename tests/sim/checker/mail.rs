@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use spooler::record::{Change, Scanned};
 use spooler::supervisor::event::{Action, Answer, Ask, AskId, Event, ReportKind, SubmitOrder, WorkerId, WorkerNews};
 use spooler::system::store::StoreReader;
+use spooler_protocol::calls::StatusReport;
 use spooler_protocol::control::{MessageState, QueueAction, RecipientState};
 use spooler_protocol::from_worker::FromWorker;
 use spooler_protocol::ids::{DeliveryId, MessageId};
@@ -44,6 +45,8 @@ struct Message {
     known: BTreeSet<u32>,
     /// Failure was reported in this run.
     told: BTreeSet<u32>,
+    /// Success was reported in this run.
+    told_sent: BTreeSet<u32>,
 }
 
 #[derive(Debug)]
@@ -64,6 +67,8 @@ pub(crate) struct Mail {
     asked: BTreeMap<AskId, Option<(QueueAction, MessageId)>>,
     /// Failures that were heard in this step and have to be reported in it.
     owed: BTreeSet<(MessageId, u32)>,
+    /// Failures and successes that a provider wants to be told, heard in this step: it settles nothing.
+    owed_as_asked: BTreeSet<(MessageId, u32, bool)>,
     /// A change of these was refused by the disk in this run: the schedule is ahead of it.
     ahead: BTreeSet<MessageId>,
     /// Recipients served, and messages acknowledged: for people.
@@ -85,6 +90,11 @@ impl Mail {
     /// Clients that were not answered.
     pub(crate) fn unanswered(&self) -> usize {
         self.asked.len()
+    }
+
+    /// Whether a worker has deliveries in its hands.
+    pub(super) fn has_flights(&self, worker: WorkerId) -> bool {
+        self.flights.values().any(|flight| flight.worker == worker)
     }
 
     /// Deliveries in the hands of workers.
@@ -130,6 +140,9 @@ impl Mail {
                 said: FromWorker::Settled { delivery, outcomes } | FromWorker::Finished { delivery, outcomes, .. },
                 ..
             } => self.settle(worker, *delivery, outcomes),
+            WorkerNews::Said { said: FromWorker::StatusRecips { delivery, reports }, .. } => {
+                self.note_asked(worker, *delivery, reports);
+            }
             WorkerNews::Died(_) => {
                 for flight in self.flights.values().filter(|flight| flight.worker == worker) {
                     if let Some(message) = self.messages.get_mut(&flight.id) {
@@ -153,9 +166,27 @@ impl Mail {
             let failed = matches!(outcome, Outcome::Failed(_));
             message.settled.insert(index, if failed { Settled::Failed } else { Settled::Sent });
             if failed {
-                self.owed.insert((flight.id, index));
+                // The provider may have told it before.
+                if !message.told.contains(&index) {
+                    self.owed.insert((flight.id, index));
+                }
             } else {
                 self.served += 1;
+            }
+        }
+    }
+
+    /// A provider wants the sender to be told of its own recipients: of each fact once.
+    fn note_asked(&mut self, worker: WorkerId, delivery: DeliveryId, reports: &[(u32, StatusReport)]) {
+        let Some(flight) = self.flights.get(&delivery).filter(|flight| flight.worker == worker) else { return };
+        let Some(message) = self.messages.get(&flight.id) else { return };
+        for (place, report) in reports {
+            let index = usize::try_from(*place).ok().and_then(|place| flight.recipients.get(place));
+            let Some(&index) = index else { continue };
+            let failed = matches!(report, StatusReport::Failed(_));
+            let told = if failed { &message.told } else { &message.told_sent };
+            if !told.contains(&index) {
+                self.owed_as_asked.insert((flight.id, index, failed));
             }
         }
     }
@@ -171,6 +202,12 @@ impl Mail {
             Action::Report(order) if order.kind == ReportKind::Failed => {
                 order.recipients.iter().try_for_each(|recipient| self.fails(order.id, recipient.index))
             }
+            Action::Report(order) if matches!(order.kind, ReportKind::Sent | ReportKind::SentAsAsked) => {
+                order.recipients.iter().try_for_each(|recipient| self.tells_success(order.id, recipient.index))
+            }
+            Action::Report(order) => demand(!order.recipients.is_empty(), "a report names somebody", || {
+                format!("message {}: {:?}", order.id, order.kind)
+            }),
             Action::Send(_, ToWorker::Accepted { result: Ok(id), .. }) => self.acknowledges(*id),
             Action::Answer(ask, answer) => self.answers(*ask, answer),
             _ => Ok(()),
@@ -235,12 +272,28 @@ impl Mail {
         Ok(())
     }
 
-    fn fails(&mut self, id: MessageId, index: u32) -> Verdict {
-        self.owed.remove(&(id, index));
+    fn tells_success(&mut self, id: MessageId, index: u32) -> Verdict {
+        self.owed_as_asked.remove(&(id, index, false));
         let message = self.messages.entry(id).or_default();
+        demand(message.told_sent.insert(index), "success is told once", || format!("message {id}: {index}"))
+    }
+
+    fn fails(&mut self, id: MessageId, index: u32) -> Verdict {
+        let settles = self.owed.remove(&(id, index));
+        let message = self.messages.entry(id).or_default();
+        if self.owed_as_asked.remove(&(id, index, true)) && !settles {
+            return demand(message.told.insert(index), "failure is told once", || format!("message {id}: {index}"));
+        }
         let settled = message.settled.insert(index, Settled::Failed);
         demand(settled != Some(Settled::Sent), "who was served has not failed", || format!("message {id}: {index}"))?;
         demand(message.told.insert(index), "failure is told once", || format!("message {id}: {index}"))
+    }
+
+    /// A recipient of whose failure the sender was told before, because its provider wanted that, is given up without another word.
+    fn give_up_told(&mut self, id: MessageId, index: u32) {
+        if let Some(message) = self.messages.get_mut(&id).filter(|message| message.told.contains(&index)) {
+            message.settled.entry(index).or_insert(Settled::Failed);
+        }
     }
 
     fn keeps(&mut self, change: &Change) -> Verdict {
@@ -253,6 +306,9 @@ impl Mail {
                 Ok(())
             }
             Change::Recipients { id, updates } => updates.iter().try_for_each(|update| {
+                if update.state == RecipientState::Failed {
+                    self.give_up_told(*id, update.index);
+                }
                 let settled = self.messages.get(id).and_then(|message| message.settled.get(&update.index)).copied();
                 let expected = match update.state {
                     RecipientState::Pending => None,
@@ -272,6 +328,9 @@ impl Mail {
             Change::State { .. } | Change::Marks { .. } => Ok(()),
             Change::Remove { id } => {
                 let message = self.messages.entry(*id).or_default();
+                for index in &message.told {
+                    message.settled.entry(*index).or_insert(Settled::Failed);
+                }
                 let through = message.given_up || message.settled.len() >= message.recipients;
                 demand(through, "no accepted message is lost", || {
                     format!("message {id} is removed; settled are {:?} of {}", message.settled, message.recipients)
@@ -281,6 +340,8 @@ impl Mail {
     }
 
     pub(super) fn stepped(&mut self) -> Verdict {
+        let unheard = &self.owed_as_asked;
+        demand(unheard.is_empty(), "what a provider wants told is told", || format!("nobody hears of {unheard:?}"))?;
         demand(self.owed.is_empty(), "failure is told", || format!("nobody hears of {:?}", self.owed))
     }
 
@@ -301,10 +362,12 @@ impl Mail {
         self.credit.clear();
         self.asked.clear();
         self.owed.clear();
+        self.owed_as_asked.clear();
         self.ahead.clear();
         for message in self.messages.values_mut() {
             message.known.clear();
             message.told.clear();
+            message.told_sent.clear();
             message.held = false;
         }
     }

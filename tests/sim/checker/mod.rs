@@ -3,12 +3,24 @@
 //! | file | rules |
 //! |---|---|
 //! | `mail` | no accepted message is lost, none is delivered again without a reason, none twice at once, senders are told |
+//! | `calls` | one call at a time, nothing after a critical error, nothing for ever |
+//! | `hangs` | who hangs is made to go |
+//! | `gate` | how many slots the idle gate gives at most, and for how long it may be in the way |
+//! | `machine` | without its device nobody gets anything to do; nothing begins before sleep, nobody runs in it |
 //! | `tokens` | tokens and slots, nobody starves, priority only in sections |
 //! | `agreement` | the schedule in RAM and the disk say the same |
 //! | `table` | status rows are true and do not go back |
 
 // The schedule in RAM and the disk say the same.
 pub(crate) mod agreement;
+// What providers are called for.
+pub(crate) mod calls;
+// How many slots there can be.
+pub(crate) mod gate;
+// Workers that are stopped.
+pub(crate) mod hangs;
+// What happens to the machine.
+pub(crate) mod machine;
 // What becomes of messages.
 pub(crate) mod mail;
 // Status rows are true.
@@ -58,6 +70,9 @@ pub(crate) struct Checker {
     pub(crate) mail: mail::Mail,
     pub(crate) tokens: tokens::Tokens,
     pub(crate) table: table::Table,
+    pub(crate) machine: machine::Machine,
+    pub(crate) hangs: hangs::Hangs,
+    calls: calls::Calls,
     agreement: agreement::Agreement,
     stopping: bool,
 }
@@ -70,6 +85,9 @@ impl Checker {
             mail: mail::Mail::default(),
             tokens: tokens::Tokens::new(plan),
             table: table::Table::default(),
+            machine: machine::Machine::new(plan.tick_late_ms_max + 2),
+            hangs: hangs::Hangs::new(plan.tick_late_ms_max + 2),
+            calls: calls::Calls::new(plan.tick_late_ms_max + 2),
             agreement: agreement::Agreement::default(),
             stopping: false,
         }
@@ -109,13 +127,17 @@ impl Checker {
             }
             self.tokens.hears(*worker, news, now);
             self.mail.hears_worker(*worker, news);
+            self.calls.hears_worker(*worker, news);
             if matches!(news, WorkerNews::Died(_) | WorkerNews::StartFailed(_)) {
                 self.alive.remove(worker);
+                self.hangs.goes_on(*worker);
             }
         } else {
             self.mail.hears(event);
+            self.machine.hears(now, event);
+            self.calls.hears(now, event);
             self.table.hears(event);
-            self.tokens.hears_other(event);
+            self.tokens.hears_other(event, now);
         }
     }
 
@@ -133,6 +155,8 @@ impl Checker {
             }
             _ => {}
         }
+        self.machine.wants(now, action)?;
+        self.calls.wants(action)?;
         self.tokens.wants(now, action)?;
         self.mail.wants(action, disk)?;
         self.table.wants(action)
@@ -141,7 +165,13 @@ impl Checker {
     /// A step is over: everything that was wanted in it is being done.
     pub(crate) fn stepped(&mut self, now: Now, supervisor: &Supervisor, disk: &mut Disk) -> Verdict {
         supervisor.check_invariants();
-        self.tokens.stepped(now)?;
+        self.machine.stepped(now)?;
+        self.calls.stepped(now)?;
+        let (asleep, tokens, mail, calls) = (self.machine.is_asleep(), &self.tokens, &self.mail, &self.calls);
+        self.hangs.stepped(now, tokens.bound_ms(), |worker| {
+            !asleep && tokens.could_answer(worker) && (mail.has_flights(worker) || calls.is_called(worker))
+        })?;
+        self.tokens.stepped(now, self.machine.is_asleep())?;
         self.mail.stepped()?;
         self.agreement.stepped(supervisor, disk, &self.mail)
     }
@@ -158,6 +188,9 @@ impl Checker {
         self.mail.supervisor_gone();
         self.tokens.supervisor_gone();
         self.table.supervisor_gone();
+        self.machine.supervisor_gone();
+        self.hangs.supervisor_gone();
+        self.calls.supervisor_gone();
         self.agreement = agreement::Agreement::default();
         self.stopping = false;
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use spooler::supervisor::event::{Action, Answer, Event};
 use spooler_protocol::ids::Generation;
-use spooler_protocol::status::StatusTable;
+use spooler_protocol::status::{StatusCode, StatusTable};
 
 use super::{Verdict, demand};
 
@@ -73,6 +73,14 @@ impl Table {
         demand(table.messages.len() == flights.min(200), "every message in flight has a row", || {
             format!("{} rows, {flights} deliveries", table.messages.len())
         })
+    }
+
+    /// Who lacks a device is shown to be offline.
+    pub(crate) fn demand_offline(&self, lacking: &[String]) -> Verdict {
+        let rows = self.latest.iter().flat_map(|table| &table.providers);
+        let online = rows.filter(|row| lacking.contains(&row.name) && !row.code.contains(StatusCode::OFFLINE));
+        let online: Vec<&String> = online.map(|row| &row.name).collect();
+        demand(online.is_empty(), "who lacks a device is shown offline", || format!("{online:?}"))
     }
 
     pub(super) fn supervisor_gone(&mut self) {

@@ -12,14 +12,28 @@ use spooler_protocol::ids::Token;
 use spooler_protocol::notification::Notification;
 use spooler_protocol::to_worker::ToWorker;
 
+use super::gate::Gate;
 use super::{Verdict, demand};
-use crate::plan::Plan;
+use crate::plan::{ANSWER_MS, Plan};
+
+/// A token that was given beside the slots is not asked back for so long, milliseconds.
+const FORCED_MS: i64 = 10_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hold {
     Idle,
-    Wanting { since_ms: i64 },
-    Holding { token: Token, recalled_ms: Option<i64> },
+    Wanting {
+        /// Since when somebody may say that it waits too long.
+        since_ms: i64,
+        /// When it asked.
+        asked_ms: i64,
+    },
+    Holding {
+        token: Token,
+        recalled_ms: Option<i64>,
+        /// It may have got its token beside the slots, because it had waited so long: until then.
+        forced_until_ms: Option<i64>,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -43,6 +57,9 @@ struct Worker {
     hold: Hold,
     section: Option<Section>,
     level: Option<Level>,
+    cpu_us: u64,
+    /// When it gave its last token back.
+    idle_ms: i64,
 }
 
 /// The second bookkeeping of tokens.
@@ -50,13 +67,17 @@ struct Worker {
 pub(crate) struct Tokens {
     workers: BTreeMap<ProviderId, Worker>,
     interactive: BTreeMap<ProviderId, bool>,
-    slots: u32,
+    pub(super) gate: Gate,
+    /// Since when the gate keeps nobody waiting.
+    clear_since_ms: i64,
     slice_ms: i64,
     critical_max_ms: i64,
     slack_ms: i64,
     flushes: BTreeSet<u64>,
     flushes_asked: BTreeSet<AskId>,
     given: BTreeSet<Token>,
+    /// Given in this step to workers that did not want any.
+    unasked: BTreeSet<Token>,
     /// The longest wait for a token that was seen, milliseconds: for people.
     pub(crate) longest_wait_ms: i64,
 }
@@ -66,20 +87,22 @@ impl Tokens {
         Self {
             workers: BTreeMap::new(),
             interactive: BTreeMap::new(),
-            slots: plan.slots,
+            gate: Gate::new(plan),
+            clear_since_ms: 0,
             slice_ms: i64::from(plan.slice_ms),
             critical_max_ms: i64::from(plan.critical_max_s) * 1000,
             slack_ms: plan.tick_late_ms_max + 2,
             flushes: BTreeSet::new(),
             flushes_asked: BTreeSet::new(),
             given: BTreeSet::new(),
+            unasked: BTreeSet::new(),
             longest_wait_ms: 0,
         }
     }
 
     /// The configuration is as it is now.
     pub(crate) fn configure(&mut self, plan: &Plan) {
-        self.slots = plan.slots;
+        self.gate.configure(plan);
     }
 
     /// How a provider is configured when its worker says hello.
@@ -92,13 +115,26 @@ impl Tokens {
         self.workers.values().filter(|worker| matches!(worker.hold, Hold::Holding { .. })).count()
     }
 
-    /// Workers that want a token and have none.
+    /// Whether nothing excuses a worker that says nothing: it is logged on, waits for no token, and is in no section.
+    pub(super) fn could_answer(&self, id: WorkerId) -> bool {
+        let worker = self.workers.get(&id.provider).filter(|worker| worker.id == id);
+        worker.is_some_and(|worker| {
+            let waits = matches!(worker.hold, Hold::Wanting { .. });
+            !worker.passing && !waits && worker.section.is_none() && !self.is_anybody_alone()
+        })
+    }
+
+    /// Workers that want a token, have none, and are kept waiting by nothing but each other.
     pub(crate) fn wanting(&self) -> usize {
+        if self.gate.is_in_the_way() {
+            return 0;
+        }
         self.workers.values().filter(|worker| matches!(worker.hold, Hold::Wanting { .. })).count()
     }
 
-    pub(super) fn hears_other(&mut self, event: &Event) {
+    pub(super) fn hears_other(&mut self, event: &Event, now: Now) {
         match event {
+            Event::Observed(seen) => self.gate.observed(*seen, now.mono_ms),
             Event::Asked(ask, Ask::FlushBegin(_)) => {
                 self.flushes_asked.insert(*ask);
             }
@@ -123,9 +159,14 @@ impl Tokens {
                     hold: Hold::Idle,
                     section: None,
                     level: None,
+                    cpu_us: 0,
+                    idle_ms: now.mono_ms,
                 },
             );
             return;
+        }
+        if let WorkerNews::Said { cpu_us: Some(cpu_us), .. } | WorkerNews::Cpu(Some(cpu_us)) = news {
+            self.charge(id, *cpu_us, now);
         }
         let Some(worker) = self.workers.get_mut(&id.provider).filter(|worker| worker.id == id) else { return };
         match news {
@@ -134,11 +175,15 @@ impl Tokens {
             }
             WorkerNews::Said { said: FromWorker::LoggedOn(_), .. } => worker.passing = worker.logs_off,
             WorkerNews::Said { said: FromWorker::Want, .. } if worker.hold == Hold::Idle => {
-                worker.hold = Hold::Wanting { since_ms: now.mono_ms };
+                // Somebody may have wanted it to get one before that, to see whether it is alive.
+                let asked_ms = (worker.idle_ms + ANSWER_MS / 2).min(now.mono_ms);
+                worker.hold = Hold::Wanting { since_ms: now.mono_ms, asked_ms };
             }
             WorkerNews::Said { said: FromWorker::Yield { token, more }, .. } => {
                 if matches!(worker.hold, Hold::Holding { token: held, .. } if held == *token) {
-                    worker.hold = if *more { Hold::Wanting { since_ms: now.mono_ms } } else { Hold::Idle };
+                    let wants = Hold::Wanting { since_ms: now.mono_ms, asked_ms: now.mono_ms };
+                    worker.hold = if *more { wants } else { Hold::Idle };
+                    worker.idle_ms = now.mono_ms;
                 }
             }
             WorkerNews::Said { said: FromWorker::CriticalBegin { section: number, .. }, .. } => {
@@ -158,10 +203,26 @@ impl Tokens {
         }
     }
 
+    /// What background workers use while the gate is closed is counted.
+    fn charge(&mut self, id: WorkerId, cpu_us: u64, now: Now) {
+        let Some(worker) = self.workers.get_mut(&id.provider).filter(|worker| worker.id == id) else { return };
+        let used_us = cpu_us.saturating_sub(worker.cpu_us);
+        worker.cpu_us = cpu_us;
+        let urgent = self.workers.get(&id.provider).is_none_or(|worker| self.is_urgent(worker));
+        if !urgent {
+            self.gate.charge(used_us, now.mono_ms);
+        }
+    }
+
     pub(super) fn wants(&mut self, now: Now, action: &Action) -> Verdict {
         match action {
             Action::Send(id, ToWorker::Grant { token, .. }) => self.grants(*id, *token, now),
+            Action::Look { every_ms } => {
+                self.gate.looks(*every_ms);
+                Ok(())
+            }
             Action::Send(id, ToWorker::Recall { token }) => {
+                self.unasked.remove(token);
                 let worker = self.workers.get_mut(&id.provider).filter(|worker| worker.id == *id);
                 if let Some(Worker { hold: Hold::Holding { token: held, recalled_ms, .. }, .. }) = worker
                     && held == token
@@ -193,7 +254,7 @@ impl Tokens {
                 Ok(())
             }
             // One that is to go before it has logged on passes the gate as well.
-            Action::Send(id, ToWorker::Logoff { .. }) | Action::Term(id) => {
+            Action::Send(id, ToWorker::Logoff { .. }) | Action::Term(id) | Action::Kill(id) => {
                 if let Some(worker) = self.workers.get_mut(&id.provider).filter(|worker| worker.id == *id) {
                     (worker.passing, worker.logs_off) = (true, true);
                 }
@@ -230,8 +291,20 @@ impl Tokens {
         let Some(worker) = worker else {
             return demand(false, "tokens go to workers that live", || format!("{id:?}"));
         };
-        let Hold::Wanting { since_ms } = worker.hold else {
-            return demand(false, "one token each, for those that want one", || format!("{id:?}: {:?}", worker.hold));
+        // A worker whose deliveries are silent is given one unasked, to be asked for it at once.
+        let since_ms = match worker.hold {
+            Hold::Wanting { asked_ms, .. } => asked_ms,
+            Hold::Idle => {
+                if !worker.passing {
+                    self.unasked.insert(token);
+                }
+                (worker.idle_ms + ANSWER_MS / 2).min(now.mono_ms)
+            }
+            Hold::Holding { .. } => {
+                return demand(false, "one token each, for those that want one", || {
+                    format!("{id:?}: {:?}", worker.hold)
+                });
+            }
         };
         demand(self.given.insert(token), "every token is new", || format!("{token}"))?;
         let is_alone = |worker: &Worker| worker.section.as_ref().is_some_and(|section| section.alone);
@@ -239,22 +312,39 @@ impl Tokens {
         demand(alone.is_none() || is_alone(worker), "a section that is not raised runs alone", || {
             format!("{id:?} beside {alone:?}")
         })?;
-        if !self.is_urgent(worker) {
-            let taken = self.workers.values().filter(|other| self.has_slot(other, now)).count();
-            demand(
-                taken < usize::try_from(self.slots).unwrap_or_default(),
-                "tokens out do not exceed the slots",
-                || {
-                    let out = self.workers.values().filter(|other| self.has_slot(other, now));
-                    format!("{id:?} gets one; of {} are out: {:?}", self.slots, out.collect::<Vec<_>>())
-                },
-            )?;
+        let waited_long = now.mono_ms - since_ms >= self.gate.force_after_ms();
+        let forced_until_ms = waited_long.then_some(now.mono_ms + FORCED_MS);
+        if let Hold::Wanting { since_ms, .. } = worker.hold {
+            self.longest_wait_ms = self.longest_wait_ms.max(now.mono_ms - since_ms);
         }
-        self.longest_wait_ms = self.longest_wait_ms.max(now.mono_ms - since_ms);
+        let urgent = self.is_urgent(worker);
+        if !urgent {
+            self.demand_slot(id, waited_long, now)?;
+        }
         if let Some(worker) = self.workers.get_mut(&id.provider) {
-            worker.hold = Hold::Holding { token, recalled_ms: None };
+            worker.hold = Hold::Holding { token, recalled_ms: None, forced_until_ms };
         }
         Ok(())
+    }
+
+    /// There is a slot for a worker, or it has waited so long that it needs none: one at a time does so.
+    fn demand_slot(&mut self, id: WorkerId, waited_long: bool, now: Now) -> Verdict {
+        let paid = self.gate.is_paid(now.mono_ms);
+        let slots = usize::try_from(self.gate.slots_max()).unwrap_or_default();
+        let out: Vec<&Worker> = self.workers.values().filter(|other| self.has_slot(other, now)).collect();
+        let is_forced = |worker: &&&Worker| match worker.hold {
+            Hold::Holding { forced_until_ms, .. } => forced_until_ms.is_some_and(|until_ms| now.mono_ms < until_ms),
+            Hold::Idle | Hold::Wanting { .. } => false,
+        };
+        let beside = out.iter().filter(is_forced).count().min(1);
+        let fits = out.len() - beside < slots && paid;
+        let rule = if self.gate.is_closed() {
+            "a closed gate lets only a trickle through"
+        } else {
+            "tokens out do not exceed the slots"
+        };
+        let forced = waited_long && beside == 0;
+        demand(fits || forced, rule, || format!("{id:?} gets one; of {slots} are out: {out:?}; {:?}", self.gate))
     }
 
     fn has_slot(&self, worker: &Worker, now: Now) -> bool {
@@ -284,28 +374,61 @@ impl Tokens {
         }
     }
 
-    pub(super) fn stepped(&mut self, now: Now) -> Verdict {
-        let alone = self.workers.values().any(|worker| worker.section.as_ref().is_some_and(|section| section.alone));
-        let rounds = i64::try_from(self.workers.len().div_ceil(usize::try_from(self.slots).unwrap_or(1).max(1)));
-        let rounds = rounds.unwrap_or(1);
+    fn is_anybody_alone(&self) -> bool {
+        self.workers.values().any(|worker| worker.section.as_ref().is_some_and(|section| section.alone))
+    }
+
+    /// How long somebody may wait for a token at most.
+    pub(super) fn bound_ms(&self) -> i64 {
+        let workers = i64::try_from(self.workers.len()).unwrap_or(1);
+        let turn_ms = self.slice_ms + OVERDUE_MS + self.slack_ms;
+        if self.gate.is_in_the_way() {
+            // One at a time gets a token regardless, and keeps it for a while.
+            return self.gate.force_after_ms() + workers * (FORCED_MS + turn_ms) + self.slack_ms;
+        }
+        let slots = i64::from(self.gate.slots_max().max(1));
+        let rounds = workers.unsigned_abs().div_ceil(slots.unsigned_abs());
+        let rounds = i64::try_from(rounds).unwrap_or(1);
         let patience_ms = (rounds * ROUNDS_MAX * self.slice_ms).max(PATIENCE_MS_MIN);
-        let bound_ms = patience_ms + rounds * (self.slice_ms + OVERDUE_MS + self.slack_ms) + self.slack_ms;
+        patience_ms + rounds * turn_ms + self.slack_ms
+    }
+
+    /// While background work waits and the gate goes by what others use, somebody looks.
+    fn demand_looks(&mut self, now: Now, asleep: bool) -> Verdict {
+        let background = |worker: &Worker| matches!(worker.hold, Hold::Wanting { .. }) && !self.is_urgent(worker);
+        let waits = !asleep && self.workers.values().any(background);
+        let unseen_ms = self.gate.unseen_ms(waits, now.mono_ms);
+        demand(unseen_ms <= self.slack_ms, "somebody looks while background work waits", || format!("{unseen_ms} ms"))
+    }
+
+    pub(super) fn stepped(&mut self, now: Now, asleep: bool) -> Verdict {
+        let alone = self.is_anybody_alone();
+        let (in_the_way, clear_since_ms) = (self.gate.is_in_the_way(), &mut self.clear_since_ms);
+        if in_the_way {
+            *clear_since_ms = now.mono_ms;
+        }
+        // What somebody waited for the gate is not held against the others.
+        let clear_since_ms = if in_the_way { i64::MIN } else { *clear_since_ms };
+        let bound_ms = self.bound_ms();
+        self.demand_looks(now, asleep)?;
+        demand(self.unasked.is_empty(), "one token each, for those that want one", || {
+            format!("{:?} were not wanted, nor asked back at once", self.unasked)
+        })?;
         for worker in self.workers.values_mut() {
             let raised = matches!(worker.level, Some(Level::Critical { .. }));
             let since = worker.section.as_ref().map(|section| section.since_ms);
             let in_time = since.is_some_and(|since| now.mono_ms - since <= self.critical_max_ms + 2 * self.slack_ms);
             demand(!raised || in_time, "priority is put back", || format!("{worker:?} at {now:?}"))?;
-            if let Hold::Wanting { since_ms } = &mut worker.hold {
+            if let Hold::Wanting { since_ms, .. } = &mut worker.hold {
                 // Who has a section that was raised waits for the other one, too.
-                if alone && !worker.section.as_ref().is_some_and(|section| section.alone) {
+                if asleep || (alone && !worker.section.as_ref().is_some_and(|section| section.alone)) {
                     *since_ms = now.mono_ms;
                 }
-                demand(now.mono_ms - *since_ms <= bound_ms, "nobody waits past the bound", || {
-                    format!(
-                        "{:?} waits for a token since {} ms; the bound is {bound_ms}",
-                        worker.id,
-                        now.mono_ms - *since_ms
-                    )
+                let urgent = worker.interactive || worker.section.is_some();
+                demand(!urgent || alone || asleep, "who is urgent waits for nobody", || format!("{:?}", worker.id))?;
+                let waited_ms = now.mono_ms - (*since_ms).max(clear_since_ms);
+                demand(waited_ms <= bound_ms, "nobody waits past the bound", || {
+                    format!("{:?} waits for a token since {waited_ms} ms; the bound is {bound_ms}", worker.id)
                 })?;
             }
         }
@@ -313,9 +436,11 @@ impl Tokens {
     }
 
     pub(super) fn supervisor_gone(&mut self) {
+        self.gate.supervisor_gone();
         self.workers.clear();
         self.flushes.clear();
         self.flushes_asked.clear();
         self.given.clear();
+        self.unasked.clear();
     }
 }

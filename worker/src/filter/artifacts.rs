@@ -1,7 +1,8 @@
-//! The private folder of a message, and contents in files of it. What a filter writes gets CRLF line ends, as everything in the queue has.
+//! The private folder of a message, and contents in files of it. What a filter writes gets CRLF line ends, as everything in the queue
+//! has; a CR or a NUL in the middle of a line becomes a space.
 
 use std::fs::{File, Permissions};
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
@@ -11,6 +12,10 @@ use spooler_protocol::to_worker::Refusal;
 use tempfile::TempDir;
 
 use super::refusal;
+use crate::provider::smtp::dot::WireForm;
+
+/// Bytes of what a filter wrote that are looked at together.
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// A content in a file that nobody else knows.
 #[derive(Debug)]
@@ -38,24 +43,27 @@ impl Content {
         Ok(chunk.into())
     }
 
-    /// What a filter wrote, with CRLF line ends; `None` if it wrote nothing.
+    /// What a filter wrote, made of CRLF lines as everything that goes out ([`WireForm`]); `None` if it wrote nothing.
     pub(super) fn of_output(output: &File) -> std::io::Result<Option<Self>> {
         if output.metadata()?.len() == 0 {
             return Ok(None);
         }
         let mut from = output.try_clone()?;
         std::io::Seek::rewind(&mut from)?;
-        let mut to = BufWriter::new(tempfile::tempfile()?);
-        let mut before = 0;
-        for byte in BufReader::with_capacity(1 << 16, from).bytes() {
-            let byte = byte?;
-            if byte == b'\n' && before != b'\r' {
-                to.write_all(b"\r")?;
+        let mut to = tempfile::tempfile()?;
+        let (mut form, mut piece, mut clean) = (WireForm::for_bdat(), vec![0; PIECE_BYTES], Vec::new());
+        loop {
+            let count = from.read(&mut piece)?;
+            form.push(piece.get(..count).unwrap_or_default(), &mut clean);
+            if count == 0 {
+                form.finish(&mut clean);
             }
-            to.write_all(&[byte])?;
-            before = byte;
+            to.write_all(&clean)?;
+            clean.clear();
+            if count == 0 {
+                return Self::of(to).map(Some);
+            }
         }
-        Self::of(to.into_inner()?).map(Some)
     }
 
     fn of(file: File) -> std::io::Result<Self> {
@@ -136,12 +144,12 @@ mod tests {
     fn what_a_filter_writes_gets_the_line_ends_of_the_queue() {
         let mut output = tempfile::tempfile().unwrap();
         assert!(Content::of_output(&output).unwrap().is_none());
-        output.write_all(b"a\nb\r\n\n\rc").unwrap();
+        output.write_all(b"a\nb\r\n\n\rc\0").unwrap();
         let content = Content::of_output(&output).unwrap().unwrap();
-        assert_eq!(content.chunk(0).unwrap().as_ref(), b"a\r\nb\r\n\r\n\rc");
+        assert_eq!(content.chunk(0).unwrap().as_ref(), b"a\r\nb\r\n\r\n c \r\n");
         assert_eq!(
             (content.chunk(9).unwrap().as_ref(), content.chunk(content.size()).unwrap().len()),
-            (b"c".as_slice(), 0)
+            (b"c \r\n".as_slice(), 0)
         );
     }
 

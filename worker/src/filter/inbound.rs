@@ -109,11 +109,29 @@ async fn ask(
     let mut said = String::new();
     let read = output.rewind().and_then(|()| output.take(ANSWER_BYTES_MAX).read_to_string(&mut said));
     read.map_err(|error| trouble(&format!("a hook's answer cannot be read: {error}")))?;
+    read_decision(&said)
+}
+
+fn read_decision(said: &str) -> Result<Decision, Refusal> {
     if said.trim().is_empty() {
         return Ok(Decision::default());
     }
     serde_json::from_str(said.trim())
         .map_err(|error| trouble(&format!("a hook's answer is not what a hook says: {error}")))
+}
+
+/// What an answer of any kind comes to: a refusal, and the recipients from then on.
+#[cfg(feature = "fuzzing")]
+pub(super) fn judge(said: &str, present: &[Recipient]) -> Result<Vec<Recipient>, Refusal> {
+    let decision = read_decision(said)?;
+    match decision.action {
+        Action::Refuse | Action::RefuseTemporarily => {
+            Err(refused(decision.action == Action::RefuseTemporarily, decision.reason.unwrap_or_default()))
+        }
+        Action::Continue | Action::Discard => {
+            decision.recipients.map_or(Ok(present.to_vec()), |addresses| redirected(present, &addresses))
+        }
+    }
 }
 
 /// The recipients that take the place of the present ones. Who stays keeps what was wished for reports.

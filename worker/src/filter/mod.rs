@@ -21,6 +21,8 @@
 
 // The private folder of a message, and contents in files.
 mod artifacts;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 // On the way in.
 mod inbound;
 // Around a delivery.
@@ -77,6 +79,12 @@ impl Filters {
             outbound: settings.tables("outbound_hook", |table| read(table, false)),
         };
         Self { lists: Rc::new(lists) }
+    }
+
+    /// Whether there are any.
+    pub(crate) fn run_programs(&self) -> bool {
+        let Lists { preprocess, inbound, outbound } = &*self.lists;
+        !(preprocess.is_empty() && inbound.is_empty() && outbound.is_empty())
     }
 
     pub(crate) fn has_inbound_hooks(&self) -> bool {

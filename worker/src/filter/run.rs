@@ -7,13 +7,12 @@
 //! | any other, killed, out of time, not started | not now |
 
 use std::fs::File;
+use std::io::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
 use spooler_protocol::message::Recipient;
 use spooler_protocol::units;
-use tokio::io::AsyncWriteExt;
-use tokio::process::ChildStdin;
 
 use super::artifacts::{Content, Folder};
 use crate::delivery::Delivery;
@@ -91,25 +90,23 @@ pub(super) async fn run(
         limit,
         output: Some(output),
     };
-    let ran = run::run(&program, async |stdin| feed(source, stdin).await).await;
+    let ran = run::run(&program, async |input| feed(source, input).await).await;
     answer(&ran.ending, &ran.said, path)
 }
 
-/// Writes the content to a program, which need not read it to its end.
-async fn feed(source: Source<'_>, stdin: &mut ChildStdin) -> Result<(), String> {
+/// Writes the content to the file that a program will read.
+async fn feed(source: Source<'_>, input: &mut File) -> Result<(), String> {
+    let not_kept = |error: std::io::Error| format!("it cannot be kept for the program: {error}");
     let mut converter = Converter::new(LineEnds::Lf);
     let (mut offset, mut out) = (0, Vec::new());
     loop {
         let piece = source.chunk(offset).await?;
         if piece.is_empty() {
-            let _ = stdin.write_all(converter.finish()).await;
-            return Ok(());
+            return input.write_all(converter.finish()).map_err(not_kept);
         }
         offset += piece.len() as u64;
         converter.convert(&piece, &mut out);
-        if stdin.write_all(&out).await.is_err() {
-            return Ok(());
-        }
+        input.write_all(&out).map_err(not_kept)?;
     }
 }
 

@@ -20,6 +20,9 @@ pub mod serial;
 pub mod smtp;
 // Receives messages by SMTP.
 pub mod smtp_in;
+// A fuzz target for all of their settings.
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 
 /// A kind that this program does not have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

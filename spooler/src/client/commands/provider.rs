@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::Value;
 use spooler_protocol::calls::ValidateFlags;
-use spooler_protocol::control::{ProviderAction, ProviderCommand, ValidateCommand, Validated};
+use spooler_protocol::control::{ProviderAction, ProviderCommand, ProviderDetail, ValidateCommand, Validated};
 use spooler_protocol::status::StatusTable;
 
 use super::{print_json, status};
@@ -22,6 +22,10 @@ pub(super) fn run(control: &Control, provider: Provider) -> Result<(), Failure> 
             }
             Ok(status::providers(&mut io::stdout().lock(), &table.providers)?)
         }
+        Provider::Show { name, json } => {
+            let detail: ProviderDetail = block_on(control.get(&path_of(&name, "")?))?;
+            if json { print_json(&detail) } else { Ok(show(&mut io::stdout().lock(), &detail)?) }
+        }
         Provider::Restart { name } => act(control, &name, ProviderAction::Restart, "is restarted"),
         Provider::Pause { name } => act(control, &name, ProviderAction::Pause, "gets nothing more until it is resumed"),
         Provider::Resume { name } => act(control, &name, ProviderAction::Resume, "goes on"),
@@ -31,6 +35,25 @@ pub(super) fn run(control: &Control, provider: Provider) -> Result<(), Failure> 
         }
         Provider::Validate { name: None, how, .. } => validate_all(control, &how),
     }
+}
+
+/// The row of a provider and what is known of its sandbox, for people.
+fn show(out: &mut dyn Write, detail: &ProviderDetail) -> io::Result<()> {
+    status::providers(out, std::slice::from_ref(&detail.row))?;
+    writeln!(out)?;
+    if !detail.row.identity.is_empty() {
+        writeln!(out, "{:<16}{}", "serves as", plain(&detail.row.identity))?;
+    }
+    writeln!(out, "{:<16}{}", "priority", plain(&detail.row.priority))?;
+    let sandbox = if detail.row.sandbox.is_empty() { "not closed yet" } else { &detail.row.sandbox };
+    writeln!(out, "{:<16}{}", "sandbox", plain(sandbox))?;
+    if detail.closing_us > 0 {
+        writeln!(out, "  {:<14}{} \u{b5}s", "closed in", detail.closing_us)?;
+    }
+    for (what, much) in &detail.needs {
+        writeln!(out, "  {:<14}{}", plain(what), plain(much))?;
+    }
+    Ok(())
 }
 
 /// Has all providers look after their state, and says what became of each.
@@ -58,7 +81,7 @@ fn command_one(control: &Control, name: &str, command: &ProviderCommand, done: &
     Ok(writeln!(io::stdout().lock(), "{name} {done}")?)
 }
 
-/// The path of a request about a provider.
+/// The path of a request about a provider; an empty one asks for everything about it.
 pub(super) fn path_of(name: &str, request: &str) -> Result<String, Failure> {
     // It becomes part of a path.
     if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')) {
@@ -66,5 +89,6 @@ pub(super) fn path_of(name: &str, request: &str) -> Result<String, Failure> {
             "{name:?} is not the name of a provider; `spoolctl provider list` shows them"
         )));
     }
-    Ok(format!("/v1/providers/{name}/{request}"))
+    let slash = if request.is_empty() { "" } else { "/" };
+    Ok(format!("/v1/providers/{name}{slash}{request}"))
 }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use spooler_protocol::control::{
-    Filter, MessageDetail, MessageState, MessageSummary, QueueAction, QueueCommand, QueueDone, RecipientState,
+    Death, Filter, MessageDetail, MessageState, MessageSummary, QueueAction, QueueCommand, QueueDone, RecipientState,
 };
 
 use super::print_json;
@@ -117,6 +117,7 @@ fn describe(out: &mut dyn Write, detail: &MessageDetail, now_ms: i64) -> io::Res
     for (name, value) in facts {
         writeln!(out, "{name:<12} {}", plain(&value))?;
     }
+    deaths(out, &detail.deaths)?;
     for recipient in &detail.recipient_details {
         let state = match recipient.state {
             RecipientState::Pending => "pending",
@@ -134,6 +135,25 @@ fn describe(out: &mut dyn Write, detail: &MessageDetail, now_ms: i64) -> io::Res
         }
         if let Some(notify) = recipient.notify {
             writeln!(out, "    report {}", notify.keywords())?;
+        }
+    }
+    Ok(())
+}
+
+/// Workers that died while they had the message.
+fn deaths(out: &mut dyn Write, deaths: &[Death]) -> io::Result<()> {
+    for death in deaths {
+        writeln!(out, "\n  worker of {} died {}: {}", plain(&death.provider), time(death.at_ms), plain(&death.cause))?;
+        if !death.phase.is_empty() {
+            writeln!(out, "    while {}, at byte {}", plain(&death.phase), death.bytes)?;
+        }
+        match death.company {
+            0 => writeln!(out, "    with this message alone")?,
+            1 => writeln!(out, "    with one other message in its hands")?,
+            others => writeln!(out, "    with {others} other messages in its hands")?,
+        }
+        for line in &death.last_words {
+            writeln!(out, "    | {}", plain(line))?;
         }
     }
     Ok(())

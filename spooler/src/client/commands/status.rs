@@ -41,6 +41,10 @@ fn supervisor(out: &mut dyn Write, row: &SupervisorRow) -> io::Result<()> {
         "queue: {} messages, {} ready, {} in flight, {} deferred, {} held; since the start {} accepted, {} sent, {} failed",
         row.queued, row.ready, row.in_flight, row.deferred, row.held, row.accepted, row.sent, row.failed
     )?;
+    if row.quarantined > 0 {
+        let last = row.quarantine.as_deref().map(|text| format!("; last {}", plain(text))).unwrap_or_default();
+        writeln!(out, "quarantine: {}{last}; see `spoolctl queue list --state quarantined`", row.quarantined)?;
+    }
     let slots = if row.slots == 1 { "1 slot" } else { &format!("{} slots", row.slots) };
     writeln!(out, "tokens: {} out, {slots} for background work; gate {}", row.tokens_out, plain(&row.gate))
 }
@@ -93,6 +97,9 @@ fn remarks(out: &mut dyn Write, row: &ProviderRow) -> io::Result<()> {
     }
     if let Some(phase) = &row.phase {
         writeln!(out, "{name}: {}", plain(phase))?;
+    }
+    if !row.sandbox.is_empty() {
+        writeln!(out, "{name}: sandbox: {}", plain(&row.sandbox))?;
     }
     if row.hasty_words > 0 {
         writeln!(out, "{name}: said {} words about its rows too fast; they were taken together", row.hasty_words)?;

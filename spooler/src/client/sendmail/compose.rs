@@ -76,12 +76,21 @@ fn nobody(options: &Options) -> String {
 pub(crate) fn arguments(arguments: &[String], identity: &Identity) -> Result<Vec<Address>, Failure> {
     let mut found = Vec::new();
     for argument in arguments {
+        no_control("The recipient", argument)?;
         match argument.parse::<Address>() {
             Ok(address) if address.kind() != SMTP => found.push(address),
             _ => found.extend(listed(argument, "The recipient", identity)?),
         }
     }
     Ok(found)
+}
+
+/// A field of a header may be folded; an argument is one line.
+fn no_control(what: &str, argument: &str) -> Result<(), Failure> {
+    if argument.trim().contains(char::is_control) {
+        return Err(Failure::Data(format!("{what} {argument:?} holds a control character")));
+    }
+    Ok(())
 }
 
 fn listed(text: &str, what: &str, identity: &Identity) -> Result<Vec<Address>, Failure> {
@@ -112,6 +121,7 @@ fn sender(given: &str, identity: &Identity) -> Result<String, Failure> {
     if given.is_empty() || given == "<>" {
         return Ok(String::new());
     }
+    no_control("The sender", given)?;
     let mut found = listed(given, "The sender", identity)?;
     match (found.pop(), found.is_empty()) {
         (Some(address), true) => Ok(address.text().to_owned()),
@@ -313,6 +323,8 @@ mod tests {
             (&["-t"], "To: <a@x\n\n", 65),
             (&["-f", "a@x, b@x", "c@x"], "x", 65),
             (&["a\r\nRCPT TO:<b>@x"], "x", 65),
+            (&["a\r\nRCPT TO:<b@x>"], "x", 65),
+            (&["-f", "a\r\nRCPT TO:<b@x>", "c@x"], "x", 65),
         ] {
             assert_eq!(composed(arguments, message).unwrap_err().code(), code, "{arguments:?}");
         }

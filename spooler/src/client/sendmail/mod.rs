@@ -5,6 +5,8 @@
 
 mod argv;
 mod compose;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
 mod input;
 mod smtp;
 

@@ -9,6 +9,8 @@
 //! (RFC 5321 4.1.1.4), so nothing can hide a second message in a first. No TLS and no AUTH: the user at the other end is known.
 
 mod commands;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
 
 use std::io::{BufRead, Read, Write};
 

@@ -17,28 +17,50 @@ fn ready() -> Bench {
 }
 
 impl Bench {
+    /// It dies with nothing in its hands.
     fn die(&mut self, now_ms: i64) -> Option<Step> {
-        self.life.on_died("signal 9", &mut self.next, now_ms, &mut self.jitter)
+        self.life.on_died("signal 9", false, &mut self.next, now_ms, &mut self.jitter)
+    }
+
+    /// It dies as soon as it has logged on, again and again; gives the milliseconds from start to start.
+    fn die_at_once(&mut self, times: usize, busy: bool, mut now_ms: i64) -> Vec<i64> {
+        let mut spans = Vec::new();
+        for _ in 0..times {
+            assert_eq!(self.life.on_died("signal 9", busy, &mut self.next, now_ms, &mut self.jitter), None);
+            let due_ms = self.life.deadline_ms().unwrap();
+            spans.push(due_ms - now_ms);
+            now_ms = due_ms;
+            assert!(matches!(self.life.on_tick(&mut self.next, now_ms), Some(Step::Spawn(_))));
+            self.life.on_logged_on(now_ms);
+        }
+        spans
     }
 }
 
 #[test]
 fn a_dead_worker_is_started_again_soon_and_then_later_and_later() {
     let mut bench = ready();
-    let mut now = 100;
-    let mut waits = Vec::new();
-    for _ in 0..4 {
-        assert_eq!(bench.die(now), None);
-        let due = bench.life.deadline_ms().unwrap();
-        waits.push(due - now);
-        now = due;
-        assert!(matches!(bench.life.on_tick(&mut bench.next, now), Some(Step::Spawn(_))));
-        bench.life.on_logged_on(now);
-    }
-    assert!(waits[0] <= 125 && waits[3] >= 600, "{waits:?}");
+    let spans = bench.die_at_once(12, false, 0);
+    assert!(spans[0] <= 125 && spans[3] >= 600 && spans[11] >= 45_000, "{spans:?}");
     bench.life.on_success();
-    bench.die(now + 1);
-    assert!(bench.life.deadline_ms().unwrap() - now <= 126, "a success makes it healthy");
+    let spans = bench.die_at_once(1, false, spans.iter().sum());
+    assert!(spans[0] <= 125, "a success makes it healthy: {spans:?}");
+}
+
+#[test]
+fn a_worker_that_has_lived_a_moment_is_followed_at_once() {
+    let mut bench = ready();
+    assert!(matches!(bench.die(1000), Some(Step::Spawn(_))));
+}
+
+#[test]
+fn where_messages_are_suspect_the_others_wait_a_second_at_most_and_the_provider_is_not_barred() {
+    let mut bench = ready();
+    let spans = bench.die_at_once(30, true, 0);
+    assert!(spans[0] <= 125 && spans.iter().all(|span| *span <= 1000), "{spans:?}");
+    bench.life.on_tick(&mut bench.next, 100_000);
+    bench.die(100_000);
+    assert_ne!(bench.life.state(), WorkerState::Barred);
 }
 
 #[test]
@@ -75,7 +97,7 @@ fn each_failed_start_is_counted_with_its_own_reason() {
     assert_eq!(bench.die(10), None);
     assert_eq!((bench.life.deaths, bench.life.last_error.as_deref()), (1, Some("signal 9")));
     bench.life.on_tick(&mut bench.next, 1000);
-    bench.life.on_died("exit code 70", &mut bench.next, 1001, &mut bench.jitter);
+    bench.life.on_died("exit code 70", false, &mut bench.next, 1001, &mut bench.jitter);
     assert_eq!((bench.life.deaths, bench.life.last_error.as_deref()), (2, Some("exit code 70")));
     assert!(matches!(bench.life.on_tick(&mut bench.next, 3000), Some(Step::Spawn(_))));
     assert_eq!(bench.life.on_tick(&mut bench.next, 4000), Some(Step::Kill));
@@ -137,7 +159,7 @@ fn an_evicted_worker_goes_the_same_way_and_its_end_is_a_death() {
     assert_eq!(bench.life.on_tick(&mut bench.next, due), Some(Step::Term));
     let due = bench.life.deadline_ms().unwrap();
     assert_eq!(bench.life.on_tick(&mut bench.next, due), Some(Step::Kill));
-    assert_eq!((bench.die(due), bench.life.state()), (None, WorkerState::Waiting));
+    assert!(matches!(bench.die(due), Some(Step::Spawn(_))), "it lived long enough to be followed at once");
     assert_eq!((bench.life.deaths, bench.life.last_error.as_deref()), (1, Some("it hangs; signal 9")));
     assert_eq!(bench.life.eviction(), None);
 }

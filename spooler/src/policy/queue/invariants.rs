@@ -14,6 +14,8 @@ impl Queue {
         let (mut deferred, mut callbacks) = (0, 0);
         let stopped = self.messages.values().filter(|entry| entry.standing != Standing::Active).count();
         assert_eq!(stopped as u64, self.stopped, "held and quarantined messages are counted");
+        let quarantined = self.messages.values().filter(|entry| entry.standing == Standing::Quarantined).count();
+        assert_eq!(quarantined as u64, self.quarantined, "quarantined messages are counted");
         for (id, entry) in &self.messages {
             // All recipients of a delivery may be settled before it ends.
             let empty =

@@ -7,19 +7,19 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::Path;
 
 use spooler_protocol::calls::{EndMessage, SpoolerNotify, Wishes};
-use spooler_protocol::control::{FlushCommand, FlushProgress, MessageState, MessageSummary, RecipientState};
+use spooler_protocol::control::{FlushCommand, FlushProgress, MessageState, MessageSummary};
 use spooler_protocol::from_worker::{FromWorker, LoggedOn};
 use spooler_protocol::ids::{Generation, MessageId};
 use spooler_protocol::message::{Envelope, Recipient};
 use spooler_protocol::outcome::{Outcome, Reply, SubmitResult};
 use spooler_protocol::status::ProviderRow;
-use spooler_protocol::to_worker::ToWorker;
+use spooler_protocol::to_worker::{Refusal, ToWorker};
 
 use crate::policy::Now;
 use crate::policy::priority_plan::Reached;
 use crate::record::{Change, RecipientUpdate, Scanned, ScannedMessage};
 use crate::supervisor::event::{
-    Action, Answer, Ask, AskId, Event, Incoming, ReportOrder, SubmitOrder, WorkerId, WorkerNews,
+    Action, Answer, Ask, AskId, Event, Incoming, NoticeOrder, ReportOrder, SubmitOrder, WorkerId, WorkerNews,
 };
 use crate::supervisor::{Supervisor, Surroundings};
 
@@ -45,11 +45,17 @@ pub(in crate::supervisor) struct Bench {
     pub(in crate::supervisor) disk: BTreeMap<MessageId, ScannedMessage>,
     /// Reports that were ordered.
     pub(in crate::supervisor) reports: Vec<ReportOrder>,
+    /// Notices that were ordered.
+    pub(in crate::supervisor) notices: Vec<NoticeOrder>,
     /// Answers that were not looked at.
     pub(in crate::supervisor) answers: HashMap<AskId, Answer>,
     /// Lines of the log.
     pub(in crate::supervisor) log: Vec<String>,
     pub(in crate::supervisor) exited: bool,
+    /// What the disk says to every unit, if it takes none.
+    pub(in crate::supervisor) refuse_commits: Option<Refusal>,
+    /// So many scans fail.
+    scans_to_fail: u32,
     asked: u64,
     /// What the surroundings have to say, in order.
     events: VecDeque<Event>,
@@ -88,6 +94,12 @@ impl Bench {
         *self = Self::at(&self.config, disk, now);
     }
 
+    /// The same on a disk from which the queue cannot be read, so many times.
+    pub(in crate::supervisor) fn crash_onto_a_disk_that_refuses(&mut self, scans: u32) {
+        self.crash();
+        self.scans_to_fail = scans;
+    }
+
     fn over(config: &str, disk: BTreeMap<MessageId, ScannedMessage>) -> Self {
         Self::at(config, disk, Now { mono_ms: 1_000_000, wall_ms: 1_700_000_000_000 })
     }
@@ -104,9 +116,12 @@ impl Bench {
             told: HashMap::new(),
             disk,
             reports: Vec::new(),
+            notices: Vec::new(),
             answers: HashMap::new(),
             log: Vec::new(),
             exited: false,
+            refuse_commits: None,
+            scans_to_fail: 0,
             asked: 0,
             events: VecDeque::new(),
         };
@@ -118,6 +133,12 @@ impl Bench {
     /// The supervisor hears something, and what it wants done is done.
     pub(in crate::supervisor) fn hear(&mut self, event: Event) {
         self.events.push_back(event);
+        self.go_on();
+    }
+
+    /// The supervisor hears these one after another, before anything that follows from the first.
+    pub(in crate::supervisor) fn hear_in_a_row(&mut self, events: impl IntoIterator<Item = Event>) {
+        self.events.extend(events);
         self.go_on();
     }
 
@@ -144,7 +165,7 @@ impl Bench {
     /// The process of a worker is dead.
     pub(in crate::supervisor) fn die(&mut self, name: &str, why: &str) {
         let worker = self.worker(name);
-        self.hear(Event::Worker(worker, WorkerNews::Died(why.to_owned())));
+        self.hear(Event::Worker(worker, WorkerNews::Died(why.into())));
     }
 
     /// Time passes; what is due in between happens in between.
@@ -310,8 +331,15 @@ impl Bench {
                 self.events.push_back(Event::Worker(worker, WorkerNews::Priority(level, reached)));
             }
             Action::Commit(ticket, unit) => {
-                unit.into_iter().for_each(|change| self.keep(change));
-                self.events.push_back(Event::Committed(ticket, Ok(())));
+                let result = self.refuse_commits.clone().map_or(Ok(()), Err);
+                if result.is_ok() {
+                    unit.into_iter().for_each(|change| self.keep(change));
+                }
+                self.events.push_back(Event::Committed(ticket, result));
+            }
+            Action::Scan(_) if self.scans_to_fail > 0 => {
+                self.scans_to_fail -= 1;
+                self.events.push_back(Event::ScanEnded(Err("the disk fails".to_owned())));
             }
             Action::Scan(up_to) => {
                 let kept = self.disk.range(..=up_to).map(|(_, message)| message.clone());
@@ -323,6 +351,10 @@ impl Bench {
                 let kept = self.disk.get(&id).cloned();
                 self.events
                     .push_back(Event::Scanned(kept.into_iter().map(|kept| Scanned::Message(Box::new(kept))).collect()));
+            }
+            Action::Notice(order) => {
+                self.events.push_back(Event::ReportBuilt(order.ticket, None));
+                self.notices.push(order);
             }
             Action::Report(order) => {
                 let ticket = order.ticket;
@@ -346,14 +378,6 @@ impl Bench {
     fn keep(&mut self, change: Change) {
         match change {
             Change::Accept(message) => {
-                let pending = |index| RecipientUpdate {
-                    index,
-                    state: RecipientState::Pending,
-                    attempts: 0,
-                    next_try_ms: 0,
-                    provider: None,
-                    reply: None,
-                };
                 let count = u32::try_from(message.envelope.recipients.len()).unwrap();
                 let scanned = ScannedMessage {
                     id: message.id,
@@ -362,7 +386,7 @@ impl Bench {
                     size: 1,
                     deaths: 0,
                     delay_reported: false,
-                    recipients: (0..count).map(pending).collect(),
+                    recipients: (0..count).map(RecipientUpdate::untried).collect(),
                     envelope: message.envelope,
                 };
                 self.disk.insert(scanned.id, scanned);
@@ -377,7 +401,7 @@ impl Bench {
             Change::State { id, state, .. } => {
                 self.disk.entry(id).and_modify(|message| message.state = state);
             }
-            Change::Marks { id, deaths, delay_reported } => {
+            Change::Marks { id, deaths, delay_reported, .. } => {
                 self.disk.entry(id).and_modify(|message| {
                     message.deaths = deaths;
                     message.delay_reported = delay_reported;

@@ -9,21 +9,25 @@
 //! | `inbound` | polling, receiving, idling |
 //! | `outbound` | every answer to a delivery, and what comes after |
 //! | `deferred` | messages that their provider keeps |
+//! | `disk_trouble` | the disk fails |
 //! | `order` | who is tried first, and which message goes first |
 //! | `flushes` | who begins and ends a flush, in which order, and who holds a resource |
 //! | `rows` | status rows, and those who watch them |
 //! | `reports` | who is told, once |
+//! | `quarantine` | messages whose workers die, and the postmaster |
 //! | `resources` | receiving and failing where providers share a resource, or a call is out |
 //! | `validation` | providers look after their state |
 
 // The stage.
 pub(super) mod bench;
 mod deferred;
+mod disk_trouble;
 mod flushes;
 mod inbound;
 mod logons;
 mod order;
 mod outbound;
+mod quarantine;
 mod reports;
 mod resources;
 mod rows;

@@ -2,9 +2,10 @@
 
 use spooler_protocol::calls::Wishes;
 use spooler_protocol::from_worker::{FromWorker, LoggedOn, RowUpdate};
-use spooler_protocol::message::{Envelope, Priority};
+use spooler_protocol::message::{Envelope, Priority, Recipient};
 
 use super::bench::{Bench, smtp};
+use crate::supervisor::event::{Ask, AskId, Event, Incoming};
 
 const TWO: &str = "[provider.a]\nkind = 'smtp'\nclaims = ['@a']\n[provider.b]\nkind = 'smtp'\nclaims = ['@b']\n";
 
@@ -84,4 +85,26 @@ fn prefer_last_is_last_unless_an_explicit_order_says_otherwise() {
     assert_eq!(taker(config, &providers, "x@y"), "b");
     let ordered = format!("[routing]\norder = ['a', 'b']\n{config}");
     assert_eq!(taker(&ordered, &providers, "x@y"), "a");
+}
+
+#[test]
+fn a_message_that_is_on_its_way_to_the_disk_when_ways_change_goes_the_new_way() {
+    let later = "[provider.b]\nkind = 'smtp'\nclaims = ['@a']\n";
+    for first in
+        [later.replace("claims = ['@a']\n", "") + "[provider.a]\nkind = 'smtp'\nclaims = ['@a']\n", TWO.to_owned()]
+    {
+        let mut bench = Bench::ready(&first, &[("a", smtp(Wishes::default())), ("b", smtp(Wishes::default()))]);
+        let recipients = vec![Recipient::new("x@a".parse().unwrap())];
+        let envelope = Envelope { sender: "me@here".to_owned(), recipients, ..Envelope::default() };
+        let content = Incoming::Inline(bytes::Bytes::from_static(b"Subject: x\r\n\r\nx\r\n"));
+        let ask = Ask::Submit { envelope, origin: "uid 1".to_owned(), owner_uid: 1, content };
+        let config = crate::config::parse(later, std::path::Path::new("x.toml")).unwrap();
+        // The new configuration comes before the message is on disk.
+        bench.hear_in_a_row([Event::Asked(AskId(99), ask), Event::Reload(Box::new(config))]);
+        assert_eq!(bench.disk.len(), 1);
+        let order = bench.delivery("b");
+        bench.deliver("b", &order);
+        assert!(bench.disk.is_empty());
+        assert!(!bench.calls("a").iter().any(|call| call.starts_with("Submit")));
+    }
 }

@@ -73,3 +73,50 @@ fn nobody_reports_for_somebody_else() {
     bench.say("b", FromWorker::StatusRecips { delivery: order.delivery, reports: vec![(0, failed())] });
     assert!(bench.reports.is_empty());
 }
+
+#[test]
+fn who_waits_for_a_busy_provider_is_named_in_the_report_of_delay() {
+    let config =
+        "[retry]\nfirst = '1s'\nmax = '1s'\ngive_up = '1h'\ndelay_warning = '90s'\n[provider.a]\nkind = 'smtp'\n";
+    let mut bench = Bench::ready(config, &[("a", smtp(Wishes::default()))]);
+    let id = bench.submit(&["x@y", "z@y"]);
+    let order = bench.delivery("a");
+    bench.end(
+        "a",
+        &order,
+        SubmitResult::NotWanted,
+        EndMessage::Done,
+        vec![(0, Outcome::Delivered(reply(250, "kept")))],
+    );
+    assert!(bench.reports.is_empty(), "it is not late yet");
+    bench.pass(60_000);
+    let order = bench.delivery("a");
+    bench.finish("a", &order, SubmitResult::NotWanted);
+    let [report] = bench.reports.as_slice() else { panic!("{:?}", bench.reports) };
+    assert!(matches!(report.kind, ReportKind::Delayed { .. }), "{report:?}");
+    let [late] = report.recipients.as_slice() else { panic!("{report:?}") };
+    assert_eq!((late.index, late.reply.text.as_str()), (1, "The provider wanted the message later each time"));
+    bench.pass(60_000);
+    let order = bench.delivery("a");
+    bench.finish("a", &order, SubmitResult::Busy);
+    assert_eq!(bench.reports.len(), 1, "once");
+    assert!(bench.disk.contains_key(&id));
+}
+
+#[test]
+fn a_delivery_that_leaves_nobody_waiting_says_nothing_of_delay() {
+    let config =
+        "[retry]\nfirst = '1s'\nmax = '1s'\ngive_up = '1h'\ndelay_warning = '1s'\n[provider.a]\nkind = 'smtp'\n";
+    let mut bench = Bench::ready(config, &[("a", smtp(Wishes::default()))]);
+    bench.submit(&["x@y"]);
+    let order = bench.delivery("a");
+    bench.end(
+        "a",
+        &order,
+        SubmitResult::NotWanted,
+        EndMessage::Done,
+        vec![(0, Outcome::Delivered(reply(250, "kept")))],
+    );
+    assert!(bench.reports.is_empty());
+    assert!(bench.disk.is_empty());
+}

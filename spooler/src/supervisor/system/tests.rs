@@ -120,7 +120,7 @@ fn every_provider_that_is_logged_on_hears_of_it() {
     let mut world = World::new();
     assert_eq!(world.told(1, &link_up()), 2);
     let died = world.workers[0];
-    world.hear(2, Event::Worker(died, WorkerNews::Died("x".to_owned())));
+    world.hear(2, Event::Worker(died, WorkerNews::Died("x".into())));
     assert_eq!(world.told(3, &SystemMessage::Suspend), 1);
 }
 

@@ -5,6 +5,8 @@
 //! | root, the spooler's user | everything |
 //! | the submit group, or anyone if the configuration says so | submit, read the status, list, show, delete and cancel own messages |
 //! | everybody else | nothing |
+//!
+//! A process in a sandbox (no_new_privs and a seccomp filter, as the workers' programs are) is a submitter at most, whatever its user.
 
 use std::ffi::CString;
 
@@ -29,6 +31,8 @@ pub struct Peer {
     pub uid: u32,
     /// Whether the user is a member of the submit group.
     pub in_submit_group: bool,
+    /// Whether its process is in a sandbox.
+    pub sandboxed: bool,
 }
 
 /// What somebody wants.
@@ -84,10 +88,11 @@ pub enum Denied {
 /// # Errors
 /// Why not.
 pub fn may(access: &Access, peer: Peer, operation: Operation) -> Result<Scope, Denied> {
-    if is_administrator(access, peer.uid) {
+    let administrator = is_administrator(access, peer.uid);
+    if administrator && !peer.sandboxed {
         return Ok(Scope::All);
     }
-    if !(access.anyone_may_submit || peer.in_submit_group) {
+    if !(access.anyone_may_submit || peer.in_submit_group || administrator) {
         return Err(Denied::Stranger(peer.uid));
     }
     let reserved = match operation {
@@ -113,7 +118,7 @@ pub fn identify_at_once(access: &Access, uid: u32, gid: u32) -> Option<Peer> {
     let settled = is_administrator(access, uid)
         || access.anyone_may_submit
         || access.submit_group.is_none_or(|group| group == gid);
-    settled.then_some(Peer { uid, in_submit_group })
+    settled.then_some(Peer { uid, in_submit_group, sandboxed: false })
 }
 
 /// What [`may`] has to know of a user. Reads the user database where the answer depends on it; that can block.
@@ -121,8 +126,38 @@ pub fn identify_at_once(access: &Access, uid: u32, gid: u32) -> Option<Peer> {
 pub fn identify(access: &Access, uid: u32, gid: u32) -> Peer {
     identify_at_once(access, uid, gid).unwrap_or_else(|| {
         let group = access.submit_group.map(Gid::from_raw);
-        Peer { uid, in_submit_group: group.is_some_and(|group| is_member(uid, gid, group)) }
+        let in_submit_group = group.is_some_and(|group| is_member(uid, gid, group));
+        Peer { uid, in_submit_group, sandboxed: false }
     })
+}
+
+impl Peer {
+    /// The same with what the kernel says of its process. Only the rights of administrators depend on it.
+    #[must_use]
+    pub fn in_process(self, access: &Access, pid: Option<i32>) -> Self {
+        Self { sandboxed: is_administrator(access, self.uid) && pid.is_none_or(is_sandboxed), ..self }
+    }
+}
+
+/// Whether a process has given up rights that this one has. One that is gone already is believed nothing.
+fn is_sandboxed(pid: i32) -> bool {
+    let of = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/status")).ok().map(|status| restraint(&status));
+    match (of("self"), of(&pid.to_string())) {
+        (Some((_, ours)), Some((no_new_privileges, theirs))) => no_new_privileges && theirs > ours,
+        (None, Some(_)) => false,
+        (_, None) => true,
+    }
+}
+
+/// Whether new privileges are ruled out, and how many seccomp filters there are.
+fn restraint(status: &str) -> (bool, u32) {
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        line.trim().parse::<u32>().ok()
+    };
+    // Kernels before 5.9 do not count them.
+    let filters = field("Seccomp_filters").or_else(|| field("Seccomp").map(|mode| mode.min(1))).unwrap_or(0);
+    (field("NoNewPrivs") == Some(1), filters)
 }
 
 fn is_member(uid: u32, gid: u32, group: Gid) -> bool {
@@ -158,15 +193,27 @@ mod tests {
     fn root_and_the_owner_may_do_everything_to_every_message() {
         for uid in [0, 7] {
             for operation in operations() {
-                let peer = Peer { uid, in_submit_group: false };
+                let peer = Peer { uid, in_submit_group: false, sandboxed: false };
                 assert_eq!(may(&access(None, false), peer, operation), Ok(Scope::All), "{uid} {operation:?}");
             }
         }
     }
 
     #[test]
+    fn in_a_sandbox_nobody_is_more_than_a_submitter() {
+        for uid in [0, 7] {
+            let peer = Peer { uid, in_submit_group: false, sandboxed: true };
+            assert_eq!(may(&access(None, false), peer, Operation::Submit), Ok(Scope::OwnedBy(uid)));
+            assert!(may(&access(None, true), peer, Operation::ChangeProvider).is_err());
+            assert!(may(&access(None, true), peer, Operation::ChangeQueue(QueueAction::Hold)).is_err());
+        }
+        assert_eq!(restraint("NoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t3\n"), (true, 3));
+        assert_eq!(restraint("Name:\tx\nSeccomp:\t2\n"), (false, 1));
+    }
+
+    #[test]
     fn strangers_may_do_nothing() {
-        let peer = Peer { uid: 1000, in_submit_group: false };
+        let peer = Peer { uid: 1000, in_submit_group: false, sandboxed: false };
         for operation in operations() {
             assert_eq!(may(&access(Some(5), false), peer, operation), Err(Denied::Stranger(1000)), "{operation:?}");
         }
@@ -183,7 +230,7 @@ mod tests {
         ];
         for (rules, in_submit_group) in [(access(Some(5), false), true), (access(None, true), false)] {
             for operation in operations() {
-                let answer = may(&rules, Peer { uid: 1000, in_submit_group }, operation);
+                let answer = may(&rules, Peer { uid: 1000, in_submit_group, sandboxed: false }, operation);
                 if allowed.contains(&operation) {
                     assert_eq!(answer, Ok(Scope::OwnedBy(1000)), "{operation:?}");
                 } else {

@@ -7,6 +7,9 @@ mod access;
 mod body;
 mod desk;
 mod feed;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
+mod hall;
 mod listing;
 mod patience;
 mod provider;
@@ -23,8 +26,8 @@ pub use server::{ControlOptions, ControlServer, start};
 pub use socket::{BindError, bind};
 use spooler_protocol::calls::ValidateFlags;
 use spooler_protocol::control::{
-    ApiError, FlushCommand, FlushProgress, LogonCommand, LogonState, MessageSummary, ProviderCommand, QueueAction,
-    QueueDone, Validated,
+    ApiError, FlushCommand, FlushProgress, LogonCommand, LogonState, MessageSummary, ProviderCommand, ProviderDetail,
+    QueueAction, QueueDone, Validated,
 };
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::message::Envelope;
@@ -111,6 +114,13 @@ pub enum Request {
         flags: ValidateFlags,
         /// What became of each.
         answer: oneshot::Sender<Vec<Validated>>,
+    },
+    /// Everything about a provider.
+    ProviderDetail {
+        /// Its name.
+        name: String,
+        /// That, or why not.
+        answer: oneshot::Sender<Result<ProviderDetail, ApiError>>,
     },
     /// A person is there to log a provider on. Answered when the logon has ended.
     Logon {

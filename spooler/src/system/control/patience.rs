@@ -7,20 +7,24 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::UnixStream;
 use tokio::time::{Sleep, sleep};
 
 /// A connection with a limit on how long a write may get nowhere.
-pub(super) struct Patient {
-    stream: UnixStream,
+pub(super) struct Patient<S> {
+    stream: S,
     unread_max: Duration,
     /// Runs while a write gets nowhere.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
-impl Patient {
-    pub(super) fn new(stream: UnixStream, unread_max: Duration) -> Self {
+impl<S> Patient<S> {
+    pub(super) fn new(stream: S, unread_max: Duration) -> Self {
         Self { stream, unread_max, waiting: None }
+    }
+
+    /// The connection without its limit.
+    pub(super) fn into_inner(self) -> S {
+        self.stream
     }
 
     fn watch<T>(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -35,13 +39,13 @@ impl Patient {
     }
 }
 
-impl AsyncRead for Patient {
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(context, buf)
     }
 }
 
-impl AsyncWrite for Patient {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(context, buf);
         self.watch(context, polled)
@@ -59,6 +63,8 @@ impl AsyncWrite for Patient {
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncWriteExt;
+
+    use tokio::net::UnixStream;
 
     use super::*;
 

@@ -6,7 +6,9 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
-use spooler_protocol::control::{LogonCommand, LogonState, ProviderCommand, ValidateCommand, Validated};
+use spooler_protocol::control::{
+    LogonCommand, LogonState, ProviderCommand, ProviderDetail, ValidateCommand, Validated,
+};
 
 use super::Request;
 use super::access::{Operation, Peer};
@@ -26,6 +28,17 @@ pub(super) async fn act(
     desk.may(peer, Operation::ChangeProvider)?;
     desk.ask(|answer| Request::Provider { name, command, answer }).await??;
     Ok(Json(serde_json::json!({})))
+}
+
+/// `GET /v1/providers/NAME`
+pub(super) async fn detail(
+    State(desk): State<Arc<Desk>>,
+    Extension(peer): Extension<Peer>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Json<ProviderDetail>, Refusal> {
+    let Path(name) = name?;
+    desk.may(peer, Operation::ReadStatus)?;
+    Ok(Json(desk.ask(|answer| Request::ProviderDetail { name, answer }).await??))
 }
 
 /// `POST /v1/providers/NAME/logon`

@@ -1,7 +1,7 @@
-//! The server itself: one thread, a single-threaded runtime, a bounded number of connections, one request each.
+//! The server itself: one thread, a single-threaded runtime, a bounded number of connections (`hall`), one request each.
 //!
-//! Connections beyond the bound wait in the kernel's queue. A head that does not come in time ends its connection, and so does a
-//! client that does not read its answer.
+//! A head that does not come in time ends its connection, and so does a client that does not read its answer. Whoever is sent away is told
+//! so as HTTP says it.
 
 use std::convert::Infallible;
 use std::io;
@@ -20,6 +20,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -28,12 +29,15 @@ use tokio::time::{sleep, timeout};
 use super::Bridge;
 use super::access::{Access, Peer, identify, identify_at_once};
 use super::desk::{Desk, WATCHERS_MAX};
+use super::hall::{Coming, Hall, Place};
 use super::patience::Patient;
 use super::refusal::Refusal;
 use super::{provider, queue, submit, watch as watching};
 
-/// Connections served at once.
-const CONNECTIONS_MAX: usize = 256;
+/// Connections that are accepted, whether there is a place for them or not: what is beyond waits in the kernel's queue.
+const CONNECTIONS_MAX: usize = 448;
+/// How long somebody who is sent away may take to be told.
+const FAREWELL: Duration = Duration::from_millis(100);
 /// How long the head of a request may take.
 const HEAD_MAX: Duration = Duration::from_secs(10);
 /// How long a client may leave its answer unread.
@@ -109,7 +113,8 @@ pub fn start(listener: StdUnixListener, options: ControlOptions, bridge: Arc<dyn
     Ok(ControlServer { stop, thread: Some(thread) })
 }
 
-fn routes(desk: Arc<Desk>) -> Router {
+/// What can be asked for.
+pub(super) fn routes(desk: Arc<Desk>) -> Router {
     let nothing_here = || async { Refusal::not_found("There is nothing at this path") };
     let wrong_method = || async { Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "This path takes another method") };
     Router::new()
@@ -120,6 +125,7 @@ fn routes(desk: Arc<Desk>) -> Router {
         .route("/v1/status", get(watching::status))
         .route("/v1/status/watch", get(watching::watch))
         .route("/v1/flush", post(watching::flush))
+        .route("/v1/providers/{name}", get(provider::detail))
         .route("/v1/providers/{name}/do", post(provider::act))
         .route("/v1/providers/{name}/logon", post(provider::log_on))
         .route("/v1/validate", post(provider::validate_all))
@@ -130,6 +136,7 @@ fn routes(desk: Arc<Desk>) -> Router {
 
 async fn serve(listener: UnixListener, desk: Arc<Desk>) {
     let router = routes(Arc::clone(&desk));
+    let hall = Hall::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     let mut stopping = desk.stopping.clone();
@@ -141,9 +148,9 @@ async fn serve(listener: UnixListener, desk: Arc<Desk>) {
         };
         match accepted {
             Ok((stream, place)) => {
-                let (desk, router) = (Arc::clone(&desk), router.clone());
+                let (desk, router, hall) = (Arc::clone(&desk), router.clone(), Arc::clone(&hall));
                 connections.spawn(async move {
-                    connection(stream, desk, router).await;
+                    connection(stream, desk, router, hall).await;
                     drop(place);
                 });
             }
@@ -166,33 +173,73 @@ async fn accept(
     Ok((stream, place))
 }
 
-async fn connection(stream: UnixStream, desk: Arc<Desk>, router: Router) {
+async fn connection(stream: UnixStream, desk: Arc<Desk>, router: Router, hall: Arc<Hall>) {
     let Some(peer) = peer_of(&stream, desk.access).await else { return };
+    match hall.enter(peer.uid).await {
+        Some(place) => converse(stream, peer, router, Arc::new(place)).await,
+        None => {
+            let refusal = Refusal::temporary("Too many connections; try again in a moment");
+            send_away(stream, &refusal).await;
+        }
+    }
+}
+
+/// Answers one request of a peer that has a place.
+pub(super) async fn converse<S>(stream: S, peer: Peer, router: Router, place: Arc<Place>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let of_request = Arc::clone(&place);
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |request: HttpRequest<Incoming>| {
-        let mut request = request.map(Body::new);
+        let mut request = request.map(|body| Body::new(Coming::new(body, Arc::clone(&of_request))));
         request.extensions_mut().insert(peer);
         let answer = router.call(request);
         async move { answer.await.map_err(|error: Infallible| error) }
     });
     let stream = TokioIo::new(Patient::new(stream, UNREAD_MAX));
-    let served = http1::Builder::new()
+    let mut served = http1::Builder::new()
         .keep_alive(false)
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_MAX)
-        .serve_connection(stream, service)
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%error, uid = peer.uid, "a connection of the control socket broke off");
-    }
+        .serve_connection(stream, service);
+    let too_late = tokio::select! {
+        result = &mut served => match result {
+            Ok(()) => return,
+            Err(error) if error.is_timeout() => "The request did not come in time",
+            Err(error) => {
+                tracing::debug!(%error, uid = peer.uid, "a connection of the control socket broke off");
+                return;
+            }
+        },
+        () = place.lost() => "The request took long to come, and others wait for its place; try again",
+    };
+    let stream = served.into_parts().io.into_inner().into_inner();
+    send_away(stream, &Refusal::new(StatusCode::REQUEST_TIMEOUT, too_late)).await;
+}
+
+/// Tells a client without a place, or that has lost it, as HTTP says it.
+async fn send_away(mut stream: impl AsyncWrite + Unpin, refusal: &Refusal) {
+    let body = serde_json::to_string(&refusal.error).unwrap_or_default();
+    let answer = format!(
+        "HTTP/1.1 {}\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        refusal.status,
+        body.len()
+    );
+    let _ = timeout(FAREWELL, async {
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await
+    })
+    .await;
 }
 
 /// Who is at the other end, as the kernel and the user database say.
 async fn peer_of(stream: &UnixStream, access: Access) -> Option<Peer> {
     let credentials = stream.peer_cred().ok()?;
     let (uid, gid) = (credentials.uid(), credentials.gid());
-    match identify_at_once(&access, uid, gid) {
-        Some(peer) => Some(peer),
-        None => tokio::task::spawn_blocking(move || identify(&access, uid, gid)).await.ok(),
-    }
+    let peer = match identify_at_once(&access, uid, gid) {
+        Some(peer) => peer,
+        None => tokio::task::spawn_blocking(move || identify(&access, uid, gid)).await.ok()?,
+    };
+    Some(peer.in_process(&access, credentials.pid()))
 }

@@ -3,23 +3,28 @@
 //! A change of a message that is gone changes nothing and is no error: it may have been removed while the change was on its way.
 
 use rusqlite::Connection;
+use spooler_protocol::control::Death;
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::message::Recipient;
 
 use super::rows::{
     body_number, key, message_state_number, notify_number, priority_number, recipient_state_number, ret_number,
 };
+use super::sums::{self, Fixed};
 use super::{Change, NewMessage, RecipientUpdate, StoredContent};
 
 const ACCEPT_MESSAGE: &str = "INSERT INTO messages (id, submitted_ms, size, in_file, recipients, priority, body, smtputf8, \
-    ret, owner_uid, sender, envid, origin) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+    ret, owner_uid, sender, envid, origin, envelope_sum, content_sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, \
+    ?12, ?13, ?14, ?15)";
 const ACCEPT_RECIPIENT: &str =
-    "INSERT INTO recipients (message_id, idx, notify, address, orcpt) VALUES (?1, ?2, ?3, ?4, ?5)";
+    "INSERT INTO recipients (message_id, idx, notify, address, orcpt, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 const ACCEPT_BODY: &str = "INSERT INTO bodies (message_id, content) VALUES (?1, ?2)";
 const UPDATE_RECIPIENT: &str = "UPDATE recipients SET state = ?3, attempts = ?4, next_try_ms = ?5, provider = ?6, \
-    reply = ?7 WHERE message_id = ?1 AND idx = ?2";
+    reply = ?7, sum = ?8 WHERE message_id = ?1 AND idx = ?2";
 const UPDATE_STATE: &str = "UPDATE messages SET state = ?2, why = ?3 WHERE id = ?1";
-const UPDATE_MARKS: &str = "UPDATE messages SET deaths = ?2, delay_reported = ?3 WHERE id = ?1";
+const UPDATE_MARKS: &str =
+    "UPDATE messages SET deaths = ?2, delay_reported = ?3, died = CASE ?2 WHEN 0 THEN NULL ELSE died END WHERE id = ?1";
+const ADD_DEATH: &str = "UPDATE messages SET died = json_insert(CASE WHEN json_valid(died) THEN died ELSE '[]' END, '$[#]', json(?2)) WHERE id = ?1";
 const REMOVE_MESSAGE: &str = "DELETE FROM messages WHERE id = ?1";
 const REMOVE_RECIPIENTS: &str = "DELETE FROM recipients WHERE message_id = ?1";
 const REMOVE_BODY: &str = "DELETE FROM bodies WHERE message_id = ?1";
@@ -67,8 +72,9 @@ impl Tally {
             Change::State { id, state, why } => {
                 run(connection, UPDATE_STATE, (key(*id), message_state_number(*state), why)).map(drop)
             }
-            Change::Marks { id, deaths, delay_reported } => {
-                run(connection, UPDATE_MARKS, (key(*id), deaths, delay_reported)).map(drop)
+            Change::Marks { id, deaths, delay_reported, death } => {
+                run(connection, UPDATE_MARKS, (key(*id), deaths, delay_reported))?;
+                death.as_deref().map_or(Ok(()), |death| add_death(connection, *id, death))
             }
             Change::Remove { id } => self.remove(connection, *id),
         }
@@ -105,6 +111,15 @@ fn accept(connection: &Connection, message: &NewMessage) -> rusqlite::Result<()>
         StoredContent::File(size) => (*size, None),
     };
     let id = key(message.id);
+    let fixed = Fixed {
+        id: message.id,
+        submitted_ms: message.submitted_ms,
+        size,
+        in_file: inline.is_none(),
+        envelope,
+        origin: &message.origin,
+        owner_uid: message.owner_uid,
+    };
     let columns = (
         id,
         message.submitted_ms,
@@ -119,10 +134,12 @@ fn accept(connection: &Connection, message: &NewMessage) -> rusqlite::Result<()>
         &envelope.sender,
         &envelope.envid,
         &message.origin,
+        fixed.sum(),
+        inline.map(|content| sums::content(content)),
     );
     run(connection, ACCEPT_MESSAGE, columns)?;
     for (recipient, index) in envelope.recipients.iter().zip(0_u32..) {
-        accept_recipient(connection, id, index, recipient)?;
+        accept_recipient(connection, message.id, index, recipient)?;
     }
     if let Some(content) = inline {
         run(connection, ACCEPT_BODY, (id, content.as_ref()))?;
@@ -130,13 +147,24 @@ fn accept(connection: &Connection, message: &NewMessage) -> rusqlite::Result<()>
     Ok(())
 }
 
-fn accept_recipient(connection: &Connection, id: i64, index: u32, recipient: &Recipient) -> rusqlite::Result<()> {
+fn accept_recipient(connection: &Connection, id: MessageId, index: u32, recipient: &Recipient) -> rusqlite::Result<()> {
     let notify = recipient.notify.map(notify_number);
-    run(connection, ACCEPT_RECIPIENT, (id, index, notify, recipient.address.to_string(), &recipient.orcpt)).map(drop)
+    let sum = sums::recipient(id, &RecipientUpdate::untried(index), None);
+    let columns = (key(id), index, notify, recipient.address.to_string(), &recipient.orcpt, sum);
+    run(connection, ACCEPT_RECIPIENT, columns).map(drop)
+}
+
+fn add_death(connection: &Connection, id: MessageId, death: &Death) -> rusqlite::Result<()> {
+    run(connection, ADD_DEATH, (key(id), json(death)?)).map(drop)
+}
+
+fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
+    serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
 }
 
 fn update_recipient(connection: &Connection, id: MessageId, update: &RecipientUpdate) -> rusqlite::Result<()> {
-    let reply = update.reply.as_ref().map(serde_json::to_string).transpose();
+    let reply = update.reply.as_ref().map(json).transpose()?;
+    let sum = sums::recipient(id, update, reply.as_deref());
     let columns = (
         key(id),
         update.index,
@@ -144,7 +172,8 @@ fn update_recipient(connection: &Connection, id: MessageId, update: &RecipientUp
         update.attempts,
         update.next_try_ms,
         &update.provider,
-        reply.map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?,
+        reply,
+        sum,
     );
     run(connection, UPDATE_RECIPIENT, columns).map(drop)
 }

@@ -73,6 +73,12 @@ impl Checkpointer {
         self.count.load(Ordering::Acquire)
     }
 
+    /// How full the log is, without doing anything; `writer` is the connection that commits.
+    pub(super) fn log(&self, writer: &Connection) -> Result<Log, StoreError> {
+        let log = checkpoint(writer, "PRAGMA wal_checkpoint(NOOP)");
+        log.map_err(|error| of_sqlite(&self.path, writer, &error))
+    }
+
     /// Removes the file of a content, some time.
     pub(super) fn remove(&self, id: MessageId) {
         self.ask(Chore::Remove(id));
@@ -89,7 +95,7 @@ impl Checkpointer {
         if self.busy.load(Ordering::Acquire) {
             return Ok(());
         }
-        let log = checkpoint(writer, "PRAGMA wal_checkpoint(NOOP)").map_err(fail)?;
+        let log = self.log(writer)?;
         if log.pages >= self.restart_at {
             // A reader that is in the way must not hold up the commits: the next try comes when the log has grown.
             writer.busy_timeout(Duration::ZERO).map_err(fail)?;

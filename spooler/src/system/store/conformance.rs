@@ -6,7 +6,7 @@ use std::any::Any;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use spooler_protocol::control::{Filter, MessageState, MessageSummary, RecipientState};
+use spooler_protocol::control::{Death, Filter, MessageState, MessageSummary, RecipientState};
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::message::{BodyType, Envelope, Notify, Priority, Recipient, Ret};
 use spooler_protocol::outcome::{Cause, Reply};
@@ -59,6 +59,7 @@ conformance!(
     content_is_read_in_pieces,
     updates_of_recipients_come_back,
     states_and_marks_come_back,
+    deaths_are_kept_in_order_until_there_are_none,
     a_removed_message_is_gone_with_its_content,
     numbers_are_never_used_twice,
     a_commit_is_all_or_nothing,
@@ -255,9 +256,33 @@ fn updates_of_recipients_come_back(subject: &Subject) {
     assert_eq!(get(&*store, 1).unwrap().recipients, [sent, deferred(1, 77), failed]);
 }
 
+fn deaths_are_kept_in_order_until_there_are_none(subject: &Subject) {
+    let death = |cause: &str| Death {
+        at_ms: 7,
+        provider: "relay".to_owned(),
+        cause: cause.to_owned(),
+        phase: "sending \"quoted\"".to_owned(),
+        bytes: 4096,
+        company: 3,
+        last_words: vec!["it's on fire".to_owned(), "é".to_owned()],
+    };
+    let marks = |deaths, death: Option<Death>| {
+        vec![Change::Marks { id: MessageId(1), deaths, delay_reported: false, death: death.map(Box::new) }]
+    };
+    let told = |store: &dyn Store| store.reader().unwrap().detail(MessageId(1), 0).unwrap().unwrap().0.deaths;
+    let mut store = (subject.open)();
+    store.commit(&[accept_simple(1), marks(1, Some(death("signal 11")))]).unwrap();
+    store.commit(&[marks(2, Some(death("signal 9"))), marks(2, None)]).unwrap();
+    drop(store);
+    let mut store = (subject.open)();
+    assert_eq!(told(&*store), [death("signal 11"), death("signal 9")]);
+    store.commit(&[marks(0, None)]).unwrap();
+    assert_eq!(told(&*store), []);
+}
+
 fn states_and_marks_come_back(subject: &Subject) {
     let mut store = (subject.open)();
-    let marks = vec![Change::Marks { id: MessageId(1), deaths: 2, delay_reported: true }];
+    let marks = vec![Change::Marks { id: MessageId(1), deaths: 2, delay_reported: true, death: None }];
     store.commit(&[accept_simple(1), accept_simple(2), accept_simple(3), marks]).unwrap();
     store.commit(&[state(1, MessageState::Quarantined, "it kills"), state(2, MessageState::Held, "by root")]).unwrap();
     store.commit(&[state(3, MessageState::Held, "by root"), state(3, MessageState::Ready, "")]).unwrap();
@@ -319,7 +344,7 @@ fn a_commit_is_all_or_nothing(subject: &Subject) {
 
 fn changes_of_messages_that_are_gone_change_nothing(subject: &Subject) {
     let mut store = (subject.open)();
-    let marks = vec![Change::Marks { id: MessageId(5), deaths: 1, delay_reported: false }];
+    let marks = vec![Change::Marks { id: MessageId(5), deaths: 1, delay_reported: false, death: None }];
     let units = [update(5, vec![deferred(0, 1)]), state(5, MessageState::Held, ""), marks, remove(5), accept_simple(1)];
     store.commit(&units).unwrap();
     store.commit(&[update(1, vec![deferred(44, 1)])]).unwrap();

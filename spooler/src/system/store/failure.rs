@@ -1,7 +1,7 @@
 //! What the file system and SQLite report, as a [`StoreError`].
 //!
-//! The one distinction that matters above is `Full` against the rest: a full disk heals when somebody makes room, and the writer
-//! waits for that.
+//! What matters above is what passes: a full disk heals when somebody makes room, and a failing one may be well again in a moment. The
+//! writer waits for that.
 
 use std::io::{Error as IoError, ErrorKind};
 use std::path::Path;
@@ -9,10 +9,14 @@ use std::path::Path;
 use nix::errno::Errno;
 use rusqlite::{Connection, Error as SqlError, ErrorCode, ffi};
 
-use super::StoreError;
+use super::{StoreError, log_tail};
 
 pub(super) fn failed(path: &Path, why: impl Into<String>) -> StoreError {
     StoreError::Failed { path: path.display().to_string(), why: why.into() }
+}
+
+fn failing(path: &Path, why: impl Into<String>) -> StoreError {
+    StoreError::Failing { path: path.display().to_string(), why: why.into() }
 }
 
 pub(super) fn full(path: &Path) -> StoreError {
@@ -27,7 +31,11 @@ pub(super) fn damaged(path: &Path, why: impl Into<String>) -> StoreError {
 pub(super) fn of_io(path: &Path, doing: &str, error: &IoError) -> StoreError {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => full(path),
-        _ => failed(path, format!("cannot {doing}: {error}")),
+        // What is missing, or forbidden, stays so.
+        ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::UnexpectedEof | ErrorKind::NotADirectory => {
+            failed(path, format!("cannot {doing}: {error}"))
+        }
+        _ => failing(path, format!("cannot {doing}: {error}")),
     }
 }
 
@@ -43,7 +51,21 @@ pub(super) fn of_sqlite(path: &Path, connection: &Connection, error: &SqlError) 
 pub(super) fn of_sqlite_opening(path: &Path, error: &SqlError) -> StoreError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => full(path),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(path, error.to_string()),
+        // SQLite says of a page that the disk does not give that it is malformed.
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => match log_tail::probe(path) {
+            Ok(()) => damaged(path, error.to_string()),
+            Err(error) => failing(path, format!("cannot read: {error}")),
+        },
+        Some(
+            ErrorCode::SystemIoFailure
+            | ErrorCode::CannotOpen
+            | ErrorCode::DatabaseBusy
+            | ErrorCode::DatabaseLocked
+            | ErrorCode::FileLockingProtocolFailed
+            | ErrorCode::OperationInterrupted
+            | ErrorCode::OutOfMemory
+            | ErrorCode::ReadOnly,
+        ) => failing(path, error.to_string()),
         _ => failed(path, error.to_string()),
     }
 }

@@ -3,7 +3,9 @@
 //! A store knows `Ready`, `Held` and `Quarantined`. A ready message of which every unsettled recipient has its next try still to
 //! come is shown as `Deferred`; a damaged one as `Quarantined`; `InFlight` only the schedule knows.
 
-use spooler_protocol::control::{Filter, MessageDetail, MessageState, MessageSummary, RecipientDetail, RecipientState};
+use spooler_protocol::control::{
+    Death, Filter, MessageDetail, MessageState, MessageSummary, RecipientDetail, RecipientState,
+};
 use spooler_protocol::ids::MessageId;
 
 use super::{RecipientUpdate, Scanned, ScannedMessage};
@@ -19,6 +21,8 @@ pub(super) struct StoredMessage {
     pub(super) why: String,
     pub(super) origin: String,
     pub(super) owner_uid: Option<u32>,
+    /// Workers that died while they had it.
+    pub(super) died: Vec<Death>,
 }
 
 /// What is left of a message that cannot be read.
@@ -184,10 +188,15 @@ impl Stored {
                 envid: message.scanned.envelope.envid.clone(),
                 origin: message.origin.clone(),
                 recipient_details: message.recipient_details(now_ms),
+                deaths: message.died.clone(),
             },
-            Self::Damaged(damaged) => {
-                MessageDetail { summary, envid: None, origin: damaged.origin.clone(), recipient_details: Vec::new() }
-            }
+            Self::Damaged(damaged) => MessageDetail {
+                summary,
+                envid: None,
+                origin: damaged.origin.clone(),
+                recipient_details: Vec::new(),
+                deaths: Vec::new(),
+            },
         }
     }
 }

@@ -2,13 +2,13 @@
 //!
 //! The kernel drops the lock with the process, however it ends, so nothing is left to clean up; the file itself stays.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::StoreError;
 use super::failure::of_io;
+use super::{StoreError, folders};
 
 /// Holds the lock until it is dropped.
 #[derive(Debug)]
@@ -19,9 +19,7 @@ pub(super) struct FolderLock {
 impl FolderLock {
     /// Makes the folder if there is none, for this user alone, and locks it.
     pub(super) fn take(folder: &Path) -> Result<Self, StoreError> {
-        let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o700);
-        builder.create(folder).map_err(|error| of_io(folder, "make the folder", &error))?;
+        folders::make(folder).map_err(|error| of_io(folder, "make the folder", &error))?;
         let path = folder.join("lock");
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);

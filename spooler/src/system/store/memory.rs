@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use spooler_protocol::control::{Filter, MessageDetail, MessageState, MessageSummary, RecipientState};
+use spooler_protocol::control::{Filter, MessageDetail, MessageState, MessageSummary};
 use spooler_protocol::ids::MessageId;
 
 use super::failure::{failed, full};
@@ -125,10 +125,14 @@ impl Shared {
                 };
                 message.why.clone_from(why);
             }
-            Change::Marks { id, deaths, delay_reported } => {
+            Change::Marks { id, deaths, delay_reported, death } => {
                 let Some(message) = self.messages.get_mut(id) else { return };
                 message.scanned.deaths = *deaths;
                 message.scanned.delay_reported = *delay_reported;
+                if *deaths == 0 {
+                    message.died.clear();
+                }
+                message.died.extend(death.as_deref().cloned());
             }
             Change::Remove { id } => {
                 self.messages.remove(id);
@@ -138,14 +142,6 @@ impl Shared {
     }
 
     fn accept(&mut self, message: &NewMessage) {
-        let fresh = |index| RecipientUpdate {
-            index,
-            state: RecipientState::Pending,
-            attempts: 0,
-            next_try_ms: 0,
-            provider: None,
-            reply: None,
-        };
         let size = match &message.content {
             StoredContent::Inline(content) => {
                 self.contents.insert(message.id, content.clone());
@@ -161,10 +157,14 @@ impl Shared {
             size,
             deaths: 0,
             delay_reported: false,
-            recipients: (0..).zip(&message.envelope.recipients).map(|(index, _)| fresh(index)).collect(),
+            recipients: (0..)
+                .zip(&message.envelope.recipients)
+                .map(|(index, _)| RecipientUpdate::untried(index))
+                .collect(),
         };
         let origin = message.origin.clone();
-        let stored = StoredMessage { scanned, why: String::new(), origin, owner_uid: message.owner_uid };
+        let (why, owner_uid) = (String::new(), message.owner_uid);
+        let stored = StoredMessage { scanned, why, origin, owner_uid, died: Vec::new() };
         self.messages.insert(message.id, stored);
         self.last_id = self.last_id.max(message.id);
     }

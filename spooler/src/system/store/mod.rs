@@ -26,13 +26,22 @@ mod claim;
 mod company;
 #[cfg(test)]
 mod conformance;
+mod damage;
+#[cfg(test)]
+mod damage_tests;
 mod failure;
+// Folders that outlive a power cut.
+pub mod folders;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod lock;
+mod log_tail;
 mod rows;
 mod schema;
 mod sqlite_read;
 #[cfg(test)]
 mod sqlite_tests;
+mod sums;
 #[cfg(test)]
 mod writer_tests;
 
@@ -83,6 +92,14 @@ pub enum StoreError {
         /// What SQLite says.
         why: String,
     },
+    /// The disk does not do what it is asked, now; it may do it later.
+    #[error("The disk of {path} fails: {why}. Look at the kernel's log (dmesg) and at the health of the disk")]
+    Failing {
+        /// Where.
+        path: String,
+        /// What happened.
+        why: String,
+    },
     /// Anything else that the file system or the database says.
     #[error("The store at {path} failed: {why}")]
     Failed {
@@ -91,6 +108,14 @@ pub enum StoreError {
         /// What happened.
         why: String,
     },
+}
+
+impl StoreError {
+    /// Whether the same request may do well later.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::Failing { .. })
+    }
 }
 
 /// The writing end: one per spool, used by one thread.
@@ -139,6 +164,14 @@ pub trait StoreReader: Send {
     /// # Errors
     /// [`StoreError::Failed`] if there is no such message or its content is missing.
     fn content(&mut self, id: MessageId, offset: u64, length: usize) -> Result<Bytes, StoreError>;
+
+    /// Reads all of a content, and whether it is as it was when it came. Where contents cannot rot, nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] if it is damaged or missing.
+    fn check_content(&mut self, _id: MessageId) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// The messages of a filter, oldest first, until the visitor breaks. States that only the schedule knows (`InFlight`,
     /// `Deferred` by time against `now_ms`) are derived from the recipients' next tries; `InFlight` is never given, and a filter

@@ -9,17 +9,19 @@
 //! | `recipients.state` | 0 pending, 1 sent, 2 failed |
 //! | `recipients.notify` | sum of 1 success, 2 failure, 4 delay; 0 never, null: not given |
 //! | `recipients.reply` | the last reply as JSON, null: none |
+//! | `messages.died` | deaths of workers that had it as a list in JSON, null: none |
 //!
 //! A row that cannot be read is [`Stored::Damaged`] with what can still be said of it: one bad row never hides the others.
 
 use rusqlite::Row;
 use rusqlite::types::{FromSql, ValueRef};
-use spooler_protocol::control::{MessageState, RecipientState};
+use spooler_protocol::control::{Death, MessageState, RecipientState};
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::message::{BodyType, Envelope, Notify, Priority, Recipient, Ret};
 use spooler_protocol::outcome::Reply;
 
 use super::listing::{DamagedMessage, Stored, StoredMessage};
+use super::sums::{self, Fixed};
 use super::{RecipientUpdate, ScannedMessage};
 
 pub(super) fn message_state_number(state: MessageState) -> u8 {
@@ -114,7 +116,7 @@ pub(super) fn message_id(key: i64) -> MessageId {
 /// Reads messages: from number 1 to number 2, of owner 3 and submitted before time 4 unless these are null, at most 5.
 /// The columns are read by number: a name would be searched for each time.
 pub(super) const MESSAGES_PAGE: &str = "SELECT id, submitted_ms, size, in_file, recipients, state, deaths, delay_reported, \
-    priority, body, smtputf8, ret, owner_uid, sender, envid, origin, why FROM messages WHERE id BETWEEN ?1 AND ?2 \
+    priority, body, smtputf8, ret, owner_uid, sender, envid, origin, why, died, envelope_sum FROM messages WHERE id BETWEEN ?1 AND ?2 \
     AND (?3 IS NULL OR owner_uid = ?3) AND (?4 IS NULL OR submitted_ms < ?4) ORDER BY id LIMIT ?5";
 
 mod message {
@@ -135,11 +137,13 @@ mod message {
     pub(super) const ENVID: usize = 14;
     pub(super) const ORIGIN: usize = 15;
     pub(super) const WHY: usize = 16;
+    pub(super) const DIED: usize = 17;
+    pub(super) const SUM: usize = 18;
 }
 
 /// Reads the recipients of the messages from number 1 to number 2.
 pub(super) const RECIPIENTS_PAGE: &str = "SELECT message_id, idx, state, attempts, next_try_ms, notify, address, orcpt, provider, \
-    reply FROM recipients WHERE message_id BETWEEN ?1 AND ?2 ORDER BY message_id, idx";
+    reply, sum FROM recipients WHERE message_id BETWEEN ?1 AND ?2 ORDER BY message_id, idx";
 
 mod recipient {
     pub(super) const MESSAGE_ID: usize = 0;
@@ -152,6 +156,7 @@ mod recipient {
     pub(super) const ORCPT: usize = 7;
     pub(super) const PROVIDER: usize = 8;
     pub(super) const REPLY: usize = 9;
+    pub(super) const SUM: usize = 10;
 }
 
 fn name<'row>(row: &'row Row<'_>, column: usize) -> &'row str {
@@ -186,6 +191,8 @@ pub(super) struct Draft {
     pub(super) in_file: bool,
     /// How many recipients there must be.
     pub(super) recipients: u32,
+    /// The sum of the envelope; older messages have none.
+    sum: Option<u32>,
     message: Result<Box<StoredMessage>, Box<DamagedMessage>>,
 }
 
@@ -197,6 +204,7 @@ impl Draft {
             id,
             in_file: row.get(message::IN_FILE).unwrap_or(false),
             recipients: row.get(message::RECIPIENTS).unwrap_or(0),
+            sum: row.get(message::SUM).unwrap_or(Some(0)),
             message: read_message(id, row).map(Box::new).map_err(|why| Box::new(read_remains(id, row, why))),
         })
     }
@@ -236,6 +244,8 @@ impl Draft {
                 message.scanned.recipients.iter().zip(0..).all(|(recipient, index)| recipient.index == index);
             if found == 0 {
                 self.spoil("it has no recipients".to_owned());
+            } else if self.sum.is_some_and(|sum| sum != fixed(message, self.in_file).sum()) {
+                self.spoil("its envelope is not what it was: the checksum is wrong".to_owned());
             } else if !in_order || usize::try_from(self.recipients) != Ok(found) {
                 self.spoil(format!("of its {} recipients, {found} are there", self.recipients));
             }
@@ -244,6 +254,20 @@ impl Draft {
             Ok(message) => Stored::Message(message),
             Err(damaged) => Stored::Damaged(damaged),
         }
+    }
+}
+
+/// What the sum of an envelope is made of.
+fn fixed(message: &StoredMessage, in_file: bool) -> Fixed<'_> {
+    let scanned = &message.scanned;
+    Fixed {
+        id: scanned.id,
+        submitted_ms: scanned.submitted_ms,
+        size: scanned.size,
+        in_file,
+        envelope: &scanned.envelope,
+        origin: &message.origin,
+        owner_uid: message.owner_uid,
     }
 }
 
@@ -268,8 +292,19 @@ fn read_message(id: MessageId, row: &Row<'_>) -> Result<StoredMessage, String> {
         delay_reported: code(row, message::DELAY_REPORTED, flag)?,
         recipients: Vec::new(),
     };
-    let why = get(row, message::WHY)?;
-    Ok(StoredMessage { scanned, why, origin: get(row, message::ORIGIN)?, owner_uid: get(row, message::OWNER_UID)? })
+    Ok(StoredMessage {
+        scanned,
+        why: get(row, message::WHY)?,
+        origin: get(row, message::ORIGIN)?,
+        owner_uid: get(row, message::OWNER_UID)?,
+        died: read_deaths(row),
+    })
+}
+
+/// A list that cannot be read is as good as none: it is for people, and no reason to set the message aside.
+fn read_deaths(row: &Row<'_>) -> Vec<Death> {
+    let text = row.get_ref(message::DIED).ok().and_then(|value| value.as_str_or_null().ok()).flatten();
+    text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
 /// What can still be said of a row that is not a message.
@@ -307,6 +342,12 @@ fn read_recipient(row: &Row<'_>) -> Result<(Recipient, RecipientUpdate), String>
             provider: get(row, recipient::PROVIDER)?,
             reply: read_reply(row)?,
         };
+        let reply = row.get_ref(recipient::REPLY).ok().and_then(|value| value.as_str_or_null().ok()).flatten();
+        let id = recipient_of(row).map_err(|error| error.to_string())?;
+        let sum: Option<u32> = get(row, recipient::SUM)?;
+        if sum.is_some_and(|sum| sum != sums::recipient(id, &update, reply)) {
+            return Err("its state is not what it was: the checksum is wrong".to_owned());
+        }
         Ok((of_envelope, update))
     };
     read().map_err(|why| format!("recipient {index}, {why}"))

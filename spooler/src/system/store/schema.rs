@@ -30,7 +30,7 @@ const CACHE_READER_KIB: i64 = 256;
 /// Prepared statements that a connection keeps: more than there are.
 const STATEMENTS_KEPT: usize = 40;
 
-const MIGRATIONS: &[&str] = &[VERSION_1];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
 
 /// What the numbers in the columns mean is in `rows.rs`.
 const VERSION_1: &str = "
@@ -78,6 +78,14 @@ const VERSION_1: &str = "
         message_id INTEGER PRIMARY KEY,
         content BLOB NOT NULL
     ) STRICT;
+";
+
+/// Deaths of workers that had the message, a list in JSON; and sums, see `sums.rs`.
+const VERSION_2: &str = "
+    ALTER TABLE messages ADD COLUMN died TEXT;
+    ALTER TABLE messages ADD COLUMN envelope_sum INTEGER;
+    ALTER TABLE messages ADD COLUMN content_sum INTEGER;
+    ALTER TABLE recipients ADD COLUMN sum INTEGER;
 ";
 
 /// Opens the database for writing, makes or migrates its tables, and checks what can be checked in constant time.
@@ -191,15 +199,15 @@ mod tests {
         let before = columns(&connection, "messages");
         connection.execute("UPDATE meta SET last_id = 41", ()).unwrap();
 
-        let broken = [VERSION_1, "ALTER TABLE messages ADD COLUMN a INTEGER", "no sql at all"];
+        let broken = [VERSION_1, VERSION_2, "ALTER TABLE messages ADD COLUMN a INTEGER", "no sql at all"];
         migrate(&path, &connection, &broken).unwrap_err();
-        assert_eq!(number::<i64>(&connection, "user_version").unwrap(), 1);
+        assert_eq!(number::<i64>(&connection, "user_version").unwrap(), 2);
         assert_eq!(columns(&connection, "messages"), before, "half a migration is none");
 
-        let two = [VERSION_1, "ALTER TABLE messages ADD COLUMN a INTEGER"];
-        migrate(&path, &connection, &two).unwrap();
-        migrate(&path, &connection, &two).unwrap();
-        assert_eq!(number::<i64>(&connection, "user_version").unwrap(), 2);
+        let more = [VERSION_1, VERSION_2, "ALTER TABLE messages ADD COLUMN a INTEGER"];
+        migrate(&path, &connection, &more).unwrap();
+        migrate(&path, &connection, &more).unwrap();
+        assert_eq!(number::<i64>(&connection, "user_version").unwrap(), 3);
         assert_eq!(columns(&connection, "messages"), before + 1);
         let kept: i64 = connection.query_row("SELECT last_id FROM meta", (), |row| row.get(0)).unwrap();
         assert_eq!(kept, 41);
@@ -211,7 +219,7 @@ mod tests {
         let path = home.path().join("spool.db");
         open_writer(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
         let refused = open_writer(&path).unwrap_err();
-        assert!(matches!(refused, StoreError::TooNew { found: 99, known: 1, .. }), "{refused}");
+        assert!(matches!(refused, StoreError::TooNew { found: 99, known: 2, .. }), "{refused}");
     }
 
     #[test]

@@ -20,8 +20,9 @@ use super::body_files::BodyFolder;
 use super::changes::{LAST_ID, LastId, Tally};
 use super::checkpoint::{Checkpointer, LOG_BYTES_MAX};
 use super::claim::{Claim, DatabaseFile, open_file};
-use super::failure::{failed, of_sqlite};
+use super::failure::{failed, of_io, of_sqlite};
 use super::lock::FolderLock;
+use super::log_tail;
 use super::rows::{key, message_id};
 use super::schema::open_writer;
 pub use super::sqlite_read::SqliteReader;
@@ -51,6 +52,16 @@ impl SqliteStore {
         let lock = FolderLock::take(folder)?;
         let path = folder.join("spool.db");
         let file = open_file(&path)?;
+        let left = log_tail::write_again(&path).map_err(|error| of_io(&path, "write its log again", &error))?;
+        if left.cut_off > 0 {
+            tracing::warn!(
+                "The log of {} ends early, after {} pages of {}. That is how a power cut leaves it, and then nothing is missing; \
+                 if there was none, the disk has changed it, and what was accepted or delivered last is not known any more",
+                path.display(),
+                left.whole,
+                left.whole + left.cut_off
+            );
+        }
         let connection = open_writer(&path)?;
         let fail = |error: rusqlite::Error| of_sqlite(&path, &connection, &error);
         connection
@@ -58,6 +69,7 @@ impl SqliteStore {
             .map_err(fail)?;
         let last_id = read_last_id(&connection).map_err(fail)?;
         let bodies = BodyFolder::of_spool(folder);
+        // Syncs the name of every file and folder in `folder`, too.
         bodies.make()?;
         bodies.sweep(|id| has_file(&connection, id).map_err(fail))?;
         let checkpointer = Checkpointer::start(&path, bodies.clone())?;
@@ -78,6 +90,18 @@ impl SqliteStore {
         run(&self.connection, "COMMIT").map_err(fail)?;
         self.claim.committed(pages);
         Ok(tally)
+    }
+
+    /// A commit has failed: nobody shall take what it has written for committed.
+    fn void_tail(&self) {
+        let sure = self.checkpointer.log(&self.connection).map(|log| log.pages);
+        let voided = sure.and_then(|frames| {
+            log_tail::void(&self.path, frames).map_err(|error| of_io(&self.path, "void the end of its log", &error))
+        });
+        if let Err(error) = voided {
+            // Not even that can be written; then what was refused may be delivered if this process is killed now.
+            tracing::debug!(%error, "The end of the log cannot be voided");
+        }
     }
 
     /// A row must never name a content that is not there.
@@ -106,6 +130,7 @@ impl Store for SqliteStore {
                     let undone = run(&self.connection, "ROLLBACK");
                     undone.map_err(|error| of_sqlite(&self.path, &self.connection, &error))?;
                 }
+                self.void_tail();
                 if matches!(error, StoreError::Full { .. }) {
                     self.checkpointer.save_space();
                 }

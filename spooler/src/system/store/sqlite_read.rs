@@ -11,17 +11,18 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Row};
 use spooler_protocol::control::{Filter, MessageDetail, MessageSummary};
 use spooler_protocol::ids::MessageId;
 
 use super::body_files::BodyFolder;
 use super::claim::DatabaseFile;
+use super::damage::is_damage;
 use super::failure::{failed, of_sqlite};
 use super::listing::{Selection, Stored};
 use super::rows::{Draft, MESSAGES_PAGE, RECIPIENTS_PAGE, key, recipient_of};
 use super::schema::open_reader;
-use super::{Scanned, StoreError, StoreReader};
+use super::{Scanned, StoreError, StoreReader, sums};
 
 /// Messages that one page holds at most.
 const PAGE_MESSAGES_MAX: u32 = 256;
@@ -29,29 +30,30 @@ const PAGE_MESSAGES_MAX: u32 = 256;
 /// Recipients from which on a page ends early.
 const PAGE_RECIPIENTS: u32 = 2048;
 
-pub(super) const CONTENT: &str = "SELECT content FROM bodies WHERE message_id = ?1";
+pub(super) const CONTENT: &str =
+    "SELECT content, (SELECT content_sum FROM messages WHERE id = ?1) FROM bodies WHERE message_id = ?1";
 const HAS_CONTENT: &str = "SELECT 1 FROM bodies WHERE message_id = ?1";
 const HAS_MESSAGE: &str = "SELECT 1 FROM messages WHERE id = ?1";
-const IS_IN_FILE: &str = "SELECT in_file FROM messages WHERE id = ?1";
+const SIZE_IN_FILE: &str = "SELECT in_file, size FROM messages WHERE id = ?1";
 
-type Visit<'visitor> = dyn FnMut(Stored) -> ControlFlow<()> + 'visitor;
+pub(super) type Visit<'visitor> = dyn FnMut(Stored) -> ControlFlow<()> + 'visitor;
 
 /// A reading end of a [`super::sqlite::SqliteStore`].
 pub struct SqliteReader {
     // Goes before the file.
-    connection: Connection,
+    pub(super) connection: Connection,
     bodies: BodyFolder,
-    path: PathBuf,
+    pub(super) path: PathBuf,
     _file: DatabaseFile,
 }
 
 /// Which messages, as far as SQL decides it.
 #[derive(Clone, Copy)]
-struct Range {
-    first: i64,
-    last: i64,
-    owner_uid: Option<u32>,
-    before_ms: Option<i64>,
+pub(super) struct Range {
+    pub(super) first: i64,
+    pub(super) last: i64,
+    pub(super) owner_uid: Option<u32>,
+    pub(super) before_ms: Option<i64>,
 }
 
 impl Range {
@@ -67,13 +69,31 @@ impl SqliteReader {
         Ok(Self { connection: open_reader(path)?, bodies, path: path.to_owned(), _file: file })
     }
 
-    fn fail(&self, error: &rusqlite::Error) -> StoreError {
+    pub(super) fn fail(&self, error: &rusqlite::Error) -> StoreError {
         of_sqlite(&self.path, &self.connection, error)
     }
 
     fn visit(&self, mut range: Range, visit: &mut Visit<'_>) -> Result<ControlFlow<()>, StoreError> {
+        let mut messages = PAGE_MESSAGES_MAX;
         loop {
-            let drafts = self.page(range).map_err(|error| self.fail(&error))?;
+            let drafts = match self.page(range, messages) {
+                Ok(drafts) => drafts,
+                // What is before the damage is read first.
+                Err(error) if is_damage(&error) && messages > 1 => {
+                    messages = (messages / 8).max(1);
+                    continue;
+                }
+                Err(error) if is_damage(&error) => match self.pass_over(range, visit)? {
+                    ControlFlow::Continue(next) if next <= range.last => {
+                        range.first = next;
+                        continue;
+                    }
+                    ControlFlow::Continue(_) => break,
+                    ControlFlow::Break(()) => return Ok(ControlFlow::Break(())),
+                },
+                Err(error) => return Err(self.fail(&error)),
+            };
+            messages = (messages * 2).min(PAGE_MESSAGES_MAX);
             let Some(newest) = drafts.last().map(|draft| key(draft.id)) else { break };
             for draft in drafts {
                 if let Some(stored) = self.complete(draft)?
@@ -91,14 +111,13 @@ impl SqliteReader {
     }
 
     /// The first messages of a range, with their recipients, as of one moment.
-    fn page(&self, range: Range) -> rusqlite::Result<Vec<Draft>> {
+    pub(super) fn page(&self, range: Range, messages: u32) -> rusqlite::Result<Vec<Draft>> {
         let transaction = self.connection.unchecked_transaction()?;
         let mut drafts = Vec::new();
         let mut recipients = 0_u32;
         {
             let mut statement = transaction.prepare_cached(MESSAGES_PAGE)?;
-            let mut rows =
-                statement.query((range.first, range.last, range.owner_uid, range.before_ms, PAGE_MESSAGES_MAX))?;
+            let mut rows = statement.query((range.first, range.last, range.owner_uid, range.before_ms, messages))?;
             while recipients < PAGE_RECIPIENTS
                 && let Some(row) = rows.next()?
             {
@@ -113,7 +132,7 @@ impl SqliteReader {
     }
 
     /// The finished message of a page; `None` if it was removed meanwhile.
-    fn complete(&self, mut draft: Draft) -> Result<Option<Stored>, StoreError> {
+    pub(super) fn complete(&self, mut draft: Draft) -> Result<Option<Stored>, StoreError> {
         if draft.in_file
             && let Err(why) = self.bodies.check(draft.id, draft.size())
         {
@@ -131,7 +150,7 @@ impl SqliteReader {
     }
 
     fn one(&self, id: MessageId) -> Result<Option<Stored>, StoreError> {
-        let drafts = self.page(Range::one(id)).map_err(|error| self.fail(&error))?;
+        let drafts = self.page(Range::one(id), 1).map_err(|error| self.fail(&error))?;
         let Some(mut draft) = drafts.into_iter().next() else { return Ok(None) };
         if !draft.in_file && !self.exists(HAS_CONTENT, id)? {
             if !self.exists(HAS_MESSAGE, id)? {
@@ -142,15 +161,30 @@ impl SqliteReader {
         self.complete(draft)
     }
 
-    /// A piece of a content in the database; `None` if there is none.
-    fn inline(&self, id: MessageId, offset: u64, length: usize) -> rusqlite::Result<Option<Bytes>> {
+    /// A piece of a content in the database, if all of it is as it was; `None` if there is none.
+    fn inline(&self, id: MessageId, offset: u64, length: usize) -> rusqlite::Result<Option<Result<Bytes, StoreError>>> {
         let mut statement = self.connection.prepare_cached(CONTENT)?;
         let mut rows = statement.query([key(id)])?;
         let Some(row) = rows.next()? else { return Ok(None) };
         let content = row.get_ref(0)?.as_blob()?;
+        if row.get::<_, Option<u32>>(1)?.is_some_and(|sum| sum != sums::content(content)) {
+            let why = format!("the content of message {id} is not what it was: the checksum is wrong");
+            return Ok(Some(Err(failed(&self.path, why))));
+        }
         let from = usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
         let rest = content.get(from..).unwrap_or_default();
-        Ok(Some(Bytes::copy_from_slice(rest.get(..length).unwrap_or(rest))))
+        Ok(Some(Ok(Bytes::copy_from_slice(rest.get(..length).unwrap_or(rest)))))
+    }
+
+    /// The size of a content, if it is in a file.
+    fn size_in_file(&self, id: MessageId) -> Result<Option<u64>, StoreError> {
+        let size = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, i64>(1)?));
+        let found = || self.connection.prepare_cached(SIZE_IN_FILE)?.query_row([key(id)], size).optional();
+        match found().map_err(|error| self.fail(&error))? {
+            Some((true, size)) => Ok(Some(size.cast_unsigned())),
+            Some((false, _)) => Ok(None),
+            None => Err(failed(&self.path, format!("there is no message {id}"))),
+        }
     }
 }
 
@@ -183,13 +217,18 @@ impl StoreReader for SqliteReader {
 
     fn content(&mut self, id: MessageId, offset: u64, length: usize) -> Result<Bytes, StoreError> {
         if let Some(piece) = self.inline(id, offset, length).map_err(|error| self.fail(&error))? {
-            return Ok(piece);
+            return piece;
         }
-        let in_file = || self.connection.prepare_cached(IS_IN_FILE)?.query_row([key(id)], |row| row.get(0)).optional();
-        match in_file().map_err(|error| self.fail(&error))? {
-            Some(true) => self.bodies.read(id, offset, length),
-            Some(false) => Err(failed(&self.path, format!("the content of message {id} is missing"))),
-            None => Err(failed(&self.path, format!("there is no message {id}"))),
+        match self.size_in_file(id)? {
+            Some(size) => self.bodies.read(id, size, offset, length),
+            None => Err(failed(&self.path, format!("the content of message {id} is missing"))),
+        }
+    }
+
+    fn check_content(&mut self, id: MessageId) -> Result<(), StoreError> {
+        match self.size_in_file(id)? {
+            Some(size) => self.bodies.check_sum(id, size),
+            None => self.content(id, 0, 0).map(drop),
         }
     }
 

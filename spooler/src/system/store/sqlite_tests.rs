@@ -194,7 +194,7 @@ fn a_disk_that_is_really_full_refuses_messages_and_works_them_off() {
     let store = SqliteStore::open(disk.folder.path()).unwrap();
     let (sender, reports) = channel();
     let report = move |reported: Report| reported.into_iter().for_each(|one| sender.send(one).unwrap());
-    let writer = Writer::start(Box::new(store), Reserve::of(disk.folder.path(), 0), report).unwrap();
+    let writer = Writer::start(Box::new(store), Reserve::of(disk.folder.path(), 0), report, |_| ()).unwrap();
     let accepted = (1..)
         .take_while(|id| {
             writer.submit(Ticket(*id), accept_sized(*id, 20_000));

@@ -19,11 +19,12 @@ use std::path::{Path, PathBuf};
 use std::thread::{Builder, JoinHandle};
 
 use bytes::Bytes;
+use crc32fast::Hasher;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use spooler_protocol::ids::MessageId;
 
 use super::StoreError;
-use super::body_files::{BodyFolder, remove};
+use super::body_files::{BodyFolder, remove, trailer};
 use super::failure::{failed, of_io};
 
 /// What is called when a chunk is written (not synced).
@@ -108,6 +109,7 @@ enum Upload {
     Open {
         file: File,
         size: u64,
+        sum: Hasher,
     },
     /// Something went wrong; what came in is removed.
     Broken,
@@ -115,7 +117,7 @@ enum Upload {
 
 /// What the second thread does.
 enum Complete {
-    Sync { file: File, incoming: PathBuf, size: u64, id: MessageId, done: Finished },
+    Sync { file: File, incoming: PathBuf, size: u64, sum: Hasher, id: MessageId, done: Finished },
     Discard { id: MessageId },
 }
 
@@ -159,15 +161,16 @@ impl UploadWriter {
                 let mut options = OpenOptions::new();
                 let created = options.write(true).create_new(true).mode(0o600).open(&path);
                 let file = created.map_err(|error| of_io(&path, "begin the upload", &error))?;
-                new.insert(Upload::Open { file, size: 0 })
+                new.insert(Upload::Open { file, size: 0, sum: Hasher::new() })
             }
         };
-        let Upload::Open { file, size } = upload else { return Err(broken(&path)) };
+        let Upload::Open { file, size, sum } = upload else { return Err(broken(&path)) };
         let grown = size.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
         if grown > self.bytes_max {
             return Err(failed(&path, format!("the message is larger than the {} bytes allowed", self.bytes_max)));
         }
         file.write_all(chunk).map_err(|error| of_io(&path, "write the upload", &error))?;
+        sum.update(chunk);
         *size = grown;
         Ok(())
     }
@@ -175,8 +178,8 @@ impl UploadWriter {
     fn finish(&mut self, key: u64, id: MessageId, done: Finished) {
         let incoming = self.incoming(key);
         match self.open.remove(&key) {
-            Some(Upload::Open { file, size }) => {
-                self.pass_on(Complete::Sync { file, incoming, size, id, done });
+            Some(Upload::Open { file, size, sum }) => {
+                self.pass_on(Complete::Sync { file, incoming, size, sum, id, done });
             }
             Some(Upload::Broken) => done(Err(broken(&incoming))),
             None => done(Err(failed(&incoming, "there is no such upload"))),
@@ -215,8 +218,8 @@ impl Syncer {
     fn run(&self, complete: &Receiver<Complete>) {
         for complete in complete {
             match complete {
-                Complete::Sync { file, incoming, size, id, done } => {
-                    let synced = self.sync(&file, &incoming, id);
+                Complete::Sync { file, incoming, size, sum, id, done } => {
+                    let synced = self.sync(&file, &sum, &incoming, id);
                     if synced.is_err() {
                         warn_if_left(remove(&incoming));
                         warn_if_left(self.bodies.remove(id));
@@ -228,9 +231,11 @@ impl Syncer {
         }
     }
 
-    fn sync(&self, file: &File, incoming: &Path, id: MessageId) -> Result<(), StoreError> {
+    fn sync(&self, mut file: &File, sum: &Hasher, incoming: &Path, id: MessageId) -> Result<(), StoreError> {
         let target = self.bodies.file(id);
-        file.sync_all().map_err(|error| of_io(incoming, "write the content to disk", &error))?;
+        file.write_all(&trailer(sum))
+            .and_then(|()| file.sync_all())
+            .map_err(|error| of_io(incoming, "write the content to disk", &error))?;
         fs::rename(incoming, &target).map_err(|error| of_io(&target, "give the content its name", &error))?;
         self.bodies.sync_names().map_err(|error| of_io(&target, "write the name of the content to disk", &error))
     }
@@ -285,9 +290,9 @@ mod tests {
         }
         assert_eq!(finish(&uploads, 1, 11).recv().unwrap().unwrap(), 8);
         assert_eq!(finish(&uploads, 2, 12).recv().unwrap().unwrap(), 3);
-        assert_eq!(fixture.bodies.read(MessageId(11), 0, 100).unwrap(), "one more");
-        assert_eq!(fixture.bodies.read(MessageId(11), 4, 2).unwrap(), "mo");
-        assert_eq!(fixture.bodies.read(MessageId(12), 9, 2).unwrap(), "");
+        assert_eq!(fixture.bodies.read(MessageId(11), 8, 0, 100).unwrap(), "one more");
+        assert_eq!(fixture.bodies.read(MessageId(11), 8, 4, 2).unwrap(), "mo");
+        assert_eq!(fixture.bodies.read(MessageId(12), 3, 9, 2).unwrap(), "");
         assert_eq!((fixture.incoming(), fixture.contents()), (0, 2));
     }
 

@@ -6,13 +6,14 @@
 //! ```text
 //!            commit ──ok──▶ report
 //!  waiting ──▶  │
-//!     ▲         ├──full──▶ report units that accept as refused; commit the others ──ok──▶ report
-//!     │         │                                                        │ full
-//!     └─────────┼──── again after a pause, in the same order ◀───────────┘
+//!     ▲         ├──full, failing──▶ report units that accept as refused; commit the others ──ok──▶ report
+//!     │         │                                                                 │ full, failing
+//!     └─────────┼──── again after a pause, in the same order ◀────────────────────┘  (stuck)
 //!               └──other error──▶ each unit alone, once ──▶ report each
 //! ```
 //!
-//! What was accepted must be able to go on: a full disk refuses new messages, and never drops what became of the old ones.
+//! What was accepted must be able to go on: a disk that is full or fails refuses new messages, and never drops what became of the old
+//! ones. As long as it does not even take that, the writer is stuck, and says so: nothing should be delivered then that cannot be recorded.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -32,8 +33,8 @@ const COMMIT_UNITS_MAX: usize = 512;
 /// Bytes in one commit, about.
 const COMMIT_BYTES_MAX: u64 = 8 << 20;
 
-/// How long to wait for space on a full disk.
-const FULL_PAUSE: Duration = Duration::from_millis(100);
+/// How long to wait for a disk that is full or fails.
+const STUCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Names a unit in the report; chosen by the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,7 +55,8 @@ struct Job {
 }
 
 impl Writer {
-    /// Starts the thread. `report` is called on it, once for each ticket.
+    /// Starts the thread. `report` is called on it, once for each ticket; `stuck` when not even what became of deliveries comes to disk
+    /// any more, with the reason, and when it does again.
     ///
     /// # Errors
     /// If the thread cannot be started.
@@ -62,6 +64,7 @@ impl Writer {
         store: Box<dyn Store>,
         reserve: Reserve,
         report: impl FnMut(Report) + Send + 'static,
+        tell_stuck: impl FnMut(Option<String>) + Send + 'static,
     ) -> Result<Self, StoreError> {
         let (sender, jobs) = unbounded();
         let mut committer = Committer {
@@ -69,7 +72,8 @@ impl Writer {
             reserve,
             report: Box::new(report),
             waiting: VecDeque::new(),
-            full: false,
+            stuck: None,
+            tell_stuck: Box::new(tell_stuck),
             company: Company::default(),
         };
         let spawned = Builder::new().name("store-write".to_owned()).spawn(move || committer.run(&jobs));
@@ -126,14 +130,40 @@ impl Batch {
     }
 }
 
+/// Why nothing comes to disk, for now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Stuck {
+    Full { path: String },
+    Failing { path: String, why: String },
+}
+
+impl Stuck {
+    fn of(error: StoreError) -> Result<Self, StoreError> {
+        match error {
+            StoreError::Full { path } => Ok(Self::Full { path }),
+            StoreError::Failing { path, why } => Ok(Self::Failing { path, why }),
+            other => Err(other),
+        }
+    }
+
+    /// What whoever waits is told.
+    fn refusal(&self) -> StoreError {
+        match self.clone() {
+            Self::Full { path } => StoreError::Full { path },
+            Self::Failing { path, why } => StoreError::Failing { path, why },
+        }
+    }
+}
+
 struct Committer {
     store: Box<dyn Store>,
     reserve: Reserve,
     report: Box<dyn FnMut(Report) + Send>,
-    /// In the order of submission: those of the next commit, and on a full disk all that is kept.
+    /// In the order of submission: those of the next commit, and while stuck all that is kept.
     waiting: VecDeque<Job>,
-    /// The last commit failed for want of space, and it accepted nothing.
-    full: bool,
+    /// Why the last commit failed, which accepted nothing.
+    stuck: Option<Stuck>,
+    tell_stuck: Box<dyn FnMut(Option<String>) + Send>,
     company: Company,
 }
 
@@ -141,7 +171,7 @@ impl Committer {
     fn run(&mut self, jobs: &Receiver<Job>) {
         let mut open = true;
         while open || !self.waiting.is_empty() || !jobs.is_empty() {
-            if open && self.full {
+            if open && self.stuck.is_some() {
                 open = self.pause(jobs);
             } else if open && self.waiting.is_empty() {
                 match jobs.recv() {
@@ -154,7 +184,7 @@ impl Committer {
                 self.commit(batch);
                 self.tidy();
             }
-            if !open && self.full {
+            if !open && self.stuck.is_some() {
                 return self.give_up(jobs);
             }
         }
@@ -185,7 +215,7 @@ impl Committer {
 
     /// Waits for space, or for nobody submitting any more (`false`). New messages are refused meanwhile.
     fn pause(&mut self, jobs: &Receiver<Job>) -> bool {
-        let until = Instant::now() + FULL_PAUSE;
+        let until = Instant::now() + STUCK_PAUSE;
         loop {
             match jobs.recv_deadline(until) {
                 Ok(job) => self.wait_or_refuse(job),
@@ -197,16 +227,16 @@ impl Committer {
 
     fn wait_or_refuse(&mut self, job: Job) {
         if accepts(&job.unit) {
-            let refused = Err(self.reserve.refusal());
+            let refused = Err(self.refusal());
             (self.report)(vec![(job.ticket, refused)]);
         } else {
             self.waiting.push_back(job);
         }
     }
 
-    /// The next units, in order. On a full disk a single one: a small commit may still fit.
+    /// The next units, in order. While stuck a single one: a small commit may still fit.
     fn gather(&mut self, jobs: &Receiver<Job>) -> Batch {
-        let units_max = if self.full { 1 } else { COMMIT_UNITS_MAX };
+        let units_max = if self.stuck.is_some() { 1 } else { COMMIT_UNITS_MAX };
         let now = Instant::now();
         let mut batch = Batch::default();
         let mut refused = Vec::new();
@@ -228,19 +258,19 @@ impl Committer {
     }
 
     fn commit(&mut self, batch: Batch) {
-        match self.store.commit(&batch.units) {
+        match self.store.commit(&batch.units).map_err(Stuck::of) {
             Ok(()) => self.committed(batch.tickets),
-            Err(StoreError::Full { path }) => self.commit_without_accepts(batch, &path),
-            Err(error) => self.commit_each(batch, error),
+            Err(Ok(stuck)) => self.commit_without_accepts(batch, &stuck),
+            Err(Err(error)) => self.commit_each(batch, error),
         }
     }
 
-    fn commit_without_accepts(&mut self, batch: Batch, path: &str) {
+    fn commit_without_accepts(&mut self, batch: Batch, stuck: &Stuck) {
         let mut others = Batch::default();
         let mut refused = Vec::new();
         for job in batch.into_jobs() {
             if accepts(&job.unit) {
-                refused.push((job.ticket, Err(StoreError::Full { path: path.to_owned() })));
+                refused.push((job.ticket, Err(stuck.refusal())));
             } else {
                 others.push(job);
             }
@@ -251,10 +281,10 @@ impl Committer {
         }
         // The store can often make room within its own files.
         self.tidy();
-        match self.store.commit(&others.units) {
+        match self.store.commit(&others.units).map_err(Stuck::of) {
             Ok(()) => self.committed(others.tickets),
-            Err(StoreError::Full { .. }) => self.put_back(others.into_jobs()),
-            Err(error) => self.commit_each(others, error),
+            Err(Ok(stuck)) => self.put_back(others.into_jobs(), stuck),
+            Err(Err(error)) => self.commit_each(others, error),
         }
     }
 
@@ -266,46 +296,57 @@ impl Committer {
             return self.tell(failed.into_iter().collect());
         }
         while let Some(job) = jobs.next() {
-            match self.store.commit(std::slice::from_ref(&job.unit)) {
-                Err(StoreError::Full { .. }) if !accepts(&job.unit) => {
-                    return self.put_back_or_refuse(job, jobs);
-                }
-                result => self.tell(vec![(job.ticket, result)]),
+            match self.store.commit(std::slice::from_ref(&job.unit)).map_err(Stuck::of) {
+                Ok(()) => self.committed(vec![job.ticket]),
+                Err(Ok(stuck)) if !accepts(&job.unit) => return self.put_back_or_refuse(job, jobs, stuck),
+                Err(Ok(stuck)) => self.tell(vec![(job.ticket, Err(stuck.refusal()))]),
+                Err(Err(error)) => self.tell(vec![(job.ticket, Err(error))]),
             }
         }
     }
 
-    fn put_back_or_refuse(&mut self, first: Job, rest: impl DoubleEndedIterator<Item = Job>) {
+    fn put_back_or_refuse(&mut self, first: Job, rest: impl DoubleEndedIterator<Item = Job>, stuck: Stuck) {
         let (refused, mut others): (Vec<Job>, Vec<Job>) = rest.partition(|job| accepts(&job.unit));
         others.insert(0, first);
-        let refused = refused.into_iter().map(|job| (job.ticket, Err(self.reserve.refusal()))).collect();
+        let refused = refused.into_iter().map(|job| (job.ticket, Err(stuck.refusal()))).collect();
         self.tell(refused);
-        self.put_back(others.into_iter());
+        self.put_back(others.into_iter(), stuck);
     }
 
     /// In front of all that came later.
-    fn put_back(&mut self, jobs: impl DoubleEndedIterator<Item = Job>) {
-        if !self.full {
-            tracing::warn!(
-                "The disk of the spool is full: new messages are refused, results wait until there is space"
-            );
+    fn put_back(&mut self, jobs: impl DoubleEndedIterator<Item = Job>, stuck: Stuck) {
+        if self.stuck.as_ref() != Some(&stuck) {
+            let why = stuck.refusal().to_string();
+            tracing::warn!("{why}: new messages are refused, deliveries and their results wait");
+            (self.tell_stuck)(Some(why));
         }
-        self.full = true;
+        self.stuck = Some(stuck);
         jobs.rev().for_each(|job| self.waiting.push_front(job));
     }
 
     fn committed(&mut self, tickets: Vec<Ticket>) {
-        if self.full {
-            tracing::info!("The disk of the spool has space again");
+        if self.stuck.take().is_some() {
+            tracing::info!("The disk of the spool takes what it is given again");
+            (self.tell_stuck)(None);
         }
-        self.full = false;
         self.tell(tickets.into_iter().map(|ticket| (ticket, Ok(()))).collect());
     }
 
-    /// Nobody submits any more, and there is no space.
+    /// What is told to whoever waits.
+    fn refusal(&self) -> StoreError {
+        self.stuck.as_ref().map_or_else(|| self.reserve.refusal(), Stuck::refusal)
+    }
+
+    /// Nobody submits any more, and nothing comes to disk.
     fn give_up(&mut self, jobs: &Receiver<Job>) {
-        let left = self.waiting.drain(..).chain(jobs.try_iter());
-        let refused = left.map(|job| (job.ticket, Err(self.reserve.refusal()))).collect();
+        let left: Vec<Job> = self.waiting.drain(..).chain(jobs.try_iter()).collect();
+        if !left.is_empty() {
+            tracing::warn!(
+                "{} results of deliveries are not on disk: these messages will be delivered again",
+                left.len()
+            );
+        }
+        let refused = left.into_iter().map(|job| (job.ticket, Err(self.refusal()))).collect();
         self.tell(refused);
     }
 
@@ -317,16 +358,17 @@ impl Committer {
 
     fn tidy(&mut self) {
         if let Err(error) = self.store.tidy()
-            && !self.full
+            && self.stuck.is_none()
         {
             tracing::warn!(%error, "Housekeeping of the store failed; it is tried again after the next commit");
         }
     }
 }
 
-/// Whether a unit takes in a message: such a unit is refused when the disk is full, all others are kept.
+/// Whether a unit takes in a message that can come again later: such a unit is refused when the disk is full or fails, all others are
+/// kept.
 fn accepts(unit: &[Change]) -> bool {
-    unit.iter().any(|change| matches!(change, Change::Accept(_)))
+    unit.iter().any(|change| matches!(change, Change::Accept(message) if !message.is_report()))
 }
 
 /// Whether somebody waits for a unit: a sender for a message, a person for a change of its state.
@@ -342,6 +384,7 @@ fn weight(unit: &[Change]) -> u64 {
             StoredContent::File(_) => 512 + 128 * message.envelope.recipients.len(),
         },
         Change::Recipients { updates, .. } => 256 * updates.len(),
+        Change::Marks { death: Some(_), .. } => 8 * 1024,
         Change::State { .. } | Change::Marks { .. } | Change::Remove { .. } => 256,
     };
     u64::try_from(unit.iter().map(bytes).sum::<usize>()).unwrap_or(u64::MAX)

@@ -13,11 +13,13 @@ use super::conformance::{ids, message};
 use super::memory::MemoryStore;
 use super::reserve::Reserve;
 use super::writer::{Ticket, Writer};
-use super::{Change, Store, StoreError, StoreReader};
+use super::{Change, NewMessage, Store, StoreError, StoreReader};
+use crate::record::ORIGIN_REPORT;
 
 const GOOD: u8 = 0;
 const NO_ROOM_FOR_MESSAGES: u8 = 1;
 const NO_ROOM: u8 = 2;
+const FAILING: u8 = 3;
 
 /// A store in memory on a disk with moods.
 struct Faulty {
@@ -37,6 +39,9 @@ impl Store for Faulty {
         let mood = self.mood.load(Ordering::SeqCst);
         if mood == NO_ROOM || (mood == NO_ROOM_FOR_MESSAGES && accepts) {
             return Err(StoreError::Full { path: "/x".to_owned() });
+        }
+        if mood == FAILING {
+            return Err(StoreError::Failing { path: "/x".to_owned(), why: "EIO".to_owned() });
         }
         self.inner.commit(units)
     }
@@ -61,6 +66,8 @@ struct Fixture {
     go: Option<Sender<()>>,
     writer: Option<Writer>,
     reports: Receiver<(Ticket, Result<(), StoreError>)>,
+    /// Why nothing comes to disk, whenever that changes.
+    stuck: Receiver<Option<String>>,
 }
 
 impl Fixture {
@@ -76,8 +83,10 @@ impl Fixture {
         let faulty = Faulty { inner: store.clone(), mood: Arc::clone(&mood), entered, gate };
         let (sender, reports) = channel();
         let report = move |reported: Vec<_>| reported.into_iter().for_each(|one| sender.send(one).unwrap());
-        let writer = Some(Writer::start(Box::new(faulty), reserve, report).unwrap());
-        Self { store, mood, entering, go: Some(go), writer, reports }
+        let (stuck_sender, stuck) = channel();
+        let tell_stuck = move |why| drop(stuck_sender.send(why));
+        let writer = Some(Writer::start(Box::new(faulty), reserve, report, tell_stuck).unwrap());
+        Self { store, mood, entering, go: Some(go), writer, reports, stuck }
     }
 
     fn set_mood(&self, mood: u8) {
@@ -238,6 +247,41 @@ fn results_wait_for_space_in_their_order_and_are_never_dropped() {
     assert_eq!(fixture.why(1), "second");
     fixture.accept(3);
     fixture.succeeds(3);
+}
+
+#[test]
+fn a_failing_disk_refuses_new_messages_and_results_wait_and_both_sides_are_told() {
+    let mut fixture = Fixture::new();
+    fixture.accept(1);
+    fixture.open_gate();
+    fixture.succeeds(1);
+    fixture.set_mood(FAILING);
+    fixture.accept(2);
+    let (ticket, result) = fixture.reports.recv().unwrap();
+    assert_eq!(ticket, Ticket(2));
+    assert!(matches!(result, Err(StoreError::Failing { .. })), "{result:?}");
+    assert!(fixture.stuck.try_recv().is_err(), "nothing waits yet");
+    fixture.hold(10, 1, "kept");
+    assert!(fixture.stuck.recv().unwrap().unwrap().contains("EIO"));
+    fixture.set_mood(GOOD);
+    fixture.succeeds(10);
+    assert_eq!(fixture.stuck.recv().unwrap(), None);
+    assert_eq!(fixture.why(1), "kept");
+}
+
+#[test]
+fn a_report_waits_for_the_disk_with_what_it_reports() {
+    let mut fixture = Fixture::new();
+    fixture.accept(1);
+    fixture.open_gate();
+    fixture.succeeds(1);
+    fixture.set_mood(NO_ROOM);
+    let report = NewMessage { origin: ORIGIN_REPORT.to_owned(), ..message(2, Bytes::from_static(b"x")) };
+    fixture.submit(10, vec![Change::Remove { id: MessageId(1) }, Change::Accept(Box::new(report))]);
+    fixture.stuck.recv().unwrap().unwrap();
+    fixture.set_mood(GOOD);
+    fixture.succeeds(10);
+    assert_eq!(fixture.ids(), [2]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::thread;
 use super::*;
 
 /// A link without a reader thread, and the worker's end of its channel.
-fn link() -> (Link, IpcBytesReceiver) {
+fn link() -> (Link, ipc::IpcBytesReceiver) {
     let (channel, theirs) = ipc::bytes_channel().unwrap();
     let (outbox, words) = bounded(OUTBOX_WORDS_MAX);
     let way = Arc::new(Way::new(channel));
@@ -19,8 +19,8 @@ fn grant(number: u64) -> ToWorker {
     ToWorker::Grant { token: Token(number), slice_ms: 200 }
 }
 
-fn read(theirs: &IpcBytesReceiver) -> ToWorker {
-    Assembler::default().push(&theirs.recv().unwrap()).unwrap().unwrap()
+fn read(theirs: &ipc::IpcBytesReceiver) -> ToWorker {
+    codec::Assembler::default().push(&theirs.recv().unwrap()).unwrap().unwrap()
 }
 
 #[test]

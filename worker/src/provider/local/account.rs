@@ -11,6 +11,13 @@ pub(crate) struct Account {
     pub(crate) gid: Gid,
 }
 
+impl Account {
+    /// Whether this process is it already.
+    pub(crate) fn is_ours(self) -> bool {
+        self.uid == Uid::effective() && self.gid == Gid::effective()
+    }
+}
+
 /// Why there is no such account.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AccountError {
@@ -44,9 +51,6 @@ impl Account {
         let Some(user) = user else {
             return if group.is_some() { Err(AccountError::GroupAlone) } else { Ok(None) };
         };
-        if !Uid::effective().is_root() {
-            return Err(AccountError::NotRoot);
-        }
         let no_user = || AccountError::NoUser(user.to_owned());
         let mut account = match Self::of_user(user)? {
             Some(account) => account,
@@ -62,6 +66,9 @@ impl Account {
         };
         if let Some(group) = group {
             account.gid = gid_of(group)?;
+        }
+        if Uid::effective() != account.uid && !Uid::effective().is_root() {
+            return Err(AccountError::NotRoot);
         }
         Ok(Some(account))
     }

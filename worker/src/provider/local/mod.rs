@@ -6,6 +6,8 @@
 pub(crate) mod account;
 // The form in which a message leaves the mail system: headers in front, line ends.
 pub(crate) mod form;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 // The parts of an address, as placeholders take them.
 pub(super) mod parts;
 // Texts with placeholders such as `{local}`.

@@ -46,6 +46,11 @@ impl Failure {
         Self::os(doing, path, error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
     }
 
+    /// Whether it was not permitted, by file modes or by the sandbox.
+    pub(super) fn is_denied(&self) -> bool {
+        matches!(self, Self::Os { errno: Errno::EACCES | Errno::EPERM, .. })
+    }
+
     /// What it means for the recipient.
     pub(super) fn outcome(&self) -> Outcome {
         let (lasting, code, enhanced) = match self {

@@ -16,11 +16,14 @@
 
 mod failure;
 mod folder;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod place;
 mod unique;
 mod write;
 
 use std::cell::Cell;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -45,6 +48,7 @@ use crate::contract::{Capacity, Provider};
 use crate::delivery::Delivery;
 use crate::provider::local::account::Account;
 use crate::provider::local::form::{Front, LineEnds};
+use crate::sandbox::{Identity, Needs, Privilege};
 use crate::support::Support;
 
 /// Files being written at once, each by a thread: far fewer than tokio has threads for blocking work.
@@ -76,6 +80,9 @@ pub struct Maildir {
     names: UniqueNames,
     writers: Semaphore,
     credit: u32,
+    support: Support,
+    /// The device and the number of the base, for which the sandbox was closed.
+    base: (u64, u64),
 }
 
 impl Provider for Maildir {
@@ -108,13 +115,24 @@ impl Provider for Maildir {
         }
     }
 
+    fn needs(settings: &MaildirSettings) -> Needs {
+        let base = settings.template.as_ref().map(|template| template.base().to_owned());
+        Needs {
+            write: base.into_iter().collect(),
+            accounts: true,
+            identity: Identity::Supervisor("gives each maildir to the user whose it is"),
+            privileges: vec![Privilege::FilesOfAll],
+            ..Needs::default()
+        }
+    }
+
     async fn logon(support: Support, settings: MaildirSettings) -> Result<Self, LogonError> {
         let missing = || LogonError::Unconfigured("path is missing".to_owned());
         let template = settings.template.ok_or_else(missing)?;
         let fallback = Account::of_settings(settings.user.as_deref(), settings.group.as_deref())
             .map_err(|error| LogonError::Unconfigured(error.to_string()))?;
         let base = template.base().to_owned();
-        check_base(base).await?;
+        let base = check_base(base).await?;
         let folders = FolderRule {
             mode: settings.mode,
             require_user: settings.require_user,
@@ -130,6 +148,8 @@ impl Provider for Maildir {
             names: UniqueNames::new(support.hostname(), std::process::id()),
             writers: Semaphore::new(WRITERS_MAX),
             credit: settings.credit,
+            support,
+            base,
         })
     }
 
@@ -184,17 +204,32 @@ impl Maildir {
                 reply.remote = path.to_string_lossy().into_owned();
                 Outcome::Delivered(reply)
             }
-            Ok(Err(failure)) => failure.outcome(),
+            Ok(Err(failure)) => {
+                if failure.is_denied() {
+                    self.look_at_base();
+                }
+                failure.outcome()
+            }
             Err(_) => Failure::BrokenOff.outcome(),
         }
     }
 }
 
+impl Maildir {
+    /// Another folder in the place of the base, such as a disk that was mounted meanwhile, is one that the sandbox does not know.
+    fn look_at_base(&self) {
+        let base = self.template.base();
+        if std::fs::metadata(base).is_ok_and(|found| (found.dev(), found.ino()) != self.base) {
+            self.support.begin_anew(&format!("{} is another folder now", base.display()));
+        }
+    }
+}
+
 /// Without its base (a disk that is not mounted) the provider is offline, and mail for it waits without counting attempts.
-async fn check_base(base: PathBuf) -> Result<(), LogonError> {
+async fn check_base(base: PathBuf) -> Result<(u64, u64), LogonError> {
     let shown = base.display().to_string();
     match tokio::task::spawn_blocking(move || std::fs::metadata(base)).await {
-        Ok(Ok(found)) if found.is_dir() => Ok(()),
+        Ok(Ok(found)) if found.is_dir() => Ok((found.dev(), found.ino())),
         Ok(Ok(_)) => Err(LogonError::Failed(format!("{shown} is no folder"))),
         Ok(Err(error)) => Err(LogonError::Failed(format!("Cannot look at {shown}: {error}"))),
         Err(error) => Err(LogonError::Failed(format!("Cannot look at {shown}: {error}"))),

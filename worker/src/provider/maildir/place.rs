@@ -60,6 +60,8 @@ pub(super) enum PathError {
     Parent,
     #[error("names no folder")]
     Root,
+    #[error("holds a control character")]
+    Control,
     #[error(transparent)]
     Template(#[from] TemplateError),
 }
@@ -88,6 +90,9 @@ impl PathTemplate {
     /// Reads the setting.
     pub(super) fn parse(text: &str) -> Result<Self, PathError> {
         let rest = text.strip_prefix('/').ok_or_else(|| PathError::Relative(text.to_owned()))?;
+        if text.contains(char::is_control) {
+            return Err(PathError::Control);
+        }
         let names: Vec<&str> = rest.split('/').filter(|name| !name.is_empty() && *name != ".").collect();
         if names.contains(&"..") {
             return Err(PathError::Parent);
@@ -193,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_bad_path_is_refused() {
-        for path in ["mail/{local}", "/mail/../{local}", "/", "", "/mail/{user}", "/mail/{local"] {
+        for path in ["mail/{local}", "/mail/../{local}", "/", "", "/mail/{user}", "/mail/{local", "/mail/\0/{local}"] {
             assert!(PathTemplate::parse(path).is_err(), "{path:?}");
         }
     }

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `command` | required | program and arguments, with `{sender}`, `{recipient}`, `{local}`, `{domain}`, `{id}`, `{size}` |
 //! | `shell` | `false` | `command` is one text for `/bin/sh -c`; values come in the environment only |
-//! | `user`, `group` | none | run the program as; needs root |
+//! | `user`, `group` | none | run as, the worker and its programs; needs root |
 //! | `environment` | none | a table of variables; there are no others but those below |
 //! | `directory` | `"/"` | where the program runs |
 //! | `timeout` | `"5m"` | then SIGTERM, 5 s later SIGKILL, to its whole process group |
@@ -18,10 +18,12 @@
 //! Variables: `PATH`, `PROVIDER`, `HOSTNAME`, `MESSAGE_ID` (the number in the queue), `MESSAGE_SIZE`, `SENDER`, `RECIPIENT` (several
 //! are separated by line feeds), and for a single recipient `RECIPIENT_TYPE`, `LOCAL` and `DOMAIN`.
 //!
-//! Standard input is the message; a program need not read it. Its exit code says what became of it, see the table in `verdict`; the
+//! Standard input is the message, whole, in a file; a program need not read it. Its exit code says what became of it, see the table in `verdict`; the
 //! last lines that it wrote to standard error, or else to standard output, say why.
 
 mod command;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 // Runs a program without holding up others; the filters use it, too.
 pub(crate) mod run;
 mod tail;
@@ -29,6 +31,8 @@ mod tail;
 pub(crate) mod verdict;
 
 use std::cell::Cell;
+use std::fs::File;
+use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::join_all;
@@ -36,8 +40,6 @@ use spooler_protocol::from_worker::LogonError;
 use spooler_protocol::message::Recipient;
 use spooler_protocol::outcome::{Outcome, Reply, SubmitResult};
 use spooler_protocol::settings::Settings;
-use tokio::io::AsyncWriteExt;
-use tokio::process::ChildStdin;
 use tokio::sync::Semaphore;
 
 use self::command::{CommandLine, Values};
@@ -47,6 +49,7 @@ use crate::delivery::Delivery;
 use crate::provider::local::account::Account;
 use crate::provider::local::form::{Converter, Front, LineEnds};
 use crate::provider::local::parts::Parts;
+use crate::sandbox::{Identity, Needs};
 use crate::support::Support;
 
 /// Recipients of one run. Keeps the command line and the variable `RECIPIENT` far below what the kernel takes.
@@ -115,6 +118,13 @@ impl Provider for Pipe {
         }
     }
 
+    fn needs(settings: &PipeSettings) -> Needs {
+        // The worker becomes the user of its programs. What is wrong with the user is said at the logon.
+        let account = Account::of_settings(settings.user.as_deref(), settings.group.as_deref()).ok().flatten();
+        let of = |account: Account| Identity::User { uid: account.uid.as_raw(), gid: account.gid.as_raw() };
+        Needs { programs: true, identity: account.map_or(Identity::Own, of), ..Needs::default() }
+    }
+
     async fn logon(support: Support, mut settings: PipeSettings) -> Result<Self, LogonError> {
         let missing = || LogonError::Unconfigured("command is missing".to_owned());
         let command = settings.command.take().ok_or_else(missing)?;
@@ -122,7 +132,7 @@ impl Provider for Pipe {
             .map_err(|error| LogonError::Unconfigured(error.to_string()))?;
         Ok(Self {
             command,
-            account,
+            account: account.filter(|account| !account.is_ours()),
             provider: support.provider_name().to_owned(),
             hostname: support.hostname().to_owned(),
             programs: Semaphore::new(usize::try_from(settings.credit).unwrap_or(1)),
@@ -199,7 +209,7 @@ impl Pipe {
         };
         let ends = self.settings.ends;
         let front = front.lines(delivery.submission(), recipients, ends);
-        let ran = run::run(&program, async |stdin| feed(delivery, &front, ends, stdin).await).await;
+        let ran = run::run(&program, async |input| feed(delivery, &front, ends, input).await).await;
         verdict::outcome(&ran.ending, &ran.said, self.command.program())
     }
 
@@ -246,11 +256,10 @@ fn read_environment(settings: &mut Settings) -> Vec<(String, String)> {
     environment
 }
 
-/// Writes the message to a program. That the program does not want all of it is no error.
-async fn feed(delivery: &Delivery, front: &[u8], ends: LineEnds, stdin: &mut ChildStdin) -> Result<(), String> {
-    if stdin.write_all(front).await.is_err() {
-        return Ok(());
-    }
+/// Writes the message to the file that a program will read.
+async fn feed(delivery: &Delivery, front: &[u8], ends: LineEnds, input: &mut File) -> Result<(), String> {
+    let not_kept = |error: std::io::Error| format!("it cannot be kept for the program: {error}");
+    input.write_all(front).map_err(not_kept)?;
     let mut converter = Converter::new(ends);
     let (mut offset, mut out) = (0, Vec::new());
     while offset < delivery.submission().size {
@@ -260,11 +269,8 @@ async fn feed(delivery: &Delivery, front: &[u8], ends: LineEnds, stdin: &mut Chi
         }
         offset += piece.len() as u64;
         converter.convert(&piece, &mut out);
-        if stdin.write_all(&out).await.is_err() {
-            return Ok(());
-        }
+        input.write_all(&out).map_err(not_kept)?;
         delivery.progress("writing", offset);
     }
-    let _ = stdin.write_all(converter.finish()).await;
-    Ok(())
+    input.write_all(converter.finish()).map_err(not_kept)
 }

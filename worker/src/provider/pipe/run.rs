@@ -1,16 +1,21 @@
 //! Running one program: it gets the message, its words are read, and nothing of it is left when it is over.
 //!
 //! ```text
-//!   spawned ──▶ fed, read ──▶ has exited ──▶ rest of its group killed ──▶ reaped
-//!                  │ timeout      ▲
-//!                  └── TERM ──────┤ to the group
-//!                       └─ KILL ──┘ after a grace of 5 s
+//!   message in a file ──▶ spawned ──▶ read ──▶ has exited ──▶ rest of its group killed ──▶ reaped
+//!                                      │ timeout  ▲
+//!                                      └── TERM ──┤ to the group
+//!                                           └KILL─┘ after a grace of 5 s
 //! ```
+//!
+//! Standard input is a file without a name that holds the whole message, not a pipe: at the end of a pipe a program cannot tell a whole
+//! message from one whose writer was killed, and would deliver the part of it that it got.
 //!
 //! The program leads a process group. The group is signalled only until its leader is reaped: until then its number cannot belong
 //! to anybody else. A process that leaves the group (`setsid`) leaves our care.
 
 use std::cell::RefCell;
+use std::fs::File;
+use std::io::Seek;
 use std::os::unix::process::ExitStatusExt;
 use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
@@ -21,8 +26,9 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
+use spooler_protocol::units;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use super::tail::Tail;
@@ -45,7 +51,7 @@ pub(crate) struct Program<'a> {
     pub(crate) account: Option<Account>,
     pub(crate) limit: Duration,
     /// Where standard output goes as a whole; otherwise its last lines are kept.
-    pub(crate) output: Option<&'a std::fs::File>,
+    pub(crate) output: Option<&'a File>,
 }
 
 /// How a run ended, and the last lines that the program said.
@@ -55,9 +61,17 @@ pub(crate) struct Ran {
     pub(crate) said: String,
 }
 
-/// Runs a program; `feed` writes the message to its standard input.
-pub(crate) async fn run(program: &Program<'_>, feed: impl AsyncFnOnce(&mut ChildStdin) -> Result<(), String>) -> Ran {
-    let mut child = match command(program).and_then(|mut command| command.spawn()) {
+/// Runs a program; `feed` writes the message to what will be its standard input.
+pub(crate) async fn run(program: &Program<'_>, feed: impl AsyncFnOnce(&mut File) -> Result<(), String>) -> Ran {
+    let input = match timeout(program.limit, filled(feed)).await {
+        Ok(Ok(input)) => input,
+        Ok(Err(why)) => return Ran { ending: Ending::Content(why), said: String::new() },
+        Err(_) => {
+            let why = format!("it did not come within {}", units::show_duration(program.limit));
+            return Ran { ending: Ending::Content(why), said: String::new() };
+        }
+    };
+    let mut child = match command(program, input).and_then(|mut command| command.spawn()) {
         Ok(child) => child,
         Err(error) => return not_started(&error),
     };
@@ -67,10 +81,9 @@ pub(crate) async fn run(program: &Program<'_>, feed: impl AsyncFnOnce(&mut Child
     };
     let (out, err) = (RefCell::new(Tail::default()), RefCell::new(Tail::default()));
     let mut reading = pin!(join(read(child.stdout.take(), &out), read(child.stderr.take(), &err)));
-    let stdin = child.stdin.take();
     let mut read_all = false;
     let ended = {
-        let mut working = pin!(work(program.limit, stdin, feed, &exit, &group));
+        let mut working = pin!(work(program.limit, &exit, &group));
         loop {
             tokio::select! {
                 ended = &mut working => break ended,
@@ -88,15 +101,24 @@ pub(crate) async fn run(program: &Program<'_>, feed: impl AsyncFnOnce(&mut Child
     Ran { ending: ended.unwrap_or_else(|| ending(status)), said: if err.is_empty() { out } else { err } }
 }
 
-fn command(program: &Program<'_>) -> std::io::Result<Command> {
+/// A file with the message in it, about to be read from its beginning.
+async fn filled(feed: impl AsyncFnOnce(&mut File) -> Result<(), String>) -> Result<File, String> {
+    let not_kept = |error: std::io::Error| format!("it cannot be kept for the program: {error}");
+    let mut input = tempfile::tempfile().map_err(not_kept)?;
+    feed(&mut input).await?;
+    input.rewind().map_err(not_kept)?;
+    Ok(input)
+}
+
+fn command(program: &Program<'_>, input: File) -> std::io::Result<Command> {
     let mut command = Command::new(program.path);
-    let output = program.output.map(std::fs::File::try_clone).transpose()?;
+    let output = program.output.map(File::try_clone).transpose()?;
     command
         .args(&program.arguments)
         .env_clear()
         .envs(program.environment.iter().map(|(name, value)| (name, value)))
         .current_dir(program.directory)
-        .stdin(Stdio::piped())
+        .stdin(input)
         .stdout(output.map_or_else(Stdio::piped, Stdio::from))
         .stderr(Stdio::piped())
         .process_group(0);
@@ -122,45 +144,17 @@ fn ending(status: std::io::Result<ExitStatus>) -> Ending {
     }
 }
 
-/// Feeds the program and waits until it has exited, which it is made to if it has to. Says how it ended unless its status does.
-async fn work(
-    limit: Duration,
-    stdin: Option<ChildStdin>,
-    feed: impl AsyncFnOnce(&mut ChildStdin) -> Result<(), String>,
-    exit: &Exit,
-    group: &Group,
-) -> Option<Ending> {
-    let mut stdin = stdin;
-    let by_itself = async {
-        let mut exited = pin!(exit.wait());
-        if let Some(pipe) = &mut stdin {
-            tokio::select! {
-                () = &mut exited => return Ok(()),
-                fed = feed(pipe) => fed?,
-            }
-        }
-        // The end of the message is the end of the file.
-        stdin = None;
-        exited.await;
-        Ok(())
-    };
-    // As long as standard input is open, a part of a message cannot be taken for a whole one.
-    match timeout(limit, by_itself).await {
-        Ok(Ok(())) => None,
-        Ok(Err(why)) => {
-            group.signal(Signal::SIGKILL);
-            exit.wait().await;
-            Some(Ending::Content(why))
-        }
-        Err(_) => {
-            group.signal(Signal::SIGTERM);
-            if timeout(GRACE, exit.wait()).await.is_err() {
-                group.signal(Signal::SIGKILL);
-                exit.wait().await;
-            }
-            Some(Ending::TimedOut(limit))
-        }
+/// Waits until the program has exited, which it is made to if it has to. Says how it ended unless its status does.
+async fn work(limit: Duration, exit: &Exit, group: &Group) -> Option<Ending> {
+    if timeout(limit, exit.wait()).await.is_ok() {
+        return None;
     }
+    group.signal(Signal::SIGTERM);
+    if timeout(GRACE, exit.wait()).await.is_err() {
+        group.signal(Signal::SIGKILL);
+        exit.wait().await;
+    }
+    Some(Ending::TimedOut(limit))
 }
 
 async fn read(stream: Option<impl AsyncRead + Unpin>, tail: &RefCell<Tail>) {

@@ -19,6 +19,8 @@
 //! tried again. Frames wait in memory until the spooler has them on disk: a worker that is killed in that moment loses them.
 
 mod framing;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod letter;
 mod line;
 mod port;
@@ -43,6 +45,7 @@ use self::port::Port;
 pub use self::settings::SerialSettings;
 use crate::contract::{Capacity, Provider};
 use crate::delivery::Delivery;
+use crate::sandbox::Needs;
 use crate::support::Support;
 
 /// How long a logoff waits for the end of a frame and for frames on their way to the spooler.
@@ -61,6 +64,10 @@ impl Provider for Serial {
 
     fn settings(settings: &mut Reader) -> SerialSettings {
         settings::read(settings)
+    }
+
+    fn needs(settings: &SerialSettings) -> Needs {
+        settings.needs()
     }
 
     async fn logon(support: Support, settings: SerialSettings) -> Result<Self, LogonError> {

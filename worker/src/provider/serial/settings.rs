@@ -1,17 +1,23 @@
 //! What the configuration says.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::unistd::Group;
 use spooler_protocol::limits::RECIPIENTS_MAX;
 use spooler_protocol::message::Address;
 use spooler_protocol::settings::Settings as Reader;
 
 use super::framing::Framing;
 use super::port::{LineRule, Parity};
+use crate::sandbox::Needs;
 
 /// A frame is never longer, whatever is configured: it is held in memory.
 const FRAME_BYTES_MAX: u64 = 64 << 20;
+
+/// To whom serial lines belong.
+const LINE_GROUPS: [&str; 2] = ["dialout", "uucp"];
 
 /// When the line has a critical section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +53,17 @@ pub struct SerialSettings {
     pub(super) text: bool,
     pub(super) whole_message: bool,
     pub(super) ack: Option<AckRule>,
+}
+
+impl SerialSettings {
+    /// The device, and the groups that may open it: that which it has now, and those that lines have on most systems.
+    pub(super) fn needs(&self) -> Needs {
+        let present = std::fs::metadata(&self.device).ok().map(|device| device.gid());
+        let usual = LINE_GROUPS.iter().filter_map(|name| Some(Group::from_name(name).ok()??.gid.as_raw()));
+        // A device that belongs to root alone stays root's.
+        let groups = present.into_iter().chain(usual).filter(|group| *group != 0).collect();
+        Needs { devices: vec![self.device.clone()], groups, ..Needs::default() }
+    }
 }
 
 pub(super) fn read(settings: &mut Reader) -> SerialSettings {

@@ -13,7 +13,7 @@
 
 /// Turns stored content into wire form, piece by piece.
 #[derive(Debug)]
-pub(super) struct WireForm {
+pub(crate) struct WireForm {
     stuff_dots: bool,
     at_line_start: bool,
     /// The last piece ended with CR; what it is depends on the next byte.
@@ -22,17 +22,17 @@ pub(super) struct WireForm {
 
 impl WireForm {
     /// For DATA: with dots stuffed.
-    pub(super) fn for_data() -> Self {
+    pub(crate) fn for_data() -> Self {
         Self { stuff_dots: true, at_line_start: true, after_cr: false }
     }
 
     /// For BDAT (RFC 3030), which has no end mark and so no stuffing.
-    pub(super) fn for_bdat() -> Self {
+    pub(crate) fn for_bdat() -> Self {
         Self { stuff_dots: false, ..Self::for_data() }
     }
 
     /// Appends the wire form of the next piece to `out`.
-    pub(super) fn push(&mut self, piece: &[u8], out: &mut Vec<u8>) {
+    pub(crate) fn push(&mut self, piece: &[u8], out: &mut Vec<u8>) {
         out.reserve(piece.len() + piece.len() / 32 + 8);
         let mut rest = piece;
         while let Some(&first) = rest.first() {
@@ -71,7 +71,7 @@ impl WireForm {
     }
 
     /// Appends what is missing at the end: the last line end, but no empty line, and for DATA the dot.
-    pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
+    pub(crate) fn finish(&mut self, out: &mut Vec<u8>) {
         if std::mem::take(&mut self.after_cr) {
             self.space(out);
         }

@@ -40,8 +40,10 @@ mod auth;
 mod command;
 mod connection;
 mod dial;
-mod dot;
+pub(crate) mod dot;
 mod extensions;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod health;
 mod pool;
 mod reply;
@@ -73,6 +75,7 @@ use self::tls::Trust;
 use self::transaction::{Ended, Manner, Transaction};
 use crate::contract::{Capacity, Provider};
 use crate::delivery::Delivery;
+use crate::sandbox::Needs;
 use crate::support::Support;
 
 /// How long a message waits that came while no connection may be made, milliseconds.
@@ -115,9 +118,13 @@ impl Provider for Smtp {
         SmtpSettings::read(settings)
     }
 
+    fn needs(settings: &SmtpSettings) -> Needs {
+        settings.needs()
+    }
+
     async fn logon(support: Support, settings: SmtpSettings) -> Result<Self, LogonError> {
-        let trust =
-            Trust::new(settings.tls_verify, settings.tls_ca_file.as_deref()).map_err(LogonError::Unconfigured)?;
+        let trust = Trust::new(settings.tls_verify, settings.tls_ca_file.as_deref(), &support)
+            .map_err(LogonError::Unconfigured)?;
         let login = match settings.credentials {
             Some(credentials) => Some(login(&support, credentials, settings.auth_without_tls)?),
             None => None,
@@ -318,7 +325,7 @@ fn login(support: &Support, credentials: Credentials, without_tls: bool) -> Resu
     let Credentials { username, password } = credentials;
     let password = match password {
         Password::Here(password) => password,
-        Password::File(path) => read_password(&path).map_err(LogonError::Unconfigured)?,
+        Password::File(path) => read_password(support, &path).map_err(LogonError::Unconfigured)?,
         Password::Asked => support.prompt("password", &format!("Password of {username}"), true)?,
     };
     if username.contains('\0') || password.contains('\0') {
@@ -327,8 +334,8 @@ fn login(support: &Support, credentials: Credentials, without_tls: bool) -> Resu
     Ok(Login { username, password, without_tls })
 }
 
-fn read_password(path: &Path) -> Result<String, String> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| format!("Cannot read the password from {}: {error}", path.display()))?;
+fn read_password(support: &Support, path: &Path) -> Result<String, String> {
+    let content = support.file(path).and_then(|content| String::from_utf8(content).map_err(std::io::Error::other));
+    let text = content.map_err(|error| format!("Cannot read the password from {}: {error}", path.display()))?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use spooler_protocol::settings::Settings;
 
 use super::target::Host;
+use crate::sandbox::{Needs, Ports};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -130,6 +131,38 @@ impl SmtpSettings {
             dns_server: parsed(settings, "dns_server", "an IP address and a port, such as \"127.0.0.1:53\""),
             route,
         }
+    }
+}
+
+impl SmtpSettings {
+    /// Where it connects to, and the files with secrets.
+    pub(super) fn needs(&self) -> Needs {
+        let connect = match &self.route {
+            Route::Socket(_) => Ports::None,
+            Route::Mx => Ports::Only(self.with_dns(vec![self.port])),
+            Route::Hosts(hosts) => {
+                Ports::Only(self.with_dns(hosts.iter().map(|host| host.port.unwrap_or(self.port)).collect()))
+            }
+        };
+        let password_file = match self.credentials.as_ref().map(|credentials| &credentials.password) {
+            Some(Password::File(path)) => Some(path.clone()),
+            Some(Password::Here(_) | Password::Asked) | None => None,
+        };
+        Needs {
+            files: self.tls_ca_file.iter().cloned().chain(password_file).collect(),
+            connect,
+            // An address to connect from is bound with a port that the kernel chooses.
+            listen: if self.source_address.is_some() { Ports::Only(vec![0]) } else { Ports::None },
+            unix_sockets: matches!(self.route, Route::Socket(_)),
+            ..Needs::default()
+        }
+    }
+
+    fn with_dns(&self, mut ports: Vec<u16>) -> Vec<u16> {
+        ports.extend(self.dns_server.map(|server| server.port()));
+        ports.sort_unstable();
+        ports.dedup();
+        ports
     }
 }
 

@@ -62,6 +62,9 @@ pub(super) enum Stream {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
+    /// What a fuzz target says and hears.
+    #[cfg(feature = "fuzzing")]
+    Memory(crate::fuzzing::MemoryStream),
 }
 
 impl Stream {
@@ -70,6 +73,8 @@ impl Stream {
             Self::Tcp(stream) => stream.read_buf(into).await,
             Self::Tls(stream) => stream.read_buf(into).await,
             Self::Unix(stream) => stream.read_buf(into).await,
+            #[cfg(feature = "fuzzing")]
+            Self::Memory(stream) => stream.read_buf(into).await,
         }
     }
 
@@ -81,6 +86,8 @@ impl Stream {
                 stream.flush().await
             }
             Self::Unix(stream) => stream.write_all(bytes).await,
+            #[cfg(feature = "fuzzing")]
+            Self::Memory(stream) => stream.write_all(bytes).await,
         }
     }
 
@@ -89,6 +96,8 @@ impl Stream {
             Self::Tcp(stream) => stream.shutdown().await,
             Self::Tls(stream) => stream.shutdown().await,
             Self::Unix(stream) => stream.shutdown().await,
+            #[cfg(feature = "fuzzing")]
+            Self::Memory(stream) => stream.shutdown().await,
         }
     }
 }
@@ -180,6 +189,8 @@ impl Wire {
             Stream::Tcp(stream) => stream.try_read(&mut byte),
             Stream::Unix(stream) => stream.try_read(&mut byte),
             Stream::Tls(_) => return !self.has_input(),
+            #[cfg(feature = "fuzzing")]
+            Stream::Memory(_) => return !self.has_input(),
         };
         !self.has_input() && matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }

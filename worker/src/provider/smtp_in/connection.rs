@@ -10,22 +10,27 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::data::ContentReader;
-use super::incoming::Incoming;
+use super::incoming::{Incoming, OVERRUN_BYTES_MAX};
 use super::input::Input;
 use super::lines::{Line, LineReader};
 use super::reply::Reply;
 use super::service::{Service, Slot};
 use super::session::{Next, Session};
 use super::stream::Stream;
+use super::transaction::TOO_LARGE;
 
 /// How long a client that we have hung up on may take to notice, and how many bytes it may still send. Closing a socket with unread
 /// input would make the kernel throw away our last reply.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: usize = 1 << 20;
+/// As good as no limit: a year.
+const NO_LIMIT_S: u64 = 31_536_000;
+
+/// Content of so many bytes is progress: a client that sends less in a second is as good as silent when others wait.
+const PROGRESS_BYTES: u64 = 4096;
 
 /// Why a connection cannot go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,12 +41,33 @@ enum Lost {
     Silent,
     /// Inbound has ended.
     Ended,
+    /// Others need its place more.
+    Displaced,
+    /// It goes on and on although its message is refused.
+    TooMuch,
 }
 
 /// A message that comes in chunks.
 struct Chunked {
     incoming: Incoming,
     reader: ContentReader,
+}
+
+/// How much time content has: the longer it is, the more.
+struct Pace {
+    begun: Instant,
+    timeout: Duration,
+    rate_min: u64,
+    bytes: u64,
+    /// Bytes when there was progress last.
+    told: u64,
+}
+
+impl Pace {
+    fn deadline(&self) -> Instant {
+        let earned_s = self.bytes.checked_div(self.rate_min).unwrap_or(NO_LIMIT_S).min(NO_LIMIT_S);
+        self.begun + self.timeout + Duration::from_secs(earned_s)
+    }
 }
 
 /// One connection.
@@ -55,24 +81,26 @@ pub(super) struct Connection {
     session: Session,
     chunked: Option<Chunked>,
     inbound_ended: Pin<Box<dyn Future<Output = ()>>>,
+    displaced: Pin<Box<dyn Future<Output = ()>>>,
 }
 
 impl Connection {
     /// A client has connected.
-    pub(super) fn new(slot: Slot, socket: TcpStream, peer: IpAddr) -> Self {
+    pub(super) fn new(slot: Slot, stream: Stream, peer: IpAddr) -> Self {
         let service = slot.service();
         let session = Session::new(service.rules.clone(), peer, service.may_relay(peer));
         let support = service.support.clone();
         let input = service.spare.borrow_mut().take();
         Self {
             peer,
-            stream: Stream::Plain(socket),
+            stream,
             input,
             out: Vec::with_capacity(256),
             lines: LineReader::default(),
             session,
             chunked: None,
             inbound_ended: Box::pin(async move { support.inbound_ended().await }),
+            displaced: Box::pin(slot.lost()),
             slot,
         }
     }
@@ -92,6 +120,11 @@ impl Connection {
             Err(Lost::Ended) => {
                 self.say_goodbye(Some(Reply::new(421, "4.3.2", "The server is shutting down")), true).await;
             }
+            Err(Lost::Displaced) => {
+                self.say_goodbye(Some(Reply::new(421, "4.7.0", "Others wait for your place; try again later")), true)
+                    .await;
+            }
+            Err(Lost::TooMuch) => self.say_goodbye(Some(TOO_LARGE), true).await,
             Err(Lost::Gone) => tracing::debug!(peer = %self.peer, "the client has gone"),
         }
         self.chunked = None;
@@ -117,6 +150,8 @@ impl Connection {
 
     /// Reads and answers one command.
     async fn command(&mut self) -> Result<Next, Lost> {
+        self.slot.progress();
+        let deadline = Instant::now() + self.service().timeout;
         loop {
             let input = self.input.bytes();
             match self.lines.next(input) {
@@ -136,7 +171,7 @@ impl Connection {
                 }
                 Line::Incomplete => {
                     self.flush().await?;
-                    self.fill(true).await?;
+                    self.fill(true, deadline).await?;
                 }
             }
         }
@@ -153,9 +188,10 @@ impl Connection {
         self.flush().await?;
         let mut incoming = self.begin_message().await;
         let mut reader = ContentReader::dotted();
+        let mut pace = self.pace();
         loop {
             if self.input.bytes().is_empty() {
-                self.fill(false).await?;
+                self.fill(false, pace.deadline()).await?;
             }
             let input = self.input.bytes();
             let piece = reader.next(input);
@@ -164,6 +200,10 @@ impl Connection {
             }
             incoming.add(input.get(piece.text).unwrap_or_default()).await;
             self.input.consume(piece.taken);
+            self.keep_pace(&mut pace, piece.taken);
+            if incoming.is_hopeless() {
+                return Err(Lost::TooMuch);
+            }
             if piece.ended {
                 return Ok(self.end_message(incoming).await);
             }
@@ -176,11 +216,11 @@ impl Connection {
             Some(chunked) => chunked,
             None => Chunked { incoming: self.begin_message().await, reader: ContentReader::chunked() },
         };
-        let mut left = size;
+        let (mut left, mut pace) = (size, self.pace());
         while left > 0 {
             if self.input.bytes().is_empty() {
                 self.flush().await?;
-                self.fill(false).await?;
+                self.fill(false, pace.deadline()).await?;
             }
             let input = front(self.input.bytes(), left);
             chunked.reader.next(input);
@@ -188,6 +228,7 @@ impl Connection {
             let taken = input.len();
             left -= taken as u64;
             self.input.consume(taken);
+            self.keep_pace(&mut pace, taken);
         }
         if last {
             chunked.reader.finish();
@@ -205,20 +246,25 @@ impl Connection {
 
     /// Reads bytes that belong to no message. Their command is answered already, but not yet told.
     async fn discard(&mut self, size: u64) -> Result<Next, Lost> {
-        let mut left = size;
+        if size > self.service().rules.message_bytes_max.saturating_add(OVERRUN_BYTES_MAX) {
+            return Err(Lost::TooMuch);
+        }
+        let (mut left, mut pace) = (size, self.pace());
         while left > 0 {
             if self.input.bytes().is_empty() {
-                self.fill(false).await?;
+                self.fill(false, pace.deadline()).await?;
             }
             let taken = front(self.input.bytes(), left).len();
             left -= taken as u64;
             self.input.consume(taken);
+            self.keep_pace(&mut pace, taken);
         }
         Ok(Next::Command)
     }
 
     async fn end_message(&mut self, incoming: Incoming) -> Next {
         let envelope = self.session.end_transaction();
+        self.slot.busy();
         let reply = incoming.accept(envelope).await;
         if reply.code == 250 {
             tracing::debug!(peer = %self.peer, text = %reply.text, "message accepted");
@@ -248,17 +294,39 @@ impl Connection {
         Ok(Next::Command)
     }
 
-    /// Reads more input. `may_end`: the end of inbound ends the wait.
-    async fn fill(&mut self, may_end: bool) -> Result<(), Lost> {
-        let limit = self.service().timeout;
-        let (input, stream, inbound_ended) = (&mut self.input, &mut self.stream, &mut self.inbound_ended);
+    /// How much time content has.
+    fn pace(&self) -> Pace {
+        Pace {
+            begun: Instant::now(),
+            timeout: self.service().timeout,
+            rate_min: self.service().rate_min,
+            bytes: 0,
+            told: 0,
+        }
+    }
+
+    /// Content came.
+    fn keep_pace(&self, pace: &mut Pace, bytes: usize) {
+        pace.bytes += bytes as u64;
+        if pace.bytes - pace.told >= PROGRESS_BYTES {
+            pace.told = pace.bytes;
+            self.slot.progress();
+        }
+    }
+
+    /// Reads more input, by a deadline. `may_end`: the end of inbound ends the wait.
+    async fn fill(&mut self, may_end: bool, deadline: Instant) -> Result<(), Lost> {
+        let deadline = deadline.min(Instant::now() + self.service().timeout);
+        let (input, stream) = (&mut self.input, &mut self.stream);
+        let (inbound_ended, displaced) = (&mut self.inbound_ended, &mut self.displaced);
         let read = poll_fn(|cx| match input.poll_fill(Pin::new(&mut *stream), cx) {
             Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(Lost::Gone)),
             Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
+            Poll::Pending if displaced.as_mut().poll(cx).is_ready() => Poll::Ready(Err(Lost::Displaced)),
             Poll::Pending if may_end => inbound_ended.as_mut().poll(cx).map(|()| Err(Lost::Ended)),
             Poll::Pending => Poll::Pending,
         });
-        timeout(limit, read).await.unwrap_or(Err(Lost::Silent))
+        timeout_at(deadline, read).await.unwrap_or(Err(Lost::Silent))
     }
 
     /// Writes the replies that are due.

@@ -6,6 +6,9 @@ use super::reply::Reply;
 use super::transaction::TOO_LARGE;
 use crate::inbound::Inbound;
 
+/// So much more may come of a message that is larger than allowed, so that its sender can be told at its end. Then the connection ends.
+pub(super) const OVERRUN_BYTES_MAX: u64 = 64 << 20;
+
 /// The content of one message. Memory is bounded by what [`Inbound`] keeps back, whatever the client sends.
 #[derive(Debug)]
 pub(super) struct Incoming {
@@ -40,6 +43,11 @@ impl Incoming {
     pub(super) fn refuse(&mut self, reply: Reply) {
         self.inbound = None;
         self.refusal.get_or_insert(reply);
+    }
+
+    /// Whether more comes of it than anybody would send who is going to listen.
+    pub(super) fn is_hopeless(&self) -> bool {
+        self.bytes > self.bytes_max.saturating_add(OVERRUN_BYTES_MAX)
     }
 
     /// Why the message is refused, if it is.

@@ -15,6 +15,8 @@ mod auth;
 mod command;
 mod connection;
 mod data;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod incoming;
 mod input;
 mod lines;
@@ -30,7 +32,7 @@ mod stream;
 mod tls;
 mod transaction;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -44,10 +46,12 @@ use tokio::sync::Notify;
 
 use self::connection::Connection;
 use self::reply::Reply;
-use self::service::Service;
+use self::service::{Connections, NoPlace, Service};
 use self::session::Rules;
 pub use self::settings::Settings;
+use self::stream::Stream;
 use crate::contract::Provider;
+use crate::sandbox::Needs;
 use crate::support::Support;
 
 /// How long a logoff waits for clients in the middle of a message.
@@ -72,10 +76,14 @@ impl Provider for SmtpIn {
         settings::read(settings)
     }
 
+    fn needs(settings: &Settings) -> Needs {
+        settings.needs()
+    }
+
     async fn logon(support: Support, settings: Settings) -> Result<Self, LogonError> {
         let tls = match &settings.tls {
             Some((certificate, key)) => {
-                Some(tls::load(certificate, key).map_err(|error| LogonError::Failed(error.to_string()))?)
+                Some(tls::load(&support, certificate, key).map_err(|error| LogonError::Failed(error.to_string()))?)
             }
             None => None,
         };
@@ -102,7 +110,10 @@ impl Provider for SmtpIn {
 
     async fn logoff(&self, hurry: bool) {
         if !hurry && tokio::time::timeout(LOGOFF_PATIENCE, self.service.until_empty()).await.is_err() {
-            tracing::warn!(connections = self.service.connections.get(), "logging off while clients still send");
+            tracing::warn!(
+                connections = self.service.connections.borrow().count(),
+                "logging off while clients still send"
+            );
         }
     }
 }
@@ -122,12 +133,12 @@ fn service(support: Support, settings: Settings, tls: Option<tokio_rustls::TlsAc
         support,
         rules: Rc::new(rules),
         timeout: settings.timeout,
+        rate_min: settings.rate_min,
         relay_from: settings.relay_from,
         tls,
-        connections_max: settings.connections_max,
         spare: RefCell::default(),
         dates: RefCell::default(),
-        connections: Cell::new(0),
+        connections: RefCell::new(Connections::new(settings.connections_max, settings.per_host_max)),
         emptied: Notify::new(),
     }
 }
@@ -195,16 +206,20 @@ async fn accept_all(service: &Rc<Service>, listener: TcpListener) {
 
 fn welcome(service: &Rc<Service>, socket: TcpStream, peer: SocketAddr) {
     let peer = peer.ip().to_canonical();
-    match service.slot() {
-        Some(slot) => drop(service.support.spawn(Connection::new(slot, socket, peer).serve())),
-        None => turn_away(socket),
+    match service.slot(peer) {
+        Ok(slot) => drop(service.support.spawn(Connection::new(slot, Stream::Plain(socket), peer).serve())),
+        Err(why) => turn_away(socket, why),
     }
 }
 
 /// One connection too many: a word fits into the empty socket buffer, so this does not wait.
-fn turn_away(socket: TcpStream) {
+fn turn_away(socket: TcpStream, why: NoPlace) {
+    let text = match why {
+        NoPlace::ShareIsUsedUp => "Too many connections from your address; try again later",
+        NoPlace::Full => "Too many connections; try again later",
+    };
     let mut line = Vec::new();
-    Reply::new(421, "4.7.0", "Too many connections; try again later").write(&mut line);
+    Reply::new(421, "4.7.0", text).write(&mut line);
     if let Ok(mut socket) = socket.into_std() {
         let _ = socket.write(&line);
     }

@@ -10,6 +10,7 @@ use spooler_protocol::settings::Settings as Reader;
 use super::auth::Users;
 use super::networks::Network;
 use super::path::is_domain;
+use crate::sandbox::{Needs, Ports, Privilege};
 
 /// What the table of the configuration says.
 #[derive(Clone, Debug)]
@@ -24,10 +25,15 @@ pub struct Settings {
     pub(super) recipients_max: usize,
     /// `max_connections` at once (default 200); the next is told 421.
     pub(super) connections_max: u32,
+    /// `max_connections_per_host` (default 100): from one IPv4 address, or one IPv6 network of 64 bits; the next is told 421.
+    pub(super) per_host_max: u32,
     /// `max_errors` of one connection (default 20); the next is told 421 and the connection is closed.
     pub(super) errors_max: u32,
-    /// `timeout`: how long a client may say nothing (default 5 minutes).
+    /// `timeout`: how long a client may say nothing, and how long a command may take from its first byte to its last (default 5
+    /// minutes).
     pub(super) timeout: Duration,
+    /// `min_rate`: bytes a second (default 500). Content has `timeout`, and a second more for so many bytes; 0: no limit.
+    pub(super) rate_min: u64,
     /// `relay_from`: networks that may submit without a password (default: this machine).
     pub(super) relay_from: Vec<Network>,
     /// `tls_certificate` and `tls_key`: PEM files (default none: STARTTLS is not offered).
@@ -38,6 +44,27 @@ pub struct Settings {
     pub(super) auth_required: bool,
 }
 
+impl Settings {
+    /// Where it listens, its certificate, and a descriptor for each connection.
+    pub(super) fn needs(&self) -> Needs {
+        let ports: Vec<u16> = self.listen.iter().map(SocketAddr::port).collect();
+        // Whatever port is free at first is listened on by its number later.
+        let listen = if ports.contains(&0) { Ports::Any } else { Ports::Only(ports.clone()) };
+        let low = ports.iter().any(|port| (1..1024).contains(port));
+        let files = self.tls.iter().flat_map(|(certificate, key)| [certificate.clone(), key.clone()]);
+        let default = Needs::default();
+        Needs {
+            files: files.collect(),
+            listen,
+            privileges: if low { vec![Privilege::LowPorts] } else { Vec::new() },
+            descriptors_max: default.descriptors_max.max(u64::from(self.connections_max) + SPARE_DESCRIPTORS),
+            ..default
+        }
+    }
+}
+
+/// Descriptors beside those of connections.
+const SPARE_DESCRIPTORS: u64 = 256;
 const TIMEOUT_MIN: Duration = Duration::from_secs(1);
 const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
@@ -51,8 +78,10 @@ pub(super) fn read(reader: &mut Reader) -> Settings {
         message_bytes_max: message_bytes_max(reader),
         recipients_max: usize::try_from(recipients).unwrap_or(RECIPIENTS_MAX),
         connections_max: reader.integer("max_connections", 200, 1..=10_000),
+        per_host_max: reader.integer("max_connections_per_host", 100, 1..=10_000),
         errors_max: reader.integer("max_errors", 20, 1..=1_000_000),
         timeout: reader.duration("timeout", "5m", TIMEOUT_MIN..=TIMEOUT_MAX),
+        rate_min: reader.size("min_rate", "500"),
         relay_from: relay_from(reader),
         tls: tls(reader),
         users: Users::new(reader.secret_map("users")),

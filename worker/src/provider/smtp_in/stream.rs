@@ -19,6 +19,9 @@ pub(super) enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
     /// Taken away for a handshake that has not succeeded: at its end.
     Gone,
+    /// What a fuzz target says and hears.
+    #[cfg(feature = "fuzzing")]
+    Memory(crate::fuzzing::MemoryStream),
 }
 
 impl Stream {
@@ -36,6 +39,8 @@ impl AsyncRead for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Gone => Poll::Ready(Ok(())),
+            #[cfg(feature = "fuzzing")]
+            Self::Memory(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -46,6 +51,8 @@ impl AsyncWrite for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Gone => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            #[cfg(feature = "fuzzing")]
+            Self::Memory(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -54,6 +61,8 @@ impl AsyncWrite for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
             Self::Gone => Poll::Ready(Ok(())),
+            #[cfg(feature = "fuzzing")]
+            Self::Memory(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -62,6 +71,8 @@ impl AsyncWrite for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Gone => Poll::Ready(Ok(())),
+            #[cfg(feature = "fuzzing")]
+            Self::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -9,6 +9,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
+use crate::support::Support;
+
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TlsError {
@@ -33,15 +35,17 @@ pub(super) enum TlsError {
 }
 
 /// Reads a certificate chain and its key.
-pub(super) fn load(certificate: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
+pub(super) fn load(support: &Support, certificate: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
     let failed = |what, path: &Path| {
         let path = path.display().to_string();
-        move |why: rustls::pki_types::pem::Error| TlsError::File { what, path, why: why.to_string() }
+        move |why: &dyn std::fmt::Display| TlsError::File { what, path, why: why.to_string() }
     };
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect)
-        .map_err(failed("the certificate", certificate))?;
-    let private = PrivateKeyDer::from_pem_file(key).map_err(failed("the key", key))?;
+    let read = |what, path: &Path| support.file(path).map_err(|error| failed(what, path)(&error));
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&read("the certificate", certificate)?)
+        .collect::<Result<_, _>>()
+        .map_err(|error: rustls::pki_types::pem::Error| failed("the certificate", certificate)(&error))?;
+    let private =
+        PrivateKeyDer::from_pem_slice(&read("the key", key)?).map_err(|error| failed("the key", key)(&error))?;
     let unusable = |why| TlsError::Pair { path: certificate.display().to_string(), why };
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()

@@ -1,0 +1,4 @@
+//! See `filter_output` in `spooler_fuzzing::targets`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| spooler_fuzzing::run("filter_output", input));

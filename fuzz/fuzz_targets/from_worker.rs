@@ -1,0 +1,4 @@
+//! See `from_worker` in `spooler_fuzzing::targets`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| spooler_fuzzing::run("from_worker", input));

@@ -1,0 +1,58 @@
+//! A new configuration, while everything runs. Where messages and the control socket are, and what of root's power is kept, was decided at the
+//! start.
+
+use super::Driver;
+use crate::config::Config;
+use crate::daemon;
+use crate::supervisor::event::Event;
+use crate::system::mailbox::Letter;
+use crate::system::service_manager;
+
+impl Driver {
+    /// Reads the configuration on a thread of its own, because it asks the worker program about its settings.
+    pub(super) fn reload(&mut self) {
+        self.reloads.0 += 1;
+        let number = self.reloads.0;
+        service_manager::reloading();
+        let (path, mailbox) = (self.config.source.clone(), self.equipment.mailbox.clone());
+        let old = daemon::running(&self.config);
+        let refused = format!("{old}; the new configuration is refused, see the log");
+        let read = move || match crate::config::load(&path) {
+            Ok(config) => {
+                tracing::info!("configuration {} read again", path.display());
+                mailbox.put(Letter::Reloaded(number, Box::new(config)));
+            }
+            Err(error) => {
+                tracing::error!("the new configuration is refused and the old one stays: {error}");
+                service_manager::ready(&refused);
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("reload".to_owned()).spawn(read) {
+            tracing::error!("the configuration cannot be read: {error}");
+            service_manager::ready(&old);
+        }
+    }
+
+    /// Takes a new configuration, unless it was read before the one in effect: a reading that took longer is out of date.
+    pub(super) fn reloaded(&mut self, number: u64, config: Config) {
+        if number > self.reloads.1 {
+            self.reloads.1 = number;
+            self.adopt(config);
+        }
+        service_manager::ready(&daemon::running(&self.config));
+    }
+
+    fn adopt(&mut self, config: Config) {
+        if config.spool != self.config.spool || config.control != self.config.control {
+            tracing::warn!("changes of [spool] and [control] take effect at the next start");
+        }
+        for missed in self.equipment.reduced.missed_by(&daemon::uses(&config)) {
+            tracing::warn!(
+                "the new configuration needs {missed}, which was given up at the start: restart the spooler"
+            );
+        }
+        let config = Config { spool: self.config.spool.clone(), control: self.config.control.clone(), ..config };
+        self.config = config.clone();
+        self.hear(Event::Reload(Box::new(config)));
+    }
+}

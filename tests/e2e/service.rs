@@ -1,0 +1,132 @@
+//! The daemon and whoever started it: readiness and watchdog by a real socket, what of root's power is left, and the unit that is installed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::world::{PATIENCE, World};
+
+/// A maildir, and with it a worker.
+const LOCAL: &str = "[provider.local]\nkind = \"maildir\"\npath = \"{dir}/mail\"\n";
+
+/// A service manager that listens at `{dir}/notify`, and a spooler that is told of it.
+fn notified(watchdog: Duration) -> (World, UnixDatagram) {
+    let mut world = World::new(LOCAL);
+    let socket = UnixDatagram::bind(world.path("notify")).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let notify = format!("NOTIFY_SOCKET={}", world.path("notify").display());
+    let limit = format!("WATCHDOG_USEC={}", watchdog.as_micros());
+    world.run_under(["env", &notify, &limit]);
+    world.spawn();
+    (world, socket)
+}
+
+fn next(socket: &UnixDatagram) -> String {
+    let mut bytes = [0; 4096];
+    let length = socket.recv(&mut bytes).expect("the service manager hears nothing");
+    String::from_utf8_lossy(&bytes[..length]).into_owned()
+}
+
+/// The next words that are not the watchdog's.
+fn next_news(socket: &UnixDatagram) -> String {
+    std::iter::repeat_with(|| next(socket)).find(|words| !words.starts_with("WATCHDOG=1")).unwrap()
+}
+
+#[test]
+fn the_service_manager_hears_of_start_reload_and_stop() {
+    let (mut world, socket) = notified(Duration::from_secs(3600));
+    assert_eq!(next(&socket), "READY=1\nSTATUS=running; 1 of 1 providers enabled\n");
+    world.signal(Signal::SIGHUP);
+    let reloading = next(&socket);
+    assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
+    assert!(next(&socket).starts_with("READY=1\nSTATUS=running; 1 of 1"));
+    fs::write(world.path("spooler.toml"), "nonsense").unwrap();
+    world.signal(Signal::SIGHUP);
+    assert!(next(&socket).starts_with("RELOADING=1\n"));
+    let refused = next(&socket);
+    assert!(refused.starts_with("READY=1\n") && refused.contains("refused"), "{refused}");
+    world.stop();
+    assert!(next(&socket).starts_with("STOPPING=1\n"));
+}
+
+#[test]
+fn the_watchdog_is_fed_by_the_loop_and_not_while_it_stands_still() {
+    let (mut world, socket) = notified(Duration::from_secs(1));
+    assert!(next(&socket).starts_with("READY=1\n"));
+    for _ in 0..3 {
+        assert_eq!(next(&socket), "WATCHDOG=1\n");
+    }
+    world.signal(Signal::SIGSTOP);
+    world.wait_for("the loop to stand still", |world| {
+        let status = fs::read_to_string(format!("/proc/{}/status", world.pid())).ok()?;
+        status.contains("T (stopped)").then_some(())
+    });
+    // What was sent before is read; then there is silence for longer than the whole limit.
+    socket.set_read_timeout(Some(Duration::from_millis(1500))).unwrap();
+    let mut bytes = [0; 4096];
+    while socket.recv(&mut bytes).is_ok() {}
+    world.signal(Signal::SIGCONT);
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(next(&socket), "WATCHDOG=1\n");
+    world.stop();
+    assert!(next_news(&socket).starts_with("STOPPING=1\n"));
+}
+
+#[test]
+fn without_a_service_manager_nothing_is_missed() {
+    let mut world = World::running(LOCAL);
+    world.stop();
+    assert!(!world.log().contains("service manager"), "{}", world.log());
+}
+
+#[test]
+fn every_thread_has_given_up_what_nobody_needs() {
+    let world = World::running(LOCAL);
+    let threads = fs::read_dir(format!("/proc/{}/task", world.pid())).unwrap();
+    let statuses: Vec<String> =
+        threads.filter_map(|thread| fs::read_to_string(thread.unwrap().path().join("status")).ok()).collect();
+    let of = |status: &str, name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        line.trim_start_matches(':').trim().to_owned()
+    };
+    let all = |name: &str| statuses.iter().map(|status| of(status, name)).collect::<BTreeSet<String>>();
+    let bits = |name: &str| all(name).iter().fold(0, |all, hex| all | u64::from_str_radix(hex, 16).unwrap());
+    // CAP_NET_ADMIN, CAP_SYS_MODULE, CAP_SYS_PTRACE, CAP_SYS_ADMIN; in effect not even CAP_DAC_OVERRIDE and CAP_SETUID.
+    assert_eq!(bits("CapPrm") & (1 << 12 | 1 << 16 | 1 << 19 | 1 << 21), 0, "{:?}", all("CapPrm"));
+    assert_eq!(bits("CapEff") & (1 << 1 | 1 << 7), 0, "{:?}", all("CapEff"));
+    assert_eq!(all("NoNewPrivs"), BTreeSet::from(["1".to_owned()]));
+    let limits = fs::read_to_string(format!("/proc/{}/limits", world.pid())).unwrap();
+    let cores = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(cores.split_whitespace().nth(4), Some("0"), "{cores}");
+    assert!(world.log().contains("kept of root's power: "), "{}", world.log());
+}
+
+#[test]
+fn systemd_finds_nothing_wrong_with_the_unit() {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/spooler.service");
+    let analyze = |arguments: &[&str], unit: &Path| Command::new("systemd-analyze").args(arguments).arg(unit).output();
+    let folder = tempfile::tempdir().unwrap();
+    // Its programs are not installed here.
+    let text = fs::read_to_string(unit).unwrap();
+    let there = text.replace("/usr/local/bin/spooler run", &format!("{} run", env!("CARGO_BIN_EXE_spooler")));
+    let there: String =
+        there.lines().filter(|line| !line.starts_with("Documentation=")).map(|line| format!("{line}\n")).collect();
+    let unit = folder.path().join("spooler.service");
+    fs::write(&unit, there).unwrap();
+    let Ok(verified) = analyze(&["verify", "--man=no"], &unit) else {
+        eprintln!("skipped: there is no systemd-analyze");
+        return;
+    };
+    let said = String::from_utf8_lossy(&verified.stderr).into_owned();
+    let about_us: Vec<&str> = said.lines().filter(|line| line.contains("spooler.service")).collect();
+    assert!(about_us.is_empty(), "{said}");
+    let security = analyze(&["security", "--offline=yes", "--threshold=40", "--no-pager"], &unit).unwrap();
+    let figure = String::from_utf8_lossy(&security.stdout).lines().last().unwrap_or_default().to_owned();
+    eprintln!("{figure}");
+    assert!(security.status.success() || figure.is_empty(), "{figure}");
+}

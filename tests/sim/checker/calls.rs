@@ -1,0 +1,192 @@
+//! What providers are called for: one call of a kind at a time, nothing after a critical error, nothing twice that is kept, and
+//! whoever wants a message again at once gets it so often and no oftener.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use spooler::policy::Now;
+use spooler::supervisor::event::{Action, Ask, AskId, Event, SubmitOrder, WorkerId, WorkerNews};
+use spooler_protocol::calls::{EndMessage, SpoolerNotify};
+use spooler_protocol::control::{ProviderAction, ProviderCommand};
+use spooler_protocol::from_worker::FromWorker;
+use spooler_protocol::ids::{DeliveryId, MessageId};
+use spooler_protocol::notification::Notification;
+use spooler_protocol::outcome::SubmitResult;
+use spooler_protocol::to_worker::ToWorker;
+
+use super::{Verdict, demand};
+
+/// So often in a row a provider gets a message again at once.
+const RESENDS_MAX: u32 = 10;
+/// A provider that is asked to validate has so long to answer, milliseconds.
+const VALIDATION_MS: i64 = 30_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Call {
+    /// Poll and StartMessage: one of both.
+    Receive {
+        start: bool,
+    },
+    Announce,
+    Idle,
+}
+
+#[derive(Debug, Default)]
+struct Session {
+    ready: bool,
+    failed: bool,
+    open: Vec<Call>,
+    /// Recipients of messages that it keeps.
+    kept: BTreeSet<(MessageId, u32)>,
+    /// How often in a row it wanted a message again at once, with just these recipients.
+    resends: BTreeMap<(MessageId, Vec<u32>), u32>,
+    /// It wanted them again at once for the last time in this step.
+    put_off: BTreeSet<(MessageId, Vec<u32>)>,
+}
+
+/// What is known of calls.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    sessions: BTreeMap<WorkerId, Session>,
+    flights: BTreeMap<DeliveryId, SubmitOrder>,
+    validations: BTreeMap<AskId, i64>,
+    slack_ms: i64,
+}
+
+impl Calls {
+    pub(super) fn new(slack_ms: i64) -> Self {
+        Self { slack_ms, ..Self::default() }
+    }
+
+    /// Whether a worker was called and has not answered.
+    pub(super) fn is_called(&self, worker: WorkerId) -> bool {
+        self.sessions.get(&worker).is_some_and(|session| session.ready && !session.open.is_empty())
+    }
+
+    pub(super) fn hears(&mut self, now: Now, event: &Event) {
+        // Messages that find their way again begin to be counted anew.
+        if matches!(event, Event::Scanned(_) | Event::Reload(_)) {
+            self.sessions.values_mut().for_each(|session| session.resends.clear());
+        }
+        let Event::Asked(ask, what) = event else { return };
+        match what {
+            Ask::ValidateAll(_) | Ask::Provider(_, ProviderCommand { action: ProviderAction::Validate, .. }) => {
+                self.validations.insert(*ask, now.mono_ms);
+            }
+            // What a person wants done with a message goes before what its provider wants.
+            Ask::Queue(_, ids) => {
+                for session in self.sessions.values_mut() {
+                    session.kept.retain(|(id, _)| !ids.contains(id));
+                    session.resends.retain(|(id, _), _| !ids.contains(id));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn hears_worker(&mut self, worker: WorkerId, news: &WorkerNews) {
+        match news {
+            WorkerNews::Died(_) | WorkerNews::StartFailed(_) => {
+                self.sessions.remove(&worker);
+                self.flights.retain(|_, order| order.worker != worker);
+            }
+            WorkerNews::Said { said, .. } => {
+                let flights = &self.flights;
+                self.sessions.entry(worker).or_default().hears(worker, said, flights);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn wants(&mut self, action: &Action) -> Verdict {
+        match action {
+            Action::Answer(ask, _) => drop(self.validations.remove(ask)),
+            Action::Forget(delivery) => drop(self.flights.remove(delivery)),
+            Action::Term(worker) | Action::Kill(worker) | Action::Send(worker, ToWorker::Logoff { .. }) => {
+                let session = self.sessions.entry(*worker).or_default();
+                session.ready = false;
+                session.kept.clear();
+            }
+            Action::Send(worker, ToWorker::Notify(Notification::AbortDeferred { message, .. })) => {
+                let session = self.sessions.entry(*worker).or_default();
+                session.kept.retain(|(id, _)| id != message);
+            }
+            Action::Send(worker, word) => return self.calls(*worker, word),
+            Action::Submit(order) => {
+                self.flights.insert(order.delivery, order.clone());
+                let session = self.sessions.entry(order.worker).or_default();
+                demand(!session.failed, "after a critical error nothing is called", || format!("{order:?}"))?;
+                let at_once = session.put_off.contains(&(order.id, order.recipients.clone()));
+                demand(!at_once, "again at once is not for ever", || format!("{order:?}"))?;
+                let kept = order.recipients.iter().any(|index| session.kept.contains(&(order.id, *index)));
+                return demand(!kept, "who keeps a message is not given it", || format!("{order:?}"));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn calls(&mut self, worker: WorkerId, word: &ToWorker) -> Verdict {
+        let call = match word {
+            ToWorker::Poll => Call::Receive { start: false },
+            ToWorker::StartMessage => Call::Receive { start: true },
+            ToWorker::Announce => Call::Announce,
+            ToWorker::Idle => Call::Idle,
+            _ => return Ok(()),
+        };
+        let session = self.sessions.entry(worker).or_default();
+        demand(!session.failed, "after a critical error nothing is called", || format!("{worker:?}: {call:?}"))?;
+        let same = |open: &Call| std::mem::discriminant(open) == std::mem::discriminant(&call);
+        demand(!session.open.iter().any(same), "one call at a time", || format!("{worker:?}: {call:?}"))?;
+        session.open.push(call);
+        Ok(())
+    }
+
+    pub(super) fn stepped(&mut self, now: Now) -> Verdict {
+        self.sessions.values_mut().for_each(|session| session.put_off.clear());
+        let bound_ms = VALIDATION_MS + self.slack_ms;
+        let late = self.validations.iter().find(|(_, asked_ms)| now.mono_ms - **asked_ms > bound_ms);
+        demand(late.is_none(), "who wants a provider validated hears of it in time", || format!("{late:?}"))
+    }
+
+    pub(super) fn supervisor_gone(&mut self) {
+        *self = Self::new(self.slack_ms);
+    }
+}
+
+impl Session {
+    fn hears(&mut self, worker: WorkerId, said: &FromWorker, flights: &BTreeMap<DeliveryId, SubmitOrder>) {
+        match said {
+            FromWorker::LoggedOn(_) => self.ready = true,
+            FromWorker::Polled { .. } => self.open.retain(|call| *call != Call::Receive { start: false }),
+            FromWorker::StartEnded(_) => self.open.retain(|call| *call != Call::Receive { start: true }),
+            FromWorker::Announced(_) => self.open.retain(|call| *call != Call::Announce),
+            FromWorker::Idled => self.open.retain(|call| *call != Call::Idle),
+            FromWorker::Notify(SpoolerNotify::CriticalError(_)) => self.failed |= self.ready,
+            FromWorker::Notify(SpoolerNotify::ReadyToSend) => self.failed = false,
+            FromWorker::Notify(SpoolerNotify::SentDeferred(id)) => self.kept.retain(|(kept, _)| kept != id),
+            FromWorker::Finished { delivery, result, end, .. } => {
+                let Some(order) = flights.get(delivery).filter(|order| order.worker == worker) else { return };
+                self.ends(order, result, *end);
+            }
+            _ => {}
+        }
+    }
+
+    fn ends(&mut self, order: &SubmitOrder, result: &SubmitResult, end: EndMessage) {
+        let key = (order.id, order.recipients.clone());
+        if (result, end) == (&SubmitResult::Done, EndMessage::ResendNow) {
+            let times = self.resends.entry(key.clone()).or_default();
+            *times += 1;
+            if *times > RESENDS_MAX {
+                *times = 0;
+                self.put_off.insert(key);
+            }
+        } else if !matches!(result, SubmitResult::Busy | SubmitResult::Wait { .. }) {
+            // Who was busy has done nothing with it: it is still what it was.
+            self.resends.remove(&key);
+        }
+        if (result, end) == (&SubmitResult::Done, EndMessage::Deferred) && self.ready {
+            self.kept.extend(order.recipients.iter().map(|index| (order.id, *index)));
+        }
+    }
+}
