@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn the_supervisor_itself_never_acts_as_somebody_else() {
         let own = ALL.iter().fold(CapabilitySet::empty(), |all, of| all | of.own());
-        assert_eq!(own, CapabilitySet::SYS_NICE | CapabilitySet::KILL | CapabilitySet::SYS_RESOURCE);
+        assert_eq!(own, CapabilitySet::SYS_NICE | CapabilitySet::KILL);
         let all = ALL.iter().fold(CapabilitySet::empty(), |all, of| all | of.all());
         assert!(!all.intersects(CapabilitySet::SYS_ADMIN | CapabilitySet::SYS_PTRACE | CapabilitySet::NET_ADMIN));
     }

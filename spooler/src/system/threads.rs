@@ -154,6 +154,6 @@ mod tests {
     #[test]
     fn a_process_that_is_not_there_has_no_threads() {
         assert_eq!(running(u32::MAX), []);
-        assert!(make_realtime(u32::MAX).is_err());
+        assert!(set_scheduler(u32::MAX, libc::SCHED_RR, PRIORITY).is_err());
     }
 }
