@@ -83,11 +83,11 @@ def measure(bench, folder, fifo, mode, seconds):
     try:
         system = Line(bench.options.programs, folder, mode, other_end.stdout.readline().strip())
         system.start()
-        priority = system.row()["priority"]
         busy = busy_loops()
         other_end.stdin.write("\n")
         other_end.stdin.flush()
         result = json.loads(other_end.stdout.readline())
+        priority = system.row()["priority"]
         for loop in busy:
             end(loop)
         sent = target.read_bytes()
@@ -116,6 +116,6 @@ def run(bench):
                 all_bytes = result["passed"] + result["lost"]
                 bench.say(
                     f"  {label(fifo, mode[0])}: {result['lost']} of {all_bytes} bytes lost; at most {result['largest']} unread;"
-                    f" the sender late by {result['late_us'] / 1000:.2f} ms at most ({priority})"
+                    f" a processor stood still {result['stills']} times, {result['still_us'] / 1000:.1f} ms in all ({priority})"
                 )
                 bench.note(("lost", label(fifo, mode[0])), "ours", result["lost"])

@@ -3,8 +3,11 @@
 //! A UART receives into a FIFO of few bytes; a byte that finds it full is lost. Here the line is a pseudo-terminal, and the FIFO is a count.
 //! The byte of each byte time is written to the terminal unless the reader has been behind for as many byte times as the FIFO has bytes;
 //! then it is dropped and counted. The reader is behind while the terminal holds bytes that could be read (FIONREAD). Bytes still on
-//! their way inside the kernel, which no reader can have, are not held against it. When the sender itself gets no CPU (a virtual machine
-//! whose host is busy), the time of the line stands still: several bytes at once would be held against the reader, too.
+//! their way inside the kernel, which no reader can have, are not held against it.
+//!
+//! In a virtual machine a processor stands still when its host has others to serve, and no reader of any priority runs on it then. So a
+//! witness on each processor, with the highest priority, wakes up several times in each byte time of the FIFO. While one of them is
+//! overdue, and while the sender itself is, the time of the line stands still; how often and how long is in the result.
 //!
 //! ```text
 //!   line FIFO-BYTES SECONDS TARGET
@@ -19,11 +22,14 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::io::ioctl_fionread;
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// 115,200 baud with one start bit, eight data bits and one stop bit.
 const BYTES_A_SECOND: u64 = 11_520;
@@ -32,6 +38,9 @@ const BYTES_A_TICK: u64 = 4;
 /// The first of the codes that may stand in a frame of any kind, and how many.
 const FIRST: u64 = 0x20;
 const CODES: u64 = 0x5f;
+/// A witness sleeps so long, and is overdue after so long.
+const WITNESS_PAUSE: Duration = Duration::from_micros(150);
+const WITNESS_OVERDUE: Duration = Duration::from_micros(500);
 
 fn main() -> ExitCode {
     match run() {
@@ -51,16 +60,18 @@ fn run() -> Result<(), Box<dyn Error>> {
     let (fifo_bytes, seconds): (u64, u64) = (fifo_bytes.parse()?, seconds.parse()?);
     let line = Line::new(fifo_bytes)?;
     let realtime = run_first();
+    let witnesses = Witnesses::start()?;
     writeln!(io::stdout(), "{}", line.name()?)?;
     io::stdin().read_line(&mut String::new())?;
-    let result = line.send(BYTES_A_SECOND * seconds)?;
+    let result = line.send(BYTES_A_SECOND * seconds, &witnesses)?;
     fs::write(target, &result.passed)?;
-    let (lost, late_us) = (result.lost, result.late.as_micros());
-    let passed = result.passed.len();
+    let Sent { passed, lost, largest, stills, still } = result;
     writeln!(
         io::stdout(),
-        "{{\"passed\": {passed}, \"lost\": {lost}, \"largest\": {}, \"late_us\": {late_us}, \"realtime\": {realtime}}}",
-        result.largest
+        "{{\"passed\": {}, \"lost\": {lost}, \"largest\": {largest}, \"stills\": {stills}, \"still_us\": {}, \
+         \"realtime\": {realtime}}}",
+        passed.len(),
+        still.as_micros(),
     )?;
     // The reader may take the rest before the line goes.
     io::stdin().read_line(&mut String::new())?;
@@ -71,6 +82,46 @@ fn run() -> Result<(), Box<dyn Error>> {
 fn run_first() -> bool {
     let pid = std::process::id().to_string();
     Command::new("chrt").args(["--fifo", "--pid", "50", &pid]).status().is_ok_and(|status| status.success())
+}
+
+/// When each processor was last seen at work, microseconds since `start`.
+struct Witnesses {
+    start: Instant,
+    seen: Vec<Arc<AtomicU64>>,
+}
+
+impl Witnesses {
+    /// Starts one on each processor that we may use. They end with the program.
+    fn start() -> io::Result<Self> {
+        let (start, allowed) = (Instant::now(), sched_getaffinity(None)?);
+        let mut seen = Vec::new();
+        for processor in (0..CpuSet::MAX_CPU).filter(|&processor| allowed.is_set(processor)) {
+            let mine = Arc::new(AtomicU64::new(0));
+            seen.push(Arc::clone(&mine));
+            let mut only = CpuSet::new();
+            only.set(processor);
+            std::thread::spawn(move || {
+                // One that may run anywhere sees less.
+                let _ = sched_setaffinity(None, &only);
+                loop {
+                    mine.store(micros(start), Ordering::Relaxed);
+                    std::thread::sleep(WITNESS_PAUSE);
+                }
+            });
+        }
+        Ok(Self { start, seen })
+    }
+
+    /// Whether a processor stands still.
+    fn one_is_overdue(&self) -> bool {
+        let now = micros(self.start);
+        let overdue = u64::try_from(WITNESS_OVERDUE.as_micros()).unwrap_or(u64::MAX);
+        self.seen.iter().any(|seen| now.saturating_sub(seen.load(Ordering::Relaxed)) > overdue)
+    }
+}
+
+fn micros(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Our end of the line, and the reader's, at which we look only.
@@ -86,8 +137,9 @@ struct Sent {
     lost: u64,
     /// The most that the FIFO held.
     largest: u64,
-    /// The most that the sender itself was behind.
-    late: Duration,
+    /// How often the time of the line stood still, and how long in all.
+    stills: u64,
+    still: Duration,
 }
 
 impl Line {
@@ -106,17 +158,26 @@ impl Line {
         Ok(rustix::pty::ptsname(self.ours.as_fd(), Vec::new())?.into_string()?)
     }
 
-    fn send(&self, bytes: u64) -> Result<Sent, Box<dyn Error>> {
-        let mut sent = Sent { passed: Vec::new(), lost: 0, largest: 0, late: Duration::ZERO };
+    fn send(&self, bytes: u64, witnesses: &Witnesses) -> Result<Sent, Box<dyn Error>> {
+        let mut sent = Sent { passed: Vec::new(), lost: 0, largest: 0, stills: 0, still: Duration::ZERO };
         let mut held = 0;
         let mut start = Instant::now();
         let mut done = 0;
         while done < bytes {
             let due = start + Duration::from_nanos((done + BYTES_A_TICK) * 1_000_000_000 / BYTES_A_SECOND);
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            while witnesses.one_is_overdue() {
+                std::thread::sleep(WITNESS_PAUSE);
+            }
             let late = Instant::now().saturating_duration_since(due);
-            sent.late = sent.late.max(late);
             start += late;
+            if late > WITNESS_OVERDUE {
+                (sent.stills, sent.still) = (sent.stills + 1, sent.still + late);
+                // Who could not run gets as long as it would have had.
+                let tick = Duration::from_nanos(BYTES_A_TICK * 1_000_000_000 / BYTES_A_SECOND);
+                std::thread::sleep(tick);
+                start += tick;
+            }
             // One that is up to date has an empty FIFO, whatever the kernel still keeps from it.
             held = ioctl_fionread(&self.theirs)?.min(held);
             let room = self.fifo_bytes.saturating_sub(held).min(BYTES_A_TICK);
