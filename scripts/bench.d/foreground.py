@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """A person's job: a fixed amount of computing on every core, and a loop of 60 frames a second that counts those that come late.
 
-Started in a session of its own, as a terminal would. Prints one line of JSON: how long the computing took, frames, and late ones."""
+Started in a session of its own, as a terminal would. Prints one line of JSON: how long the computing took, how much CPU the machine
+gave meanwhile for each second that the job got of it, frames, and late ones."""
 
 import hashlib
 import json
@@ -58,6 +59,19 @@ def frames(tell):
     os._exit(0)
 
 
+def cpu_s(pid):
+    """What a child of ours has used when it ends."""
+    usage = os.wait4(pid, 0)[2]
+    return usage.ru_utime + usage.ru_stime
+
+
+def unused_s():
+    """Of all cores: idle, waiting for disks, or not given by the host."""
+    with open("/proc/stat", encoding="ascii") as stat:
+        ticks = [int(field) for field in stat.readline().split()[1:]]
+    return (ticks[3] + ticks[4] + ticks[7]) / os.sysconf("SC_CLK_TCK")
+
+
 def stop(*_):
     STOPPED.append(True)
 
@@ -75,13 +89,14 @@ def main():
         frames(tell)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     start = time.perf_counter()
-    for pid in [compute(pieces) for _ in range(cores)]:
-        os.waitpid(pid, 0)
+    unused_before = unused_s()
+    used = [cpu_s(pid) for pid in [compute(pieces) for _ in range(cores)]]
     seconds = time.perf_counter() - start
+    given = seconds * cores - (unused_s() - unused_before)
     os.kill(drawing, signal.SIGTERM)
-    os.waitpid(drawing, 0)
+    used.append(cpu_s(drawing))
     count, late = json.loads(os.read(hear, 1000))
-    print(json.dumps({"seconds": seconds, "frames": count, "late": late}))
+    print(json.dumps({"seconds": seconds, "stretch": given / sum(used), "frames": count, "late": late}))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,10 @@
 Each round measures the job alone, beside each system that works its queue off in the background, and beside a flush of ours; all in
 turns, because the machine does not stay the same. The drain begins first, so that what is measured includes how long it takes until
 the spooler has noticed the job.
+
+The cores of a virtual machine are now faster, now slower, by ten per cent and more, whatever runs on them. So what counts is how much
+CPU time goes by for each second of it that the job gets: that is more by exactly what others take from it. The bare ratio of the times is
+shown too.
 """
 
 import json
@@ -33,9 +37,10 @@ def measure(bench):
         alone.append(job(bench, "alone", pieces))
         beside.append(("flush", Ours.name, *drain(bench, Polite, pieces, flush=True)))
         alone.append(job(bench, "alone", pieces))
-        usual_s, usual_late = median([found["seconds"] for found in alone]), median([late(found) for found in alone])
+        usual, usual_s, usual_late = (median([of(found) for found in alone]) for of in (stretch, seconds, late))
         for what, name, found, rate, taken in beside:
-            bench.note(("beside", what), name, found["seconds"] / usual_s)
+            bench.note(("beside", what), name, stretch(found) / usual)
+            bench.note(("times", what), name, seconds(found) / usual_s)
             bench.note(("late", what), name, late(found) - usual_late)
             bench.note(("meanwhile", what), name, rate)
             bench.note(("taken", what), name, taken)
@@ -80,8 +85,16 @@ def job(bench, label, pieces):
     output = subprocess.run(command, start_new_session=True, capture_output=True, text=True, check=True).stdout
     found = json.loads(output)
     busy = os.getloadavg()[0]
-    bench.say(f"  job {label}: {found['seconds']:.2f} s, {found['late']} of {found['frames']} frames late (load {busy:.1f})")
+    bench.say(f"  job {label}: {found['seconds']:.2f} s, stretched by {found['stretch']:.3f}, {found['late']} of {found['frames']} frames late (load {busy:.1f})")
     return found
+
+
+def seconds(found):
+    return found["seconds"]
+
+
+def stretch(found):
+    return found["stretch"]
 
 
 def late(found):
