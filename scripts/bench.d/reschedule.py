@@ -25,13 +25,6 @@ P99_MAX_MS = 50
 COLUMNS = "{:58} {:>10} {:>10} {:>10}   {}"
 
 
-class Open(Ours):
-    """A spooler whose idle gate is open: what the machine does besides is not what is measured."""
-
-    def _config(self):
-        return super()._config() + '[scheduler]\ngate = "off"\n'
-
-
 class FarEnd(socketserver.ThreadingTCPServer):
     """An SMTP server that notes when each attempt comes, and answers it unless it is told to hold."""
 
@@ -129,7 +122,7 @@ def measure(bench):
     for in_flight in IN_FLIGHT:
         bench.started += 1
         far_end = FarEnd()
-        system = Open(bench.options.programs, bench.folder / f"{bench.started}-reschedule", far_end.port)
+        system = Ours(bench.options.programs, bench.folder / f"{bench.started}-reschedule", far_end.port)
         try:
             system.start()
             with smtplib.SMTP("127.0.0.1", system.port) as client:
