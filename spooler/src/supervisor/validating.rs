@@ -90,6 +90,10 @@ impl Supervisor {
                 return Some(Err("it is starting or stopping; try again in a moment".to_owned()));
             }
         }
+        // A provider says that it must not be asked now (PR_REMOTE_VALIDATE_OK is FALSE); what it may be told is to stop that.
+        if provider.rows.own().validate_refused && !flags.contains(ValidateFlags::ABORT_HEADERS) {
+            return Some(Err("it is busy and does not want to be asked now; try again later".to_owned()));
+        }
         let news = ValidateFlags::CONFIG_CHANGED | ValidateFlags::SUPPRESS_UI;
         if all && flags.contains(ValidateFlags::CONFIG_CHANGED) {
             self.ask_to_announce(id, actions);

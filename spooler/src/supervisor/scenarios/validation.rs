@@ -2,7 +2,7 @@
 
 use spooler_protocol::calls::{CallError, SpoolerNotify, ValidateFlags, Wishes};
 use spooler_protocol::control::{ProviderAction, ProviderCommand, Validated};
-use spooler_protocol::from_worker::{FromWorker, LogonError};
+use spooler_protocol::from_worker::{FromWorker, LogonError, RowUpdate};
 use spooler_protocol::ids::RequestId;
 use spooler_protocol::to_worker::ToWorker;
 
@@ -54,6 +54,26 @@ fn busy_in_a_critical_section_is_passed_on() {
     bench.say("a", FromWorker::Validated { request: number, result: Err(CallError::Busy) });
     let Some(Answer::Provider(Err(error))) = answer(&mut bench) else { panic!("it was validated") };
     assert!(error.temporary && error.error.contains("busy"), "{error:?}");
+}
+
+#[test]
+fn one_that_must_not_be_asked_now_is_only_told_to_stop() {
+    let mut bench = both();
+    let row = |sequence, ok| {
+        let update = RowUpdate { validate_ok: Some(ok), ..RowUpdate::default() };
+        FromWorker::Row { row: String::new(), sequence, update: Box::new(update) }
+    };
+    bench.say("a", row(1, false));
+    assert!(!bench.row("a").validate_ok);
+    let Some(Answer::Provider(Err(error))) = validate(&mut bench, "a", ValidateFlags::CONNECT) else { panic!("asked") };
+    assert!(error.temporary && error.error.contains("busy"), "{error:?}");
+    assert_eq!(bench.calls("a"), [""; 0]);
+    assert_eq!(validate(&mut bench, "a", ValidateFlags::ABORT_HEADERS), None);
+    let (number, _) = request(&mut bench, "a");
+    bench.say("a", FromWorker::Validated { request: number, result: Ok(()) });
+    assert_eq!(answer(&mut bench), Some(Answer::Provider(Ok(()))));
+    bench.say("a", row(2, true));
+    assert_eq!(validate(&mut bench, "a", ValidateFlags::CONNECT), None, "it is asked again");
 }
 
 #[test]
