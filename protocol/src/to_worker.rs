@@ -106,6 +106,8 @@ pub enum ToWorker {
         token: Token,
         /// For how long, milliseconds.
         slice_ms: u32,
+        /// Others wait already: counts as a [`Self::Recall`] right behind.
+        recalled: bool,
     },
     /// Others wait: give the token back when the slice is used up, or at once if nothing is being done.
     Recall {

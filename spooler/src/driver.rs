@@ -40,7 +40,6 @@ use crate::system::folders::WorkersFolder;
 use crate::system::idle_probe::IdleProbe;
 use crate::system::logind::Inhibitor;
 use crate::system::mailbox::{Letter, Letters, Mailbox};
-use crate::system::priority;
 use crate::system::privileges::Reduced;
 use crate::system::service_manager::{self, ServiceManager};
 use crate::system::store::readers::Readers;
@@ -357,7 +356,7 @@ impl Driver {
 
     /// What a worker's CPU clock says.
     fn cpu_us(&self, worker: WorkerId) -> Option<u64> {
-        let used = priority::cpu_used(self.workers.get(&worker)?.process.pid)?;
+        let used = self.workers.get(&worker)?.process.cpu?.used()?;
         u64::try_from(used.as_micros()).ok()
     }
 

@@ -116,7 +116,7 @@ impl Peer {
     pub(crate) fn grant(&mut self, slice_ms: u32) -> Token {
         let token = Token(self.next_token);
         self.next_token += 1;
-        self.say(&ToWorker::Grant { token, slice_ms });
+        self.say(&ToWorker::Grant { token, slice_ms, recalled: false });
         token
     }
 

@@ -80,6 +80,28 @@ fn an_idle_worker_gives_its_token_back_when_asked_and_asks_again_for_work() {
 }
 
 #[test]
+fn a_token_that_others_wait_for_from_the_start_comes_back_unasked() {
+    let dir = TempDir::new().unwrap();
+    let (mut peer, first) = by_hand("maildir", &format!("path = '{}/{{local}}'", dir.path().display()));
+    peer.say(&ToWorker::Recall { token: first });
+    assert_eq!(peer.next(), FromWorker::Yield { token: first, more: false });
+    peer.submit(1, "s@d", &["bob@d"], MESSAGE);
+    assert_eq!(peer.next(), FromWorker::Want);
+    let second = Token(first.0 + 1000);
+    peer.say(&ToWorker::Grant { token: second, slice_ms: 60_000, recalled: true });
+    let mut said = vec![peer.next()];
+    while !matches!(said.last(), Some(FromWorker::Yield { .. })) {
+        said.push(peer.next());
+    }
+    assert!(matches!(said.last(), Some(FromWorker::Yield { token, more: false }) if *token == second), "{said:?}");
+    if !said.iter().any(|said| matches!(said, FromWorker::Finished { .. })) {
+        // It waited for something in between, and wants to go on.
+        peer.grant(200);
+        peer.finished(1);
+    }
+}
+
+#[test]
 fn a_slice_that_is_used_up_ends_with_more_to_do() {
     let dir = TempDir::new().unwrap();
     let (mut peer, token) = by_hand("maildir", &format!("path = '{}/{{local}}'", dir.path().display()));

@@ -258,9 +258,10 @@ impl Mutant {
                 self.extra.push(Event::Committed(ticket, Ok(())));
             }
             (Mutation::AcceptedTooEarly, Action::Commit(ticket, unit)) => self.accept_early(ticket, unit, actions),
-            (Mutation::TokenTwice, Action::Send(worker, ToWorker::Grant { token, slice_ms })) => {
-                actions.push(Action::Send(worker, ToWorker::Grant { token, slice_ms }));
-                actions.push(Action::Send(worker, ToWorker::Grant { token: Token(token.0 + 1), slice_ms }));
+            (Mutation::TokenTwice, Action::Send(worker, ToWorker::Grant { token, slice_ms, recalled })) => {
+                actions.push(Action::Send(worker, ToWorker::Grant { token, slice_ms, recalled }));
+                let twice = ToWorker::Grant { token: Token(token.0 + 1), slice_ms, recalled };
+                actions.push(Action::Send(worker, twice));
             }
             (Mutation::OneStarves, Action::Send(worker, ToWorker::Grant { .. })) if worker.provider.0 == 1 => {}
             (Mutation::PriorityStays, Action::SetPriority(_, Level::Base { .. })) => {}
@@ -313,7 +314,8 @@ impl Mutant {
         let gets =
             |action: &Action| matches!(action, Action::Send(worker, ToWorker::Grant { .. }) if *worker == wanting);
         if !actions.iter().any(gets) {
-            actions.push(Action::Send(wanting, ToWorker::Grant { token: Token(1 << 50), slice_ms: 100 }));
+            actions
+                .push(Action::Send(wanting, ToWorker::Grant { token: Token(1 << 50), slice_ms: 100, recalled: false }));
         }
     }
 }

@@ -120,7 +120,12 @@ impl Worker {
                 let script = script::logon(&self.plan, person, stage);
                 self.spawn(script);
             }
-            ToWorker::Grant { token, slice_ms } => self.session.on_grant(token, slice_ms),
+            ToWorker::Grant { token, slice_ms, recalled } => {
+                self.session.on_grant(token, slice_ms);
+                if recalled {
+                    self.take(ToWorker::Recall { token }, stage);
+                }
+            }
             ToWorker::Recall { token } => {
                 let idle = self.running.is_none() && !self.tasks.values().any(|task| task.runnable);
                 let said = self.session.on_recall(token, idle);

@@ -44,7 +44,7 @@ fn words_of_a_worker() -> Vec<FromWorker> {
 fn words_to_a_worker() -> Vec<ToWorker> {
     let refusal = Refusal { temporary: true, enhanced: "4.3.1".to_owned(), text: "full".to_owned() };
     vec![
-        ToWorker::Grant { token: Token(u64::MAX), slice_ms: u32::MAX },
+        ToWorker::Grant { token: Token(u64::MAX), slice_ms: u32::MAX, recalled: true },
         ToWorker::Body { request: RequestId(1), data: Ok(Bytes::from_static(b"body")) },
         ToWorker::Accepted { accept: AcceptId(1), result: Err(refusal) },
         ToWorker::CriticalGranted { section: 1, raised: Err("no right".to_owned()) },

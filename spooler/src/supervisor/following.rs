@@ -1,5 +1,6 @@
 //! What every step ends with: deliveries, calls, flushes and tokens follow what has changed, and the supervisor ends when all is done.
 
+use spooler_protocol::ids::Token;
 use spooler_protocol::to_worker::ToWorker;
 
 use super::event::Action;
@@ -54,10 +55,44 @@ impl Supervisor {
     pub(super) fn send_decision(&mut self, decision: Decision, actions: &mut Vec<Action>) {
         let slice_ms = self.slice_ms();
         let (provider, word) = match decision {
-            Decision::Grant(provider, token) => (provider, ToWorker::Grant { token, slice_ms }),
+            Decision::Grant(provider, token) => (provider, ToWorker::Grant { token, slice_ms, recalled: false }),
+            Decision::Recall(_, token) if recall_with_grant(token, actions) => return,
             Decision::Recall(provider, token) => (provider, ToWorker::Recall { token }),
         };
         self.note_change(provider);
         self.say(provider, word, actions);
+    }
+}
+
+/// A token that is given and asked back in one step, because others wait, is one word and not two. False if it was given earlier.
+fn recall_with_grant(token: Token, actions: &mut [Action]) -> bool {
+    for action in actions.iter_mut().rev() {
+        if let Action::Send(_, ToWorker::Grant { token: granted, recalled, .. }) = action
+            && *granted == token
+        {
+            *recalled = true;
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use spooler_protocol::ids::Generation;
+
+    use super::*;
+    use crate::policy::ProviderId;
+    use crate::supervisor::event::WorkerId;
+
+    #[test]
+    fn a_token_asked_back_as_it_is_given_is_one_word() {
+        let worker = WorkerId { provider: ProviderId(1), generation: Generation(1) };
+        let grant =
+            |token, recalled| Action::Send(worker, ToWorker::Grant { token: Token(token), slice_ms: 200, recalled });
+        let mut actions = vec![grant(1, false), grant(2, false)];
+        assert!(recall_with_grant(Token(1), &mut actions));
+        assert!(!recall_with_grant(Token(3), &mut actions), "given in an earlier step");
+        assert_eq!(actions, [grant(1, true), grant(2, false)]);
     }
 }

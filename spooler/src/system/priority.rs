@@ -75,11 +75,28 @@ fn read_autogroup(mut autogroup: &File) -> Option<i32> {
     line.trim().rsplit_once(' ')?.1.parse().ok()
 }
 
+/// The clock of the CPU that all threads of a process use.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuClock(ClockId);
+
+impl CpuClock {
+    /// That of this process; `None` if it is gone.
+    #[must_use]
+    pub fn of(pid: u32) -> Option<Self> {
+        clock_getcpuclockid(Pid::from_raw(i32::try_from(pid).ok()?)).ok().map(Self)
+    }
+
+    /// CPU that was used so far; `None` if the process is gone.
+    #[must_use]
+    pub fn used(self) -> Option<Duration> {
+        clock_gettime(self.0).ok().map(Duration::from)
+    }
+}
+
 /// CPU that all threads of a process have used so far.
 #[must_use]
 pub fn cpu_used(pid: u32) -> Option<Duration> {
-    let clock: ClockId = clock_getcpuclockid(Pid::from_raw(i32::try_from(pid).ok()?)).ok()?;
-    clock_gettime(clock).ok().map(Duration::from)
+    CpuClock::of(pid)?.used()
 }
 
 #[cfg(test)]

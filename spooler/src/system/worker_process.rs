@@ -20,7 +20,7 @@ use spooler_protocol::handshake::TEMPORARY_FOLDER;
 use crate::supervisor::event::{WorkerEnd, WorkerId};
 use crate::system::mailbox::{Letter, Mailbox};
 use crate::system::packets::{self, Packets, hang_up};
-use crate::system::priority;
+use crate::system::priority::{self, CpuClock};
 use crate::system::worker_link::{Greeted, greet};
 
 /// The last lines of a worker's log that are kept for the reason of its death.
@@ -38,6 +38,8 @@ pub struct WorkerProcess {
     pub pid: u32,
     /// Its autogroup, opened before the sandbox takes it from whoever is not root.
     pub autogroup: Option<File>,
+    /// The clock of its CPU.
+    pub cpu: Option<CpuClock>,
     pidfd: Arc<OwnedFd>,
 }
 
@@ -73,7 +75,8 @@ impl WorkerProcess {
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES);
         let (packets, place) = (Packets::new(Arc::clone(&ours)), folder.to_owned());
         let (mailbox, provider) = (mailbox.clone(), provider.to_owned());
-        let (watched, process) = (Arc::clone(&pidfd), Self { pid, autogroup: priority::open_autogroup(pid), pidfd });
+        let (autogroup, cpu) = (priority::open_autogroup(pid), CpuClock::of(pid));
+        let (watched, process) = (Arc::clone(&pidfd), Self { pid, autogroup, cpu, pidfd });
         thread("worker-minder")
             .spawn(move || {
                 let how = mind(child, &watched, stderr, &provider);

@@ -214,21 +214,31 @@ impl Tokens {
         }
     }
 
+    fn recalls(&mut self, id: WorkerId, token: Token, now: Now) {
+        self.unasked.remove(&token);
+        let worker = self.workers.get_mut(&id.provider).filter(|worker| worker.id == id);
+        if let Some(Worker { hold: Hold::Holding { token: held, recalled_ms, .. }, .. }) = worker
+            && *held == token
+        {
+            recalled_ms.get_or_insert(now.mono_ms);
+        }
+    }
+
     pub(super) fn wants(&mut self, now: Now, action: &Action) -> Verdict {
         match action {
-            Action::Send(id, ToWorker::Grant { token, .. }) => self.grants(*id, *token, now),
+            Action::Send(id, ToWorker::Grant { token, recalled, .. }) => {
+                let verdict = self.grants(*id, *token, now);
+                if *recalled {
+                    self.recalls(*id, *token, now);
+                }
+                verdict
+            }
             Action::Look { every_ms } => {
                 self.gate.looks(*every_ms);
                 Ok(())
             }
             Action::Send(id, ToWorker::Recall { token }) => {
-                self.unasked.remove(token);
-                let worker = self.workers.get_mut(&id.provider).filter(|worker| worker.id == *id);
-                if let Some(Worker { hold: Hold::Holding { token: held, recalled_ms, .. }, .. }) = worker
-                    && held == token
-                {
-                    recalled_ms.get_or_insert(now.mono_ms);
-                }
+                self.recalls(*id, *token, now);
                 Ok(())
             }
             Action::Send(id, ToWorker::CriticalEnded { up_to, .. }) => {

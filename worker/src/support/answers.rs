@@ -70,9 +70,10 @@ impl Support {
     /// Takes the supervisor's answers. What starts or ends work comes back to the runtime.
     pub(crate) fn take_answer(&self, message: ToWorker) -> Option<ToWorker> {
         match message {
-            ToWorker::Grant { token, slice_ms } => {
+            ToWorker::Grant { token, slice_ms, recalled } => {
                 self.inner.session.borrow_mut().on_grant(token, slice_ms);
                 self.inner.granted.notify_waiters();
+                return recalled.then_some(ToWorker::Recall { token });
             }
             ToWorker::Body { request, data } => {
                 if let Some(waiting) = self.inner.waiting.reads.borrow_mut().remove(&request) {

@@ -16,7 +16,7 @@ fn link() -> (Link, ipc::IpcBytesReceiver) {
 }
 
 fn grant(number: u64) -> ToWorker {
-    ToWorker::Grant { token: Token(number), slice_ms: 200 }
+    ToWorker::Grant { token: Token(number), slice_ms: 200, recalled: false }
 }
 
 fn read(theirs: &ipc::IpcBytesReceiver) -> ToWorker {
