@@ -91,6 +91,16 @@ impl Waiting {
 }
 
 impl Part {
+    /// These providers have said that it is not for them. Each is noted once, however often parts meet.
+    pub fn declined_by(&mut self, providers: &[ProviderId]) {
+        for provider in providers {
+            let not_me = self.not_me.get_or_insert_default();
+            if !not_me.contains(provider) {
+                not_me.push(*provider);
+            }
+        }
+    }
+
     /// Whether it waits, at home, to go this way.
     #[must_use]
     pub fn waits_for(&self, route: Route) -> bool {
@@ -158,9 +168,7 @@ impl Entry {
         if part.waiting == waiting {
             part.again = landed.again;
         }
-        if let Some(not_me) = landed.not_me {
-            part.not_me.get_or_insert_default().extend(*not_me);
-        }
+        part.declined_by(landed.not_me.as_deref().map_or(&[][..], Vec::as_slice));
     }
 
     /// Whether a worker has any of it.

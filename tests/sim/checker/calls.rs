@@ -17,6 +17,8 @@ use super::{Verdict, demand};
 
 /// So often in a row a provider gets a message again at once.
 const RESENDS_MAX: u32 = 10;
+/// Two deliveries of a message that are further apart are not one at once after the other, milliseconds.
+const CHAIN_MS: i64 = 1000;
 /// A provider that is asked to validate has so long to answer, milliseconds.
 const VALIDATION_MS: i64 = 30_000;
 
@@ -38,7 +40,7 @@ struct Session {
     /// Recipients of messages that it keeps.
     kept: BTreeSet<(MessageId, u32)>,
     /// How often in a row it wanted a message again at once, with just these recipients.
-    resends: BTreeMap<(MessageId, Vec<u32>), u32>,
+    resends: BTreeMap<(MessageId, Vec<u32>), (u32, i64)>,
     /// It wanted them again at once for the last time in this step.
     put_off: BTreeSet<(MessageId, Vec<u32>)>,
 }
@@ -83,7 +85,7 @@ impl Calls {
         }
     }
 
-    pub(super) fn hears_worker(&mut self, worker: WorkerId, news: &WorkerNews) {
+    pub(super) fn hears_worker(&mut self, now: Now, worker: WorkerId, news: &WorkerNews) {
         match news {
             WorkerNews::Died(_) | WorkerNews::StartFailed(_) => {
                 self.sessions.remove(&worker);
@@ -91,7 +93,7 @@ impl Calls {
             }
             WorkerNews::Said { said, .. } => {
                 let flights = &self.flights;
-                self.sessions.entry(worker).or_default().hears(worker, said, flights);
+                self.sessions.entry(worker).or_default().hears(now, worker, said, flights);
             }
             _ => {}
         }
@@ -154,7 +156,7 @@ impl Calls {
 }
 
 impl Session {
-    fn hears(&mut self, worker: WorkerId, said: &FromWorker, flights: &BTreeMap<DeliveryId, SubmitOrder>) {
+    fn hears(&mut self, now: Now, worker: WorkerId, said: &FromWorker, flights: &BTreeMap<DeliveryId, SubmitOrder>) {
         match said {
             FromWorker::LoggedOn(_) => self.ready = true,
             FromWorker::Polled { .. } => self.open.retain(|call| *call != Call::Receive { start: false }),
@@ -166,17 +168,19 @@ impl Session {
             FromWorker::Notify(SpoolerNotify::SentDeferred(id)) => self.kept.retain(|(kept, _)| kept != id),
             FromWorker::Finished { delivery, result, end, .. } => {
                 let Some(order) = flights.get(delivery).filter(|order| order.worker == worker) else { return };
-                self.ends(order, result, *end);
+                self.ends(now, order, result, *end);
             }
             _ => {}
         }
     }
 
-    fn ends(&mut self, order: &SubmitOrder, result: &SubmitResult, end: EndMessage) {
+    fn ends(&mut self, now: Now, order: &SubmitOrder, result: &SubmitResult, end: EndMessage) {
         let key = (order.id, order.recipients.clone());
         if (result, end) == (&SubmitResult::Done, EndMessage::ResendNow) {
-            let times = self.resends.entry(key.clone()).or_default();
-            *times += 1;
+            let (times, last_ms) = self.resends.entry(key.clone()).or_default();
+            // What was put off meanwhile, in another session even, begins anew.
+            *times = if now.mono_ms - *last_ms > CHAIN_MS { 1 } else { *times + 1 };
+            *last_ms = now.mono_ms;
             if *times > RESENDS_MAX {
                 *times = 0;
                 self.put_off.insert(key);
