@@ -17,8 +17,6 @@ use super::{Verdict, demand};
 
 /// So often in a row a provider gets a message again at once.
 const RESENDS_MAX: u32 = 10;
-/// Two deliveries of a message that are further apart are not one at once after the other, milliseconds.
-const CHAIN_MS: i64 = 1000;
 /// A provider that is asked to validate has so long to answer, milliseconds.
 const VALIDATION_MS: i64 = 30_000;
 
@@ -39,10 +37,10 @@ struct Session {
     open: Vec<Call>,
     /// Recipients of messages that it keeps.
     kept: BTreeSet<(MessageId, u32)>,
-    /// How often in a row it wanted a message again at once, with just these recipients.
-    resends: BTreeMap<(MessageId, Vec<u32>), (u32, i64)>,
-    /// It wanted them again at once for the last time in this step.
-    put_off: BTreeSet<(MessageId, Vec<u32>)>,
+    /// How often in a row it wanted a message again at once, and got it in the same step.
+    resends: BTreeMap<(MessageId, Vec<u32>), u32>,
+    /// What it wants again at once since this step.
+    again: BTreeSet<(MessageId, Vec<u32>)>,
 }
 
 /// What is known of calls.
@@ -65,10 +63,6 @@ impl Calls {
     }
 
     pub(super) fn hears(&mut self, now: Now, event: &Event) {
-        // Messages that find their way again begin to be counted anew.
-        if matches!(event, Event::Scanned(_) | Event::Reload(_)) {
-            self.sessions.values_mut().for_each(|session| session.resends.clear());
-        }
         let Event::Asked(ask, what) = event else { return };
         match what {
             Ask::ValidateAll(_) | Ask::Provider(_, ProviderCommand { action: ProviderAction::Validate, .. }) => {
@@ -78,14 +72,13 @@ impl Calls {
             Ask::Queue(_, ids) => {
                 for session in self.sessions.values_mut() {
                     session.kept.retain(|(id, _)| !ids.contains(id));
-                    session.resends.retain(|(id, _), _| !ids.contains(id));
                 }
             }
             _ => {}
         }
     }
 
-    pub(super) fn hears_worker(&mut self, now: Now, worker: WorkerId, news: &WorkerNews) {
+    pub(super) fn hears_worker(&mut self, worker: WorkerId, news: &WorkerNews) {
         match news {
             WorkerNews::Died(_) | WorkerNews::StartFailed(_) => {
                 self.sessions.remove(&worker);
@@ -93,7 +86,7 @@ impl Calls {
             }
             WorkerNews::Said { said, .. } => {
                 let flights = &self.flights;
-                self.sessions.entry(worker).or_default().hears(now, worker, said, flights);
+                self.sessions.entry(worker).or_default().hears(worker, said, flights);
             }
             _ => {}
         }
@@ -117,8 +110,16 @@ impl Calls {
                 self.flights.insert(order.delivery, order.clone());
                 let session = self.sessions.entry(order.worker).or_default();
                 demand(!session.failed, "after a critical error nothing is called", || format!("{order:?}"))?;
-                let at_once = session.put_off.contains(&(order.id, order.recipients.clone()));
-                demand(!at_once, "again at once is not for ever", || format!("{order:?}"))?;
+                let key = (order.id, order.recipients.clone());
+                let times = if session.again.remove(&key) {
+                    let times = session.resends.entry(key).or_default();
+                    *times += 1;
+                    *times
+                } else {
+                    session.resends.remove(&key);
+                    0
+                };
+                demand(times <= RESENDS_MAX, "again at once is not for ever", || format!("{order:?}"))?;
                 let kept = order.recipients.iter().any(|index| session.kept.contains(&(order.id, *index)));
                 return demand(!kept, "who keeps a message is not given it", || format!("{order:?}"));
             }
@@ -144,7 +145,11 @@ impl Calls {
     }
 
     pub(super) fn stepped(&mut self, now: Now) -> Verdict {
-        self.sessions.values_mut().for_each(|session| session.put_off.clear());
+        for session in self.sessions.values_mut() {
+            for key in std::mem::take(&mut session.again) {
+                session.resends.remove(&key);
+            }
+        }
         let bound_ms = VALIDATION_MS + self.slack_ms;
         let late = self.validations.iter().find(|(_, asked_ms)| now.mono_ms - **asked_ms > bound_ms);
         demand(late.is_none(), "who wants a provider validated hears of it in time", || format!("{late:?}"))
@@ -156,7 +161,7 @@ impl Calls {
 }
 
 impl Session {
-    fn hears(&mut self, now: Now, worker: WorkerId, said: &FromWorker, flights: &BTreeMap<DeliveryId, SubmitOrder>) {
+    fn hears(&mut self, worker: WorkerId, said: &FromWorker, flights: &BTreeMap<DeliveryId, SubmitOrder>) {
         match said {
             FromWorker::LoggedOn(_) => self.ready = true,
             FromWorker::Polled { .. } => self.open.retain(|call| *call != Call::Receive { start: false }),
@@ -168,26 +173,15 @@ impl Session {
             FromWorker::Notify(SpoolerNotify::SentDeferred(id)) => self.kept.retain(|(kept, _)| kept != id),
             FromWorker::Finished { delivery, result, end, .. } => {
                 let Some(order) = flights.get(delivery).filter(|order| order.worker == worker) else { return };
-                self.ends(now, order, result, *end);
+                self.ends(order, result, *end);
             }
             _ => {}
         }
     }
 
-    fn ends(&mut self, now: Now, order: &SubmitOrder, result: &SubmitResult, end: EndMessage) {
-        let key = (order.id, order.recipients.clone());
+    fn ends(&mut self, order: &SubmitOrder, result: &SubmitResult, end: EndMessage) {
         if (result, end) == (&SubmitResult::Done, EndMessage::ResendNow) {
-            let (times, last_ms) = self.resends.entry(key.clone()).or_default();
-            // What was put off meanwhile, in another session even, begins anew.
-            *times = if now.mono_ms - *last_ms > CHAIN_MS { 1 } else { *times + 1 };
-            *last_ms = now.mono_ms;
-            if *times > RESENDS_MAX {
-                *times = 0;
-                self.put_off.insert(key);
-            }
-        } else if !matches!(result, SubmitResult::Busy | SubmitResult::Wait { .. }) {
-            // Who was busy has done nothing with it: it is still what it was.
-            self.resends.remove(&key);
+            self.again.insert((order.id, order.recipients.clone()));
         }
         if (result, end) == (&SubmitResult::Done, EndMessage::Deferred) && self.ready {
             self.kept.extend(order.recipients.iter().map(|index| (order.id, *index)));

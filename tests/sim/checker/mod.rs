@@ -127,7 +127,7 @@ impl Checker {
             }
             self.tokens.hears(*worker, news, now);
             self.mail.hears_worker(*worker, news);
-            self.calls.hears_worker(now, *worker, news);
+            self.calls.hears_worker(*worker, news);
             if matches!(news, WorkerNews::Died(_) | WorkerNews::StartFailed(_)) {
                 self.alive.remove(worker);
                 self.hangs.goes_on(*worker);
