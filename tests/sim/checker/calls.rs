@@ -120,7 +120,8 @@ impl Calls {
                     0
                 };
                 demand(times <= RESENDS_MAX, "again at once is not for ever", || format!("{order:?}"))?;
-                let kept = order.recipients.iter().any(|index| session.kept.contains(&(order.id, *index)));
+                // Where kept recipients have come together with others, the least patient decides.
+                let kept = order.recipients.iter().all(|index| session.kept.contains(&(order.id, *index)));
                 return demand(!kept, "who keeps a message is not given it", || format!("{order:?}"));
             }
             _ => {}

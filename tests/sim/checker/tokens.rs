@@ -13,7 +13,7 @@ use spooler_protocol::notification::Notification;
 use spooler_protocol::to_worker::ToWorker;
 
 use super::gate::Gate;
-use super::{Verdict, demand};
+use super::{Broken, Verdict, demand};
 use crate::plan::{ANSWER_MS, Plan};
 
 /// A token that was given beside the slots is not asked back for so long, milliseconds.
@@ -33,6 +33,8 @@ enum Hold {
         recalled_ms: Option<i64>,
         /// It may have got its token beside the slots, because it had waited so long: until then.
         forced_until_ms: Option<i64>,
+        /// There was no slot for it for sure.
+        beside_slots: bool,
     },
 }
 
@@ -318,17 +320,16 @@ impl Tokens {
             self.longest_wait_ms = self.longest_wait_ms.max(now.mono_ms - since_ms);
         }
         let urgent = self.is_urgent(worker);
-        if !urgent {
-            self.demand_slot(id, waited_long, now)?;
-        }
+        let beside_slots = !urgent && self.demand_slot(id, waited_long, now)?;
         if let Some(worker) = self.workers.get_mut(&id.provider) {
-            worker.hold = Hold::Holding { token, recalled_ms: None, forced_until_ms };
+            worker.hold = Hold::Holding { token, recalled_ms: None, forced_until_ms, beside_slots };
         }
         Ok(())
     }
 
     /// There is a slot for a worker, or it has waited so long that it needs none: one at a time does so.
-    fn demand_slot(&mut self, id: WorkerId, waited_long: bool, now: Now) -> Verdict {
+    /// Gives whether it has none.
+    fn demand_slot(&mut self, id: WorkerId, waited_long: bool, now: Now) -> Result<bool, Broken> {
         let paid = self.gate.is_paid(now.mono_ms);
         let slots = usize::try_from(self.gate.slots_max()).unwrap_or_default();
         let out: Vec<&Worker> = self.workers.values().filter(|other| self.has_slot(other, now)).collect();
@@ -343,8 +344,11 @@ impl Tokens {
         } else {
             "tokens out do not exceed the slots"
         };
-        let forced = waited_long && beside == 0;
-        demand(fits || forced, rule, || format!("{id:?} gets one; of {slots} are out: {out:?}; {:?}", self.gate))
+        // Who only may have been forced may as well have had a slot then.
+        let has_none = |worker: &&&Worker| matches!(worker.hold, Hold::Holding { beside_slots: true, .. });
+        let forced = waited_long && !out.iter().any(|worker| has_none(&worker));
+        demand(fits || forced, rule, || format!("{id:?} gets one; of {slots} are out: {out:?}; {:?}", self.gate))?;
+        Ok(!fits)
     }
 
     fn has_slot(&self, worker: &Worker, now: Now) -> bool {
