@@ -57,9 +57,9 @@ pub(crate) enum Mutation {
     FullUnseen,
     /// Tokens are not asked back.
     RecallIsLost,
-    /// Clocks of workers are not read.
+    /// Clocks of workers are not read: who is silent is not looked after.
     ClockUnread,
-    /// What is read of them says that nothing was used.
+    /// The same, and who computes is not, either.
     ComputingUnseen,
     /// Nobody hears that nothing comes to disk.
     StuckUnheard,
