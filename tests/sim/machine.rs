@@ -171,7 +171,7 @@ impl World {
                 let hint = *self.stage.rng.pick(&[None, Some(true), Some(false)]).unwrap_or(&None);
                 self.hear(Event::IdleHint(hint))
             }
-            _ if self.stage.rng.chance(250) => {
+            _ if self.stage.rng.chance(600) => {
                 self.checker.stops();
                 self.system(SystemMessage::PowerFailure)
             }
