@@ -11,6 +11,7 @@ use spooler_protocol::to_worker::{Submission, ToWorker};
 
 use crate::agenda::Happening;
 use crate::checker::Verdict;
+use crate::disk::Told;
 use crate::worker::Worker;
 use crate::world::World;
 
@@ -57,8 +58,8 @@ impl World {
             Action::Report(order) => self.soon(Happening::Report(Box::new(order))),
             Action::Answer(ask, answer) => self.answered(ask, &answer),
             Action::ReadCpu(id) => {
-                let cpu_us = self.workers.get(&id).map(|worker| worker.cpu_us);
-                self.soon(Happening::Hear(Box::new(Event::Worker(id, WorkerNews::Cpu(cpu_us)))));
+                let cpu_us = self.workers.get(&id).map(|worker| worker.clock_us(self.stage.mono_ms));
+                self.heard.push_back(Event::Worker(id, WorkerNews::Cpu(cpu_us)));
             }
             Action::LookForDevice(name) => {
                 let present = !self.machine.gone.contains(&name);
@@ -129,6 +130,10 @@ impl World {
 
     /// From memory if it is fresh, else by way of a reader's thread, which may fail to read it.
     fn submit(&mut self, order: &SubmitOrder) {
+        if self.stage.mishap(3) {
+            let event = Event::ReadFailed(order.delivery, "the disk failed".to_owned());
+            return self.soon(Happening::Hear(Box::new(event)));
+        }
         let found = match self.disk.store.get(order.id) {
             Ok(Some(Scanned::Message(message))) => Some(message),
             _ => None,
@@ -171,7 +176,11 @@ impl World {
         self.disk_turns = false;
         for (ticket, unit, result) in self.disk.turn(&mut self.stage) {
             self.checker.committed(&unit, result.is_ok());
-            self.disk.reports.push_back((ticket, result));
+            self.disk.reports.push_back(Told::Commit(ticket, result));
+            self.soon(Happening::DiskReport);
+        }
+        if let Some(stuck) = self.disk.take_news() {
+            self.disk.reports.push_back(Told::Stuck(stuck));
             self.soon(Happening::DiskReport);
         }
         if self.disk.has_work() {
@@ -180,8 +189,11 @@ impl World {
     }
 
     pub(crate) fn disk_report(&mut self) -> Verdict {
-        let Some((ticket, result)) = self.disk.reports.pop_front() else { return Ok(()) };
-        self.hear(Event::Committed(ticket, result))
+        match self.disk.reports.pop_front() {
+            None => Ok(()),
+            Some(Told::Commit(ticket, result)) => self.hear(Event::Committed(ticket, result)),
+            Some(Told::Stuck(why)) => self.hear(Event::StoreStuck(why)),
+        }
     }
 
     /// What is on disk at this moment comes in batches, in order.

@@ -105,6 +105,11 @@ impl Agenda {
         self.heap.push(Reverse(Entry { at_ms, tie, number: self.next, life, what }));
     }
 
+    /// How much there is to come.
+    pub(crate) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
     /// When the next thing happens.
     pub(crate) fn next_ms(&self) -> Option<i64> {
         self.heap.peek().map(|Reverse(entry)| entry.at_ms)

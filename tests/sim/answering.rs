@@ -7,7 +7,7 @@ use spooler_protocol::to_worker::{ToWorker, Welcome};
 
 use crate::lies;
 use crate::plan::ProviderPlan;
-use crate::script::{Act, Script};
+use crate::script::{Act, ENDLESS_MS, Script};
 use crate::stage::Stage;
 use crate::worker::Worker;
 
@@ -62,7 +62,7 @@ impl Worker {
         if stage.mishap(stage.plan.troubles.answer) {
             match stage.rng.below(3) {
                 0 => script.push_back(Act::Answer(Box::new(lies::answer(stage)))),
-                1 => script.push_back(Act::Sleep(3_600_000)),
+                1 => script.push_back(Act::Sleep(ENDLESS_MS)),
                 _ => script.push_back(Act::Die),
             }
         }
@@ -99,9 +99,7 @@ impl Worker {
             inbound_flush: flags.contains(FlushFlags::INBOUND).then_some(true),
             ..RowUpdate::default()
         };
-        self.rows += 1;
-        let row = FromWorker::Row { sequence: 1000 + self.rows, row: String::new(), update: Box::new(update) };
-        self.send(row, stage);
+        self.say_row(update, stage);
     }
 
     /// The provider keeps a message, and asks for it after a while; or not, as long as there is trouble.

@@ -159,7 +159,8 @@ impl World {
             [ProviderAction::Restart, ProviderAction::Pause, ProviderAction::Resume, ProviderAction::Validate];
         let Some(provider) = self.stage.rng.pick(&self.stage.plan.providers) else { return Ok(()) };
         let name = provider.name.clone();
-        match self.stage.rng.below(8) {
+        match self.stage.rng.below(9) {
+            2 => return self.asks(Wish::Other, Ask::ProviderDetail(name)),
             0 => return self.asks(Wish::Other, Ask::ValidateAll(ValidateFlags::CONFIG_CHANGED)),
             1 => {
                 let answer = *self.stage.rng.pick(&["right", "wrong"]).unwrap_or(&"wrong");
@@ -210,7 +211,8 @@ impl World {
         if self.supervisor.is_none() {
             return Ok(());
         }
-        let clocks: Vec<_> = self.workers.values().map(|worker| (worker.id, worker.cpu_us)).collect();
+        let now_ms = self.stage.mono_ms;
+        let clocks: Vec<_> = self.workers.values().map(|worker| (worker.id, worker.clock_us(now_ms))).collect();
         for (id, cpu_us) in clocks {
             if self.checker.is_alive(id) {
                 self.hear(Event::Worker(id, spooler::supervisor::event::WorkerNews::Cpu(Some(cpu_us))))?;

@@ -15,6 +15,15 @@ use crate::stage::Stage;
 /// What became of a unit.
 pub(crate) type Report = (Ticket, Vec<Change>, Result<(), Refusal>);
 
+/// What the supervisor is told, in order.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// What became of a unit.
+    Commit(Ticket, Result<(), Refusal>),
+    /// What becomes of deliveries does not come to disk, and why; or it does again.
+    Stuck(Option<String>),
+}
+
 /// The disk.
 #[derive(Debug, Default)]
 pub(crate) struct Disk {
@@ -23,9 +32,13 @@ pub(crate) struct Disk {
     ids: BTreeSet<MessageId>,
     waiting: VecDeque<(Ticket, Vec<Change>)>,
     /// What the supervisor has not heard yet.
-    pub(crate) reports: VecDeque<(Ticket, Result<(), Refusal>)>,
+    pub(crate) reports: VecDeque<Told>,
     /// No room for new messages.
     pub(crate) full: bool,
+    /// Even what became of deliveries waits for room, or for the disk to work again.
+    stuck: bool,
+    /// The supervisor was told so.
+    told_stuck: bool,
     /// Every commit takes so much longer, milliseconds.
     pub(crate) slow_ms: i64,
 }
@@ -54,8 +67,11 @@ impl Disk {
     /// One commit: of some of what waits, in order. Gives what became of each.
     pub(crate) fn turn(&mut self, stage: &mut Stage) -> Vec<Report> {
         if self.full {
-            return self.refuse_accepts();
+            let reports = self.refuse_accepts();
+            self.stuck = self.has_work();
+            return reports;
         }
+        self.stuck = false;
         let most = self.waiting.len() as u64;
         let count = usize::try_from(stage.rng.below(most) + 1).unwrap_or(1).min(self.waiting.len());
         let batch: Vec<(Ticket, Vec<Change>)> = self.waiting.drain(..count).collect();
@@ -68,6 +84,7 @@ impl Disk {
                 true => {
                     let rest: Vec<(Ticket, Vec<Change>)> = std::iter::once((ticket, unit)).chain(batch).collect();
                     rest.into_iter().rev().for_each(|unit| self.waiting.push_front(unit));
+                    self.stuck = true;
                     return reports;
                 }
                 false => self.commit(&unit),
@@ -75,6 +92,13 @@ impl Disk {
             reports.push((ticket, unit, result));
         }
         reports
+    }
+
+    /// Whether it is stuck, if that is news.
+    pub(crate) fn take_news(&mut self) -> Option<Option<String>> {
+        let news = self.stuck != self.told_stuck;
+        self.told_stuck = self.stuck;
+        news.then(|| self.stuck.then(|| "the disk is full".to_owned()))
     }
 
     /// New messages are refused, everything else waits for room.
@@ -115,6 +139,7 @@ impl Disk {
     fn keep(&mut self, count: usize) -> Vec<Vec<Change>> {
         let units: Vec<Vec<Change>> = self.waiting.drain(..).take(count).map(|(_, unit)| unit).collect();
         self.reports.clear();
+        (self.stuck, self.told_stuck) = (false, false);
         units.into_iter().filter(|unit| self.commit(unit).is_ok()).collect()
     }
 }

@@ -1,6 +1,7 @@
 //! What a simulated worker says that is not true, or out of turn.
 
 use spooler_protocol::calls::{CallError, EndMessage, SpoolerNotify, StartResult, StatusReport};
+use spooler_protocol::confinement::Confined;
 use spooler_protocol::from_worker::{FromWorker, LoggedOn, LogonError, Progress, RowUpdate};
 use spooler_protocol::ids::{DeliveryId, MessageId, RequestId, Token};
 use spooler_protocol::outcome::{Outcome, SubmitResult};
@@ -40,6 +41,11 @@ pub(crate) fn lie(id: DeliveryId, stage: &mut Stage) -> FromWorker {
             let told = StatusReport::Failed(reply(stage));
             FromWorker::StatusRecips { delivery, reports: vec![(place, told.clone()), (0, told)] }
         }
+        13 if stage.rng.chance(200) => FromWorker::Confined(Confined {
+            level: "z".repeat(3000),
+            took_us: u64::MAX,
+            needs: vec![("memory".to_owned(), "all".to_owned()); 300],
+        }),
         13 => FromWorker::Notify(news(stage)),
         14 => answer(stage),
         _ => FromWorker::Progress {

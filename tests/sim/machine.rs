@@ -1,9 +1,13 @@
 //! The machine around the supervisor: what others use of it and who looks at that, devices and links, sleep, power.
+//!
+//! Others want so much of the processors, and our workers use what their clocks say. What is too much for the machine is taken from
+//! others as the plan says: then what they use is less than what they want, and nothing is left unused. What somebody who looks sees is
+//! that, with some noise, and sometimes nonsense.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use spooler::policy::idle_gate::Observation;
-use spooler::supervisor::event::Event;
+use spooler::supervisor::event::{Event, WorkerId};
 use spooler_protocol::notification::{Device, SystemMessage};
 
 use crate::agenda::Happening;
@@ -13,17 +17,19 @@ use crate::world::World;
 
 /// All cores, thousandths.
 pub(crate) const CAPACITY: i64 = 2000;
-/// What others use of them, from nothing to everything.
+/// What others want of them, from nothing to everything.
 const LEVELS: [i64; 6] = [0, 100, 700, 1500, 1950, 2000];
 
 /// The machine.
 #[derive(Debug, Default)]
 pub(crate) struct Machine {
-    /// What others use, thousandths of a core.
+    /// What others want, thousandths of a core.
     others: i64,
     others_since_ms: i64,
-    /// What they have used since the last look, thousandths of a core times milliseconds.
-    used: i64,
+    /// What they have wanted since the last look, thousandths of a core times milliseconds.
+    wanted: i64,
+    /// What the clocks of our workers said then, microseconds.
+    clocks: BTreeMap<WorkerId, u64>,
     looked_ms: i64,
     every_ms: Option<i64>,
     /// Which order to look is in force.
@@ -45,7 +51,8 @@ impl World {
         let now_ms = self.stage.mono_ms;
         if self.machine.every_ms.is_none() {
             self.book_others();
-            (self.machine.used, self.machine.looked_ms) = (0, now_ms);
+            (self.machine.wanted, self.machine.looked_ms) = (0, now_ms);
+            self.read_clocks();
         }
         self.machine.every_ms = every_ms;
         self.machine.order += 1;
@@ -69,9 +76,8 @@ impl World {
         let now_ms = self.stage.mono_ms;
         let over_ms = now_ms - self.machine.looked_ms;
         if over_ms > 0 {
-            let others = self.machine.used / over_ms + self.stage.rng.between(-40, 40);
-            (self.machine.used, self.machine.looked_ms) = (0, now_ms);
-            let seen = Observation { over_ms, capacity: CAPACITY, others: others.clamp(0, CAPACITY), unused: CAPACITY };
+            let seen = self.see(over_ms);
+            (self.machine.wanted, self.machine.looked_ms) = (0, now_ms);
             self.hear(Event::Observed(seen))?;
         }
         if let Some(every_ms) = self.machine.every_ms.filter(|_| order == self.machine.order) {
@@ -81,9 +87,38 @@ impl World {
         Ok(())
     }
 
+    /// What is seen of the machine in so long.
+    fn see(&mut self, over_ms: i64) -> Observation {
+        let wanted = self.machine.wanted / over_ms;
+        let ours = (self.read_clocks() / over_ms).min(CAPACITY);
+        let pressed = if let Gate::Auto { pressed, .. } = self.stage.plan.gate { i64::from(pressed) } else { 0 };
+        let missed = (wanted + ours - CAPACITY).max(0) * pressed / 100;
+        let others = wanted - missed;
+        let rng = &mut self.stage.rng;
+        let seen_unused =
+            if rng.chance(30) { rng.between(0, CAPACITY) } else { CAPACITY - others - ours + rng.between(-40, 40) };
+        let others = others + rng.between(-40, 40);
+        Observation {
+            over_ms,
+            capacity: CAPACITY,
+            others: others.clamp(0, CAPACITY),
+            unused: seen_unused.clamp(0, CAPACITY),
+        }
+    }
+
+    /// What our workers have used since the last look, microseconds.
+    fn read_clocks(&mut self) -> i64 {
+        let now_ms = self.stage.mono_ms;
+        let clocks: BTreeMap<WorkerId, u64> =
+            self.workers.iter().map(|(id, worker)| (*id, worker.clock_us(now_ms))).collect();
+        let last = std::mem::replace(&mut self.machine.clocks, clocks);
+        let used = |(id, cpu_us): (&WorkerId, &u64)| cpu_us.saturating_sub(last.get(id).copied().unwrap_or_default());
+        i64::try_from(self.machine.clocks.iter().map(used).sum::<u64>()).unwrap_or(i64::MAX)
+    }
+
     fn book_others(&mut self) {
         let now_ms = self.stage.mono_ms;
-        self.machine.used += self.machine.others * (now_ms - self.machine.others_since_ms);
+        self.machine.wanted += self.machine.others * (now_ms - self.machine.others_since_ms);
         self.machine.others_since_ms = now_ms;
     }
 
@@ -136,7 +171,7 @@ impl World {
                 let hint = *self.stage.rng.pick(&[None, Some(true), Some(false)]).unwrap_or(&None);
                 self.hear(Event::IdleHint(hint))
             }
-            _ if self.stage.rng.chance(250) => {
+            _ if self.stage.rng.chance(600) => {
                 self.checker.stops();
                 self.system(SystemMessage::PowerFailure)
             }

@@ -7,6 +7,8 @@ mod agenda;
 #[cfg(test)]
 mod answering;
 #[cfg(test)]
+mod census;
+#[cfg(test)]
 mod checker;
 #[cfg(test)]
 mod client;

@@ -53,6 +53,16 @@ pub(crate) enum Mutation {
     GateUnseen,
     /// Nobody looks at the machine.
     NobodyLooks,
+    /// The supervisor does not see that nothing is left unused.
+    FullUnseen,
+    /// Tokens are not asked back.
+    RecallIsLost,
+    /// Clocks of workers are not read: who is silent is not looked after.
+    ClockUnread,
+    /// The same, and who computes is not, either.
+    ComputingUnseen,
+    /// Nobody hears that nothing comes to disk.
+    StuckUnheard,
     /// A critical section is asked for and not heard.
     SectionUnheard,
     /// A device that is not there is not missed.
@@ -76,7 +86,7 @@ pub(crate) enum Mutation {
 }
 
 /// All of them.
-pub(crate) const ALL: [Mutation; 27] = [
+pub(crate) const ALL: [Mutation; 32] = [
     Mutation::AcceptIsLost,
     Mutation::AcceptedTooEarly,
     Mutation::TokenTwice,
@@ -94,6 +104,11 @@ pub(crate) const ALL: [Mutation; 27] = [
     Mutation::FlightsForgotten,
     Mutation::GateUnseen,
     Mutation::NobodyLooks,
+    Mutation::FullUnseen,
+    Mutation::RecallIsLost,
+    Mutation::ClockUnread,
+    Mutation::ComputingUnseen,
+    Mutation::StuckUnheard,
     Mutation::SectionUnheard,
     Mutation::DeviceUnseen,
     Mutation::SleepUnheard,
@@ -124,6 +139,11 @@ impl Mutation {
             Self::RemovedTooEarly => "no accepted message is lost",
             Self::FlightsForgotten => "every message in flight has a row",
             Self::GateUnseen => "a closed gate lets only a trickle through",
+            Self::FullUnseen => "in a pause nobody begins",
+            Self::ClockUnread => "who is silent is made to go",
+            Self::ComputingUnseen => "who computes without end is made to go",
+            Self::StuckUnheard => "while nothing comes to disk nothing goes out",
+            Self::RecallIsLost => "for a pause tokens are asked back",
             Self::NobodyLooks => "somebody looks while background work waits",
             Self::SectionUnheard => "who is urgent waits for nobody",
             Self::DeviceUnseen => "who lacks a device gets no delivery",
@@ -218,6 +238,9 @@ impl Mutant {
 
     /// The supervisor hears something else than what was said.
     fn twist(&mut self, mutation: Mutation, event: &mut Event) {
+        if let (Mutation::FullUnseen, Event::Observed(seen)) = (mutation, &mut *event) {
+            seen.unused = seen.capacity;
+        }
         let Event::Worker(worker, news) = event else { return };
         match (mutation, news) {
             (Mutation::FlightsForgotten, WorkerNews::Died(_)) => {
@@ -293,6 +316,7 @@ impl Mutant {
                 actions.push(Action::Send(worker, word.clone()));
                 actions.push(Action::Send(worker, word));
             }
+            (Mutation::RecallIsLost, Action::Send(_, ToWorker::Recall { .. })) => {}
             (Mutation::AskedReportIsLost, Action::Report(order)) if order.kind == ReportKind::SentAsAsked => {}
             (Mutation::ToldTwice, Action::Report(order)) if order.kind == ReportKind::SentAsAsked => {
                 actions.push(Action::Report(order.clone()));
@@ -329,6 +353,8 @@ fn is_hidden(mutation: Mutation, event: &Event) -> bool {
     match (mutation, event) {
         (Mutation::GateUnseen, Event::Observed(_)) | (Mutation::DeviceUnseen, Event::DevicePresent(_, false)) => true,
         (Mutation::SleepUnheard, Event::System(SystemMessage::Suspend)) => true,
+        (Mutation::ClockUnread | Mutation::ComputingUnseen, Event::Worker(_, WorkerNews::Cpu(_)))
+        | (Mutation::StuckUnheard, Event::StoreStuck(Some(_))) => true,
         (Mutation::SectionUnheard, _) => matches!(said, Some(FromWorker::CriticalBegin { .. })),
         (Mutation::ErrorUnheard, _) => {
             matches!(said, Some(FromWorker::Notify(SpoolerNotify::CriticalError(_))))

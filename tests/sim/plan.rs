@@ -11,6 +11,9 @@ use crate::rng::Rng;
 /// A worker that does not answer a recall for so long is made to go, milliseconds.
 pub(crate) const ANSWER_MS: i64 = 2000;
 
+/// A worker may compute for so long past its slices, milliseconds.
+pub(crate) const OVERRUN_MS: i64 = 2000;
+
 /// How often in a thousand a provider wants a message again that wants it again and again at once.
 pub(crate) const STUBBORN: u32 = 980;
 
@@ -79,6 +82,8 @@ pub(crate) enum Gate {
         recheck_ms: i64,
         /// After so long one gets a token regardless, milliseconds.
         force_after_ms: i64,
+        /// How much of what is too much for the machine others go without, because we run; of a hundred.
+        pressed: u32,
         /// What goes on meanwhile, thousandths of the machine.
         trickle: u32,
         /// Whether others use the machine to the end, and everything has to come to its end all the same.
@@ -96,6 +101,7 @@ impl Gate {
                 idle_required_ms: *rng.pick(&[0, 500, 2000]).unwrap_or(&500),
                 recheck_ms: *rng.pick(&[200, 2000]).unwrap_or(&2000),
                 force_after_ms,
+                pressed: *rng.pick(&[0, 30, 100]).unwrap_or(&30),
                 trickle: *rng.pick(&[0, 2, 50]).unwrap_or(&2),
                 stays_busy: rng.chance(300),
             },
@@ -135,6 +141,8 @@ pub(crate) struct Troubles {
     pub(crate) death: u32,
     /// A worker is stopped somewhere in its work.
     pub(crate) hang: u32,
+    /// A delivery never ends: it waits for ever, or computes.
+    pub(crate) endless: u32,
     /// A worker says what is not so.
     pub(crate) lie: u32,
     /// A delivery does not end well.
@@ -157,6 +165,8 @@ pub(crate) struct Troubles {
     pub(crate) machine: u32,
     /// A call is answered wrongly, or never.
     pub(crate) answer: u32,
+    /// A provider says that it is offline, for a while.
+    pub(crate) offline: u32,
     /// A provider wants a message again, at once or later.
     pub(crate) end: u32,
     /// A provider wants the sender to be told of a recipient.
@@ -196,6 +206,8 @@ pub(crate) struct Plan {
     pub(crate) delay_warning_s: u32,
     /// Whether workers that were stopped stay so, even when all else is well: they have to be replaced.
     pub(crate) stays_hung: bool,
+    /// How long deliveries may say nothing, seconds.
+    pub(crate) patience_s: u32,
     /// The longest critical section, seconds.
     pub(crate) critical_max_s: u32,
 }
@@ -223,6 +235,7 @@ impl Plan {
             give_up_s: *rng.pick(&[8, 60, 600]).unwrap_or(&60),
             delay_warning_s: *rng.pick(&[0, 2, 30]).unwrap_or(&0),
             stays_hung: rng.chance(400),
+            patience_s: *rng.pick(&[4, 20]).unwrap_or(&20),
             critical_max_s: rng.count(1, 4),
         }
     }
@@ -252,12 +265,14 @@ impl Plan {
             let _ = write!(
                 text,
                 "[provider.{}]\nkind = \"sim\"\nclaims = [{claims}]\nweight = {}\ninteractive = {}\nenabled = {}\n\
-                 start_timeout = \"3s\"\nanswer_timeout = \"{ANSWER_MS}ms\"\npoll_interval = \"2s\"\ncritical_max = \"{}s\"\n\
+                 start_timeout = \"3s\"\nanswer_timeout = \"{ANSWER_MS}ms\"\npoll_interval = \"2s\"\n\
+                 patience = \"{}s\"\noverrun_max = \"{OVERRUN_MS}ms\"\ncritical_max = \"{}s\"\n\
                  value = {}\n",
                 provider.name,
                 provider.weight,
                 provider.interactive,
                 provider.enabled,
+                self.patience_s,
                 self.critical_max_s,
                 provider.setting,
             );
@@ -341,6 +356,7 @@ impl Troubles {
             logon: some(250, 250),
             death: some(500, 25),
             hang: some(250, 10),
+            endless: some(200, 8),
             lie: some(400, 60),
             refusal: some(700, 300),
             disk_error: some(200, 40),
@@ -352,6 +368,7 @@ impl Troubles {
             late_words: some(400, 300),
             machine: some(300, 120),
             answer: some(300, 200),
+            offline: some(200, 60),
             end: if some(150, 1) > 0 { STUBBORN } else { some(250, 150) },
             report: some(200, 100),
         }

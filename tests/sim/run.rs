@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::census::Census;
 use crate::checker::Broken;
 use crate::mutations::Mutation;
 use crate::trace::Trace;
@@ -54,6 +55,8 @@ impl Counts {
 pub(crate) struct Outcome {
     /// What happened.
     pub(crate) counts: Counts,
+    /// What the supervisor heard.
+    pub(crate) census: Census,
     /// The rule that did not hold.
     pub(crate) broken: Option<Broken>,
     /// The last lines of the trace, if one was kept.
@@ -84,7 +87,8 @@ pub(crate) fn seed(seed: u64, mutation: Option<Mutation>, keep: usize, print: bo
         simulated_ms: world.stage.mono_ms - 1_000_000,
         longest_wait_ms: world.checker.tokens.longest_wait_ms,
     };
-    Outcome { counts, broken, lines: world.trace.lines().cloned().collect(), hash: world.trace.hash() }
+    let census = std::mem::take(&mut world.census);
+    Outcome { counts, census, broken, lines: world.trace.lines().cloned().collect(), hash: world.trace.hash() }
 }
 
 /// What many runs came to.
@@ -94,6 +98,8 @@ pub(crate) struct Total {
     pub(crate) seeds: u64,
     /// What happened in all of them.
     pub(crate) counts: Counts,
+    /// What the supervisor heard in all of them.
+    pub(crate) census: Census,
     /// Seeds that failed, and the rule that did not hold.
     pub(crate) failed: Vec<(u64, Broken)>,
 }
@@ -129,12 +135,20 @@ impl Total {
     fn add(&mut self, seed: u64, outcome: Outcome) {
         self.seeds += 1;
         self.counts.add(outcome.counts);
+        self.count(outcome.census);
         self.failed.extend(outcome.broken.map(|broken| (seed, broken)));
+    }
+
+    fn count(&mut self, census: Census) {
+        for (kind, times) in census {
+            *self.census.entry(kind).or_default() += times;
+        }
     }
 
     fn merge(&mut self, other: Self) {
         self.seeds += other.seeds;
         self.counts.add(other.counts);
+        self.count(other.census);
         self.failed.extend(other.failed);
     }
 }

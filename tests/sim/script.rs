@@ -11,6 +11,9 @@ use crate::lies;
 use crate::plan::{ProviderPlan, STUBBORN};
 use crate::stage::Stage;
 
+/// No run lasts so long, milliseconds.
+pub(crate) const ENDLESS_MS: i64 = 3_600_000;
+
 /// One act of provider code. Only [`Act::Compute`] takes time on the CPU.
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
@@ -38,6 +41,10 @@ pub(crate) enum Act {
     LogOff,
     /// A message is handed in.
     HandIn,
+    /// A piece of the body of the delivery is asked for.
+    ReadBody,
+    /// The provider says that it is offline, or that it is not.
+    Offline(bool),
     /// Answers a call of the supervisor.
     Answer(Box<FromWorker>),
     /// Says something, true or not.
@@ -95,6 +102,9 @@ pub(crate) fn delivery(provider: &ProviderPlan, id: DeliveryId, recipients: u32,
         misbehave(id, &mut script, stage);
         script.push_back(Act::Finish(result, EndMessage::Done));
         return script;
+    }
+    if stage.rng.chance(200) {
+        script.push_back(Act::ReadBody);
     }
     let section = stage.rng.chance(provider.critical);
     if section {
@@ -188,6 +198,9 @@ fn misbehave(id: DeliveryId, script: &mut Script, stage: &mut Stage) {
     if stage.mishap(troubles.hang) {
         let while_ms = stage.rng.chance(700).then(|| stage.rng.between(1, 8_000));
         script.push_back(Act::Hang(while_ms));
+    }
+    if stage.mishap(troubles.endless) {
+        script.push_back(if stage.rng.chance(500) { Act::Sleep(ENDLESS_MS) } else { Act::Compute(ENDLESS_MS) });
     }
     if stage.mishap(troubles.lie) {
         script.push_back(Act::Say(Box::new(lies::lie(id, stage))));

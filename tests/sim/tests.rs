@@ -5,6 +5,7 @@
 
 use std::time::Instant;
 
+use crate::census::EVERYTHING;
 use crate::mutations::Mutation;
 use crate::{mutations, run};
 
@@ -12,6 +13,8 @@ use crate::{mutations, run};
 const SEEDS: u64 = 100;
 /// Seeds within which every mutation is found.
 const SEEDS_FOR_TEETH: u64 = 2000;
+/// Seeds within which everything happens that can.
+const SEEDS_FOR_CENSUS: u64 = 100;
 /// Failed seeds after which no more are looked for.
 const FAILURES_MAX: usize = 10;
 
@@ -83,6 +86,15 @@ fn seeds_that_failed_once_hold() {
     let seeds: Vec<u64> = lines.filter(|line| !line.is_empty()).map(|line| line.parse().expect("a number")).collect();
     assert!(!seeds.is_empty());
     hold(&seeds);
+}
+
+#[test]
+fn whatever_the_supervisor_can_hear_is_heard_in_some_run() {
+    panic_quietly();
+    let seeds: Vec<u64> = (0..SEEDS_FOR_CENSUS).collect();
+    let heard = run::seeds(&seeds, None, None, FAILURES_MAX).census;
+    let missing: Vec<&&str> = EVERYTHING.iter().filter(|kind| !heard.contains_key(*kind)).collect();
+    assert!(missing.is_empty(), "{missing:?} were not heard; {heard:?}");
 }
 
 #[test]

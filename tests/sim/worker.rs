@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use spooler::supervisor::event::WorkerId;
 use spooler_protocol::calls::EndMessage;
-use spooler_protocol::from_worker::FromWorker;
+use spooler_protocol::from_worker::{FromWorker, RowUpdate};
 use spooler_protocol::ids::{AcceptId, DeliveryId, MessageId};
 use spooler_protocol::notification::Notification;
 use spooler_protocol::outcome::{Outcome, SubmitResult};
@@ -18,7 +18,7 @@ use spooler_worker::session::{Say, Session};
 use crate::agenda::Happening;
 use crate::answering;
 use crate::plan::ProviderPlan;
-use crate::script::{self, Act, Script};
+use crate::script::{self, Act, ENDLESS_MS, Script};
 use crate::stage::Stage;
 
 #[derive(Debug)]
@@ -30,6 +30,14 @@ struct Task {
     outcomes: Vec<(u32, Outcome)>,
 }
 
+/// What a worker computes now.
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    task: u64,
+    since_ms: i64,
+    run_ms: i64,
+}
+
 /// A word on its way out.
 #[derive(Debug)]
 pub(crate) enum Outgoing {
@@ -37,6 +45,8 @@ pub(crate) enum Outgoing {
     Said(FromWorker),
     /// A message that is handed in.
     Accept(AcceptId),
+    /// A piece of a body is asked for.
+    Reads(DeliveryId),
 }
 
 /// A worker process.
@@ -50,19 +60,19 @@ pub(crate) struct Worker {
     /// What it has said and the supervisor has not heard.
     pub(crate) outbox: VecDeque<Outgoing>,
     tasks: BTreeMap<u64, Task>,
-    running: Option<(u64, i64)>,
+    running: Option<Running>,
     next: u64,
-    /// Its CPU clock.
-    pub(crate) cpu_us: u64,
-    /// Stopped by a signal: neither reads nor runs.
-    hung: bool,
+    /// Its CPU clock, but for what runs now.
+    cpu_us: u64,
+    /// Stopped by a signal since then: neither reads nor runs.
+    hung_ms: Option<i64>,
     /// The process is there no more.
     pub(crate) dead: bool,
     logged_on: bool,
     logging_off: bool,
     hurry: bool,
     /// Changes of its row so far.
-    pub(crate) rows: u64,
+    rows: u64,
     /// Its open sections, the task of each, and whether that waits for it.
     sections: BTreeMap<u64, (u64, bool)>,
 }
@@ -80,7 +90,7 @@ impl Worker {
             running: None,
             next: 1,
             cpu_us: 0,
-            hung: false,
+            hung_ms: None,
             dead: false,
             logged_on: false,
             logging_off: false,
@@ -104,7 +114,7 @@ impl Worker {
 
     /// The next word has arrived.
     pub(crate) fn read(&mut self, stage: &mut Stage) {
-        if self.hung || self.dead {
+        if self.is_hung() || self.dead {
             return;
         }
         if let Some(word) = self.inbox.pop_front() {
@@ -135,6 +145,10 @@ impl Worker {
                 let recipients = u32::try_from(submission.recipients.len()).unwrap_or_default();
                 let script = script::delivery(&self.plan, submission.delivery, recipients, stage);
                 self.begin(script, Some((submission.delivery, submission.message)));
+                if stage.mishap(stage.plan.troubles.offline) {
+                    let while_ms = stage.rng.between(10, 5000);
+                    self.spawn(Script::from([Act::Offline(true), Act::Sleep(while_ms), Act::Offline(false)]));
+                }
                 if stage.mishap(self.plan.inbound) {
                     self.spawn(Script::from([Act::Compute(1), Act::HandIn]));
                 }
@@ -201,25 +215,41 @@ impl Worker {
     }
 
     /// The process is stopped.
-    pub(crate) fn hang(&mut self) {
-        self.hung = true;
+    pub(crate) fn hang(&mut self, now_ms: i64) {
+        self.hung_ms.get_or_insert(now_ms);
     }
 
     /// Whether it is stopped.
     pub(crate) fn is_hung(&self) -> bool {
-        self.hung
+        self.hung_ms.is_some()
+    }
+
+    /// What its CPU clock says, microseconds.
+    pub(crate) fn clock_us(&self, now_ms: i64) -> u64 {
+        let until_ms = self.hung_ms.unwrap_or(now_ms);
+        let ran = |running: Running| self.used_us((until_ms - running.since_ms).clamp(0, running.run_ms));
+        self.cpu_us + self.running.map_or(0, ran)
+    }
+
+    /// CPU that it uses in so long.
+    fn used_us(&self, run_ms: i64) -> u64 {
+        micros(run_ms) * u64::from(self.plan.cpu_percent) / 100
+    }
+
+    /// Whether it computes without end.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.running.is_some_and(|running| running.run_ms >= ENDLESS_MS)
     }
 
     /// The process goes on.
     pub(crate) fn unhang(&mut self, stage: &mut Stage) {
-        if !self.hung || self.dead {
+        if self.dead || self.hung_ms.take().is_none() {
             return;
         }
-        self.hung = false;
         while let Some(word) = self.inbox.pop_front() {
             self.take(word, stage);
         }
-        if self.running.is_some() {
+        if self.running.is_some() && !self.is_lost() {
             stage.after(0, Happening::Ran(self.id));
         }
         self.go_on(stage);
@@ -227,7 +257,7 @@ impl Worker {
 
     /// Runs a task if one can go on and there is a token; asks for one if there is none.
     fn go_on(&mut self, stage: &mut Stage) {
-        if self.running.is_some() || self.hung || self.dead {
+        if self.running.is_some() || self.is_hung() || self.dead {
             return;
         }
         let runnable: Vec<u64> = self.tasks.iter().filter(|(_, task)| task.runnable).map(|(id, _)| *id).collect();
@@ -240,17 +270,17 @@ impl Worker {
         let act = self.tasks.get(&chosen).and_then(|task| task.script.front());
         let run_ms = if let Some(Act::Compute(ms)) = act { *ms } else { 0 };
         self.session.on_run(micros(stage.mono_ms));
-        self.running = Some((chosen, run_ms));
+        self.running = Some(Running { task: chosen, since_ms: stage.mono_ms, run_ms });
         stage.after(run_ms, Happening::Ran(self.id));
     }
 
     /// A task has run until its next act takes effect.
     pub(crate) fn ran(&mut self, stage: &mut Stage) {
-        if self.hung || self.dead {
+        if self.is_hung() || self.dead {
             return;
         }
-        let Some((task, run_ms)) = self.running.take() else { return };
-        self.cpu_us += micros(run_ms) * u64::from(self.plan.cpu_percent) / 100 + 20;
+        let Some(Running { task, run_ms, .. }) = self.running.take() else { return };
+        self.cpu_us += self.used_us(run_ms) + 20;
         let act = self.tasks.get_mut(&task).and_then(|task| task.script.pop_front());
         if let Some(act) = act {
             self.perform(task, act, stage);
@@ -314,6 +344,16 @@ impl Worker {
             Act::HandIn => {
                 self.next += 1;
                 self.put_out(Outgoing::Accept(AcceptId(self.next)), stage);
+            }
+            Act::ReadBody => {
+                let reads = task.delivery.map(|(delivery, _)| Outgoing::Reads(delivery));
+                if let Some(reads) = reads {
+                    self.put_out(reads, stage);
+                }
+            }
+            Act::Offline(offline) => {
+                let update = RowUpdate { offline: Some(offline), ..RowUpdate::default() };
+                self.say_row(update, stage);
             }
             Act::Answer(word) => self.send(*word, stage),
             Act::Say(word) => {
@@ -395,6 +435,13 @@ impl Worker {
             Some(Say::Want) => self.send(FromWorker::Want, stage),
             Some(Say::Yield { token, more }) => self.send(FromWorker::Yield { token, more }, stage),
         }
+    }
+
+    /// Says something of its own row.
+    pub(crate) fn say_row(&mut self, update: RowUpdate, stage: &mut Stage) {
+        self.rows += 1;
+        let row = FromWorker::Row { sequence: 1000 + self.rows, row: String::new(), update: Box::new(update) };
+        self.send(row, stage);
     }
 
     /// Says something to the supervisor.

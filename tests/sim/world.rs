@@ -9,6 +9,7 @@ use spooler::supervisor::{Supervisor, Surroundings};
 use spooler::system::store::Store;
 
 use crate::agenda::Happening;
+use crate::census::{self, Census};
 use crate::checker::{Broken, Checker, Verdict, demand};
 use crate::client::Clients;
 use crate::disk::Disk;
@@ -22,6 +23,13 @@ use crate::worker::{Outgoing, Worker};
 const HEALED_MS_MAX: i64 = 400_000;
 /// Steps of one seed: more means that something goes round in circles.
 const STEPS_MAX: u64 = 200_000;
+
+/// Things that are going to happen at once: more means the same.
+const AGENDA_MAX: usize = 50_000;
+/// Events that the supervisor hears in one millisecond: more means the same.
+const BURST_MAX: u64 = 20_000;
+/// What the supervisor may want in one step.
+const ACTIONS_MAX: usize = 10_000;
 
 /// The simulated world.
 pub(crate) struct World {
@@ -43,6 +51,10 @@ pub(crate) struct World {
     pub(crate) steps: u64,
     /// What the supervisor hears as soon as everything is done that it wants so far.
     pub(crate) heard: VecDeque<Event>,
+    /// What the supervisor has heard.
+    pub(crate) census: Census,
+    /// The present millisecond, and the steps before it.
+    burst: (i64, u64),
     healed_ms: i64,
     restarted_at_end: bool,
     /// Runs of the supervisor.
@@ -69,6 +81,8 @@ impl World {
             exited: false,
             steps: 0,
             heard: VecDeque::new(),
+            census: Census::new(),
+            burst: (0, 0),
             healed_ms: 0,
             restarted_at_end: false,
             lives: 0,
@@ -82,7 +96,10 @@ impl World {
         let trouble_ms = self.stage.plan.trouble_ms;
         self.stage.always_after(trouble_ms, Happening::Heal);
         while !self.is_over()? {
-            demand(self.steps < STEPS_MAX, "nothing goes round in circles", || format!("{} steps", self.steps))?;
+            let (steps, ahead) = (self.steps, self.stage.agenda.len());
+            demand(steps < STEPS_MAX && ahead < AGENDA_MAX, "nothing goes round in circles", || {
+                format!("{steps} steps, {ahead} things are going to happen")
+            })?;
             self.turn()?;
         }
         Ok(())
@@ -127,7 +144,7 @@ impl World {
             Happening::Wake(id, task) => self.with_worker(id, |worker, stage| worker.wake(task, stage)),
             Happening::Dies(id, why) => self.dies(id, why),
             Happening::Hangs(id) => {
-                self.with_worker(id, |worker, _| worker.hang());
+                self.with_worker(id, |worker, stage| worker.hang(stage.mono_ms));
                 self.checker.hangs.stops(id, self.stage.mono_ms);
             }
             Happening::GoesOn(id) => {
@@ -154,6 +171,9 @@ impl World {
     fn with_worker(&mut self, id: WorkerId, act: impl FnOnce(&mut Worker, &mut Stage)) {
         if let Some(worker) = self.workers.get_mut(&id) {
             act(worker, &mut self.stage);
+            if worker.is_lost() {
+                self.checker.silence.computes(id, worker.plan.cpu_percent, self.stage.mono_ms);
+            }
         }
     }
 
@@ -174,6 +194,12 @@ impl World {
         let Some(supervisor) = self.supervisor.as_mut() else { return Ok(()) };
         let now = self.stage.now();
         self.steps += 1;
+        *self.census.entry(census::kind(&event)).or_default() += 1;
+        if self.burst.0 != now.mono_ms {
+            self.burst = (now.mono_ms, self.steps);
+        }
+        let heard = self.steps - self.burst.1;
+        demand(heard < BURST_MAX, "nothing goes round in circles", || format!("{heard} events at {}", now.mono_ms))?;
         self.trace.note(self.steps, now.mono_ms, "->", &event);
         let late = matches!(&event, Event::Worker(worker, _) if !self.checker.is_alive(*worker));
         self.checker.hears(now, &event);
@@ -181,6 +207,8 @@ impl World {
         if self.mutant.hears(&mut event) {
             supervisor.step(now, event, &mut actions);
         }
+        let wanted = actions.len();
+        demand(wanted < ACTIONS_MAX, "nothing goes round in circles", || format!("{wanted} actions in one step"))?;
         demand(!late || actions.is_empty(), "the dead are not heard", || format!("{actions:?}"))?;
         self.mutant.corrupt(&mut actions);
         self.act_all(actions)?;
@@ -207,7 +235,7 @@ impl World {
     fn mail(&mut self, id: WorkerId) -> Verdict {
         let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
         let Some(word) = worker.outbox.pop_front() else { return Ok(()) };
-        let cpu_us = worker.cpu_us;
+        let cpu_us = worker.clock_us(self.stage.mono_ms);
         self.heard(id, word, cpu_us)
     }
 
@@ -219,6 +247,7 @@ impl World {
                 let content = spooler::supervisor::event::Incoming::Inline(content);
                 WorkerNews::Accept { accept, envelope, content }
             }
+            Outgoing::Reads(delivery) => WorkerNews::Reads(delivery),
             Outgoing::Said(said @ (FromWorker::Want | FromWorker::Yield { .. })) => {
                 WorkerNews::Said { said, cpu_us: Some(cpu_us) }
             }
@@ -235,7 +264,7 @@ impl World {
             self.hear(Event::Worker(id, WorkerNews::Died(why.into())))?;
         }
         while let Some(word) = worker.outbox.pop_front() {
-            self.heard(id, word, worker.cpu_us)?;
+            self.heard(id, word, worker.clock_us(self.stage.mono_ms))?;
         }
         if late { Ok(()) } else { self.hear(Event::Worker(id, WorkerNews::Died(why.into()))) }
     }

@@ -14,6 +14,9 @@
 //! A message that is held or quarantined keeps its parts, but none of them is in a lane.
 
 mod invariants;
+mod part;
+
+pub use part::{Again, Part, Waiting};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -34,68 +37,6 @@ pub enum Standing {
     Held,
     /// It was set aside.
     Quarantined,
-}
-
-/// What a part waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Waiting {
-    /// A worker with room for it.
-    Ready,
-    /// The worker that has it.
-    InFlight(DeliveryId),
-    /// A later attempt.
-    Deferred {
-        /// When, on the clock that never jumps.
-        due_ms: i64,
-    },
-    /// Its provider, which has what it needs of it and asks for it when it wants it again (END_DONT_RESEND). Only as long as that
-    /// provider's worker lives.
-    Callback,
-}
-
-/// How often, and why, a part is offered again without an attempt being counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Again {
-    /// The worker that deferred it and has asked for it since (BEGIN_DEFERRED).
-    pub asked_by: Option<Generation>,
-    /// How often in a row its provider wanted it again at once (END_RESEND_NOW).
-    pub resends: u8,
-}
-
-/// The recipients of one message that go the same way.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
-    /// Their way; `None` as long as no provider has said that it serves them.
-    pub route: Option<Route>,
-    /// Their places in the envelope.
-    pub recipients: Few<u32>,
-    /// Attempts made so far.
-    pub attempts: u32,
-    /// What they wait for.
-    pub waiting: Waiting,
-    /// Providers that said that these are not for them.
-    pub not_me: Option<Box<Vec<ProviderId>>>,
-    /// How it is offered again.
-    pub again: Again,
-}
-
-impl Waiting {
-    /// What two that go on together wait for: what comes first.
-    #[must_use]
-    pub fn sooner(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Deferred { due_ms: a }, Self::Deferred { due_ms: b }) => Self::Deferred { due_ms: a.min(b) },
-            (Self::Callback | Self::Deferred { .. }, other) | (other, _) => other,
-        }
-    }
-}
-
-impl Part {
-    /// Whether it waits, at home, to go this way.
-    #[must_use]
-    pub fn waits_for(&self, route: Route) -> bool {
-        self.route == Some(route) && !matches!(self.waiting, Waiting::InFlight(_))
-    }
 }
 
 /// What the schedule knows of one message.
@@ -158,9 +99,7 @@ impl Entry {
         if part.waiting == waiting {
             part.again = landed.again;
         }
-        if let Some(not_me) = landed.not_me {
-            part.not_me.get_or_insert_default().extend(*not_me);
-        }
+        part.declined_by(landed.not_me.as_deref().map_or(&[][..], Vec::as_slice));
     }
 
     /// Whether a worker has any of it.

@@ -357,9 +357,7 @@ fn parts(routing: &Routing, wayfarers: Vec<Wayfarer<'_>>) -> (Few<Part>, Vec<u32
         };
         match parts.as_mut_slice().iter_mut().find(|part| part.route == route) {
             Some(part) => {
-                if !wayfarer.not_me.is_empty() {
-                    part.not_me.get_or_insert_default().extend(wayfarer.not_me);
-                }
+                part.declined_by(wayfarer.not_me);
                 part.recipients.push(wayfarer.index);
                 part.attempts = part.attempts.max(wayfarer.attempts);
                 part.waiting = part.waiting.sooner(waiting);

@@ -199,7 +199,7 @@ impl Supervisor {
         let gone = self.queue.arrive(id, route, delivery, &[], Some((Waiting::Ready, false)));
         self.queue.change(id, |entry| {
             for part in entry.parts.as_mut_slice().iter_mut().filter(|part| part.waits_for(route)) {
-                part.not_me.get_or_insert_default().push(route.provider);
+                part.declined_by(&[route.provider]);
                 part.again = Again::default();
                 part.route = None;
             }

@@ -44,6 +44,8 @@ impl Supervisor {
 
     /// When the gate gives a slot by itself, if anybody wants one and may get it.
     pub(super) fn gate_deadline_ms(&self) -> Option<i64> {
-        self.gate.deadline_ms().filter(|_| self.scheduler.wants_slot() && !self.machine.is_asleep())
+        // A pause that nobody has looked in is over, and nothing more comes of it by itself.
+        let due_ms = self.gate.deadline_ms().filter(|at_ms| *at_ms > self.ticked_ms);
+        due_ms.filter(|_| self.scheduler.wants_slot() && !self.machine.is_asleep())
     }
 }

@@ -32,6 +32,8 @@ impl fmt::Debug for Answers {
 #[derive(Debug, Default)]
 pub(super) struct Logon {
     answers: Answers,
+    /// A logon with just these answers went well.
+    proven: bool,
     /// Who waits for the end of this logon.
     person: Option<AskId>,
     /// What the last logon asked.
@@ -42,6 +44,11 @@ impl Logon {
     /// What a worker is told that is about to log on.
     pub(super) fn answers(&self) -> Vec<(String, String)> {
         self.answers.0.iter().map(|(key, answer)| (key.clone(), answer.clone())).collect()
+    }
+
+    /// The provider has logged on with the answers that there are.
+    pub(super) fn prove(&mut self) {
+        self.proven = true;
     }
 
     /// Whether somebody is there to ask.
@@ -97,6 +104,7 @@ impl Supervisor {
             let text = format!("Up to {PROMPTS_MAX} answers of {ANSWER_BYTES_MAX} bytes are taken");
             return Err(refused(text));
         }
+        provider.logon.proven &= command.answers.is_empty();
         provider.logon.answers.0.extend(command.answers);
         while provider.logon.answers.0.len() > PROMPTS_MAX {
             provider.logon.answers.0.pop_first();
@@ -126,7 +134,8 @@ impl Supervisor {
                 provider.logon.prompts = prompts;
             }
             LogonError::Unconfigured(_) | LogonError::Failed(_) | LogonError::Cancelled | LogonError::Other(_) => {
-                if provider.logon.has_person() {
+                // What was never right is not tried again, whether or not the person still waits.
+                if provider.logon.has_person() || !provider.logon.proven {
                     provider.logon.answers = Answers::default();
                 }
             }

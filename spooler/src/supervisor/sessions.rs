@@ -74,6 +74,7 @@ impl Supervisor {
         }
         provider.session = Session { outbound: true, inbound: true, ..Session::default() };
         provider.session.receiving.begin(now.mono_ms);
+        provider.logon.prove();
         let text = format!("provider {}: ready ({})", provider.config.name, capped(logged_on.identity.clone()));
         log(actions, Loudness::Info, text);
         for begin in [Notification::BeginOutbound, Notification::BeginInbound] {

@@ -37,10 +37,10 @@ struct Session {
     open: Vec<Call>,
     /// Recipients of messages that it keeps.
     kept: BTreeSet<(MessageId, u32)>,
-    /// How often in a row it wanted a message again at once, with just these recipients.
+    /// How often in a row it wanted a message again at once, and got it in the same step.
     resends: BTreeMap<(MessageId, Vec<u32>), u32>,
-    /// It wanted them again at once for the last time in this step.
-    put_off: BTreeSet<(MessageId, Vec<u32>)>,
+    /// What it wants again at once since this step.
+    again: BTreeSet<(MessageId, Vec<u32>)>,
 }
 
 /// What is known of calls.
@@ -63,10 +63,6 @@ impl Calls {
     }
 
     pub(super) fn hears(&mut self, now: Now, event: &Event) {
-        // Messages that find their way again begin to be counted anew.
-        if matches!(event, Event::Scanned(_) | Event::Reload(_)) {
-            self.sessions.values_mut().for_each(|session| session.resends.clear());
-        }
         let Event::Asked(ask, what) = event else { return };
         match what {
             Ask::ValidateAll(_) | Ask::Provider(_, ProviderCommand { action: ProviderAction::Validate, .. }) => {
@@ -76,7 +72,6 @@ impl Calls {
             Ask::Queue(_, ids) => {
                 for session in self.sessions.values_mut() {
                     session.kept.retain(|(id, _)| !ids.contains(id));
-                    session.resends.retain(|(id, _), _| !ids.contains(id));
                 }
             }
             _ => {}
@@ -115,9 +110,18 @@ impl Calls {
                 self.flights.insert(order.delivery, order.clone());
                 let session = self.sessions.entry(order.worker).or_default();
                 demand(!session.failed, "after a critical error nothing is called", || format!("{order:?}"))?;
-                let at_once = session.put_off.contains(&(order.id, order.recipients.clone()));
-                demand(!at_once, "again at once is not for ever", || format!("{order:?}"))?;
-                let kept = order.recipients.iter().any(|index| session.kept.contains(&(order.id, *index)));
+                let key = (order.id, order.recipients.clone());
+                let times = if session.again.remove(&key) {
+                    let times = session.resends.entry(key).or_default();
+                    *times += 1;
+                    *times
+                } else {
+                    session.resends.remove(&key);
+                    0
+                };
+                demand(times <= RESENDS_MAX, "again at once is not for ever", || format!("{order:?}"))?;
+                // Where kept recipients have come together with others, the least patient decides.
+                let kept = order.recipients.iter().all(|index| session.kept.contains(&(order.id, *index)));
                 return demand(!kept, "who keeps a message is not given it", || format!("{order:?}"));
             }
             _ => {}
@@ -142,7 +146,11 @@ impl Calls {
     }
 
     pub(super) fn stepped(&mut self, now: Now) -> Verdict {
-        self.sessions.values_mut().for_each(|session| session.put_off.clear());
+        for session in self.sessions.values_mut() {
+            for key in std::mem::take(&mut session.again) {
+                session.resends.remove(&key);
+            }
+        }
         let bound_ms = VALIDATION_MS + self.slack_ms;
         let late = self.validations.iter().find(|(_, asked_ms)| now.mono_ms - **asked_ms > bound_ms);
         demand(late.is_none(), "who wants a provider validated hears of it in time", || format!("{late:?}"))
@@ -173,17 +181,8 @@ impl Session {
     }
 
     fn ends(&mut self, order: &SubmitOrder, result: &SubmitResult, end: EndMessage) {
-        let key = (order.id, order.recipients.clone());
         if (result, end) == (&SubmitResult::Done, EndMessage::ResendNow) {
-            let times = self.resends.entry(key.clone()).or_default();
-            *times += 1;
-            if *times > RESENDS_MAX {
-                *times = 0;
-                self.put_off.insert(key);
-            }
-        } else if !matches!(result, SubmitResult::Busy | SubmitResult::Wait { .. }) {
-            // Who was busy has done nothing with it: it is still what it was.
-            self.resends.remove(&key);
+            self.again.insert((order.id, order.recipients.clone()));
         }
         if (result, end) == (&SubmitResult::Done, EndMessage::Deferred) && self.ready {
             self.kept.extend(order.recipients.iter().map(|index| (order.id, *index)));

@@ -65,6 +65,8 @@ pub(crate) struct Mail {
     credit: BTreeMap<WorkerId, usize>,
     /// Clients that wait for an answer.
     asked: BTreeMap<AskId, Option<(QueueAction, MessageId)>>,
+    /// Nothing comes to disk now.
+    stuck: bool,
     /// Failures that were heard in this step and have to be reported in it.
     owed: BTreeSet<(MessageId, u32)>,
     /// Failures and successes that a provider wants to be told, heard in this step: it settles nothing.
@@ -111,6 +113,9 @@ impl Mail {
     }
 
     pub(super) fn hears(&mut self, event: &Event) {
+        if let Event::StoreStuck(why) = event {
+            self.stuck = why.is_some();
+        }
         let Event::Asked(ask, what) = event else { return };
         let command = match what {
             Ask::FlushEnd(_) => return,
@@ -242,6 +247,7 @@ impl Mail {
         let Some(message) = self.messages.get_mut(id) else {
             return demand(false, "what goes out came in", || format!("message {id}"));
         };
+        demand(!self.stuck, "while nothing comes to disk nothing goes out", || format!("message {id}"))?;
         let again = recipients.iter().find(|index| message.known.contains(index));
         demand(again.is_none(), "the settled are not served again", || format!("message {id}: {again:?}"))?;
         demand(!message.held, "the held stay where they are", || format!("message {id}"))?;
@@ -358,6 +364,7 @@ impl Mail {
 
     /// What the supervisor knew and had not brought to disk is forgotten: that may be done again.
     pub(super) fn supervisor_gone(&mut self) {
+        self.stuck = false;
         self.flights.clear();
         self.credit.clear();
         self.asked.clear();

@@ -5,6 +5,7 @@
 //! | `mail` | no accepted message is lost, none is delivered again without a reason, none twice at once, senders are told |
 //! | `calls` | one call at a time, nothing after a critical error, nothing for ever |
 //! | `hangs` | who hangs is made to go |
+//! | `silence` | who is silent, or computes without end, is made to go |
 //! | `gate` | how many slots the idle gate gives at most, and for how long it may be in the way |
 //! | `machine` | without its device nobody gets anything to do; nothing begins before sleep, nobody runs in it |
 //! | `tokens` | tokens and slots, nobody starves, priority only in sections |
@@ -23,6 +24,8 @@ pub(crate) mod hangs;
 pub(crate) mod machine;
 // What becomes of messages.
 pub(crate) mod mail;
+// Workers that live and do not get on.
+pub(crate) mod silence;
 // Status rows are true.
 pub(crate) mod table;
 // Tokens, slots and priorities.
@@ -72,6 +75,7 @@ pub(crate) struct Checker {
     pub(crate) table: table::Table,
     pub(crate) machine: machine::Machine,
     pub(crate) hangs: hangs::Hangs,
+    pub(crate) silence: silence::Silence,
     calls: calls::Calls,
     agreement: agreement::Agreement,
     stopping: bool,
@@ -87,6 +91,7 @@ impl Checker {
             table: table::Table::default(),
             machine: machine::Machine::new(plan.tick_late_ms_max + 2),
             hangs: hangs::Hangs::new(plan.tick_late_ms_max + 2),
+            silence: silence::Silence::new(plan, plan.tick_late_ms_max + 2),
             calls: calls::Calls::new(plan.tick_late_ms_max + 2),
             agreement: agreement::Agreement::default(),
             stopping: false,
@@ -127,6 +132,7 @@ impl Checker {
             }
             self.tokens.hears(*worker, news, now);
             self.mail.hears_worker(*worker, news);
+            self.silence.hears(*worker, news);
             self.calls.hears_worker(*worker, news);
             if matches!(news, WorkerNews::Died(_) | WorkerNews::StartFailed(_)) {
                 self.alive.remove(worker);
@@ -171,6 +177,12 @@ impl Checker {
         self.hangs.stepped(now, tokens.bound_ms(), |worker| {
             !asleep && tokens.could_answer(worker) && (mail.has_flights(worker) || calls.is_called(worker))
         })?;
+        let owing = self
+            .alive
+            .iter()
+            .copied()
+            .filter(|worker| !asleep && tokens.could_answer(*worker) && mail.has_flights(*worker));
+        self.silence.stepped(now, tokens.bound_ms(), owing, |worker| asleep || !tokens.could_be_lost(worker))?;
         self.tokens.stepped(now, self.machine.is_asleep())?;
         self.mail.stepped()?;
         self.agreement.stepped(supervisor, disk, &self.mail)
@@ -190,6 +202,7 @@ impl Checker {
         self.table.supervisor_gone();
         self.machine.supervisor_gone();
         self.hangs.supervisor_gone();
+        self.silence.supervisor_gone();
         self.calls.supervisor_gone();
         self.agreement = agreement::Agreement::default();
         self.stopping = false;

@@ -13,7 +13,7 @@ use spooler_protocol::notification::Notification;
 use spooler_protocol::to_worker::ToWorker;
 
 use super::gate::Gate;
-use super::{Verdict, demand};
+use super::{Broken, Verdict, demand};
 use crate::plan::{ANSWER_MS, Plan};
 
 /// A token that was given beside the slots is not asked back for so long, milliseconds.
@@ -33,6 +33,8 @@ enum Hold {
         recalled_ms: Option<i64>,
         /// It may have got its token beside the slots, because it had waited so long: until then.
         forced_until_ms: Option<i64>,
+        /// There was no slot for it for sure.
+        beside_slots: bool,
     },
 }
 
@@ -122,6 +124,13 @@ impl Tokens {
             let waits = matches!(worker.hold, Hold::Wanting { .. });
             !worker.passing && !waits && worker.section.is_none() && !self.is_anybody_alone()
         })
+    }
+
+    /// Whether nothing excuses a worker that computes without end: it holds its token as one of many, or has none.
+    pub(super) fn could_be_lost(&self, id: WorkerId) -> bool {
+        let flushed =
+            |worker: &&Worker| worker.flushing.0 == 0 && self.flushes.is_empty() && self.flushes_asked.is_empty();
+        self.workers.get(&id.provider).filter(flushed).is_some() && self.could_answer(id)
     }
 
     /// Workers that want a token, have none, and are kept waiting by nothing but each other.
@@ -328,19 +337,19 @@ impl Tokens {
             self.longest_wait_ms = self.longest_wait_ms.max(now.mono_ms - since_ms);
         }
         let urgent = self.is_urgent(worker);
-        if !urgent {
-            self.demand_slot(id, waited_long, now)?;
-        }
+        let beside_slots = !urgent && self.demand_slot(id, waited_long, now)?;
         if let Some(worker) = self.workers.get_mut(&id.provider) {
-            worker.hold = Hold::Holding { token, recalled_ms: None, forced_until_ms };
+            worker.hold = Hold::Holding { token, recalled_ms: None, forced_until_ms, beside_slots };
         }
         Ok(())
     }
 
     /// There is a slot for a worker, or it has waited so long that it needs none: one at a time does so.
-    fn demand_slot(&mut self, id: WorkerId, waited_long: bool, now: Now) -> Verdict {
+    /// Gives whether it has none.
+    fn demand_slot(&mut self, id: WorkerId, waited_long: bool, now: Now) -> Result<bool, Broken> {
         let paid = self.gate.is_paid(now.mono_ms);
-        let slots = usize::try_from(self.gate.slots_max()).unwrap_or_default();
+        let pauses = self.gate.is_paused(now.mono_ms);
+        let slots = if pauses { 0 } else { usize::try_from(self.gate.slots_max()).unwrap_or_default() };
         let out: Vec<&Worker> = self.workers.values().filter(|other| self.has_slot(other, now)).collect();
         let is_forced = |worker: &&&Worker| match worker.hold {
             Hold::Holding { forced_until_ms, .. } => forced_until_ms.is_some_and(|until_ms| now.mono_ms < until_ms),
@@ -348,13 +357,18 @@ impl Tokens {
         };
         let beside = out.iter().filter(is_forced).count().min(1);
         let fits = out.len() - beside < slots && paid;
-        let rule = if self.gate.is_closed() {
+        let rule = if pauses {
+            "in a pause nobody begins"
+        } else if self.gate.is_closed() {
             "a closed gate lets only a trickle through"
         } else {
             "tokens out do not exceed the slots"
         };
-        let forced = waited_long && beside == 0;
-        demand(fits || forced, rule, || format!("{id:?} gets one; of {slots} are out: {out:?}; {:?}", self.gate))
+        // Who only may have been forced may as well have had a slot then.
+        let has_none = |worker: &&&Worker| matches!(worker.hold, Hold::Holding { beside_slots: true, .. });
+        let forced = waited_long && !out.iter().any(|worker| has_none(&worker));
+        demand(fits || forced, rule, || format!("{id:?} gets one; of {slots} are out: {out:?}; {:?}", self.gate))?;
+        Ok(!fits)
     }
 
     fn has_slot(&self, worker: &Worker, now: Now) -> bool {
@@ -411,6 +425,19 @@ impl Tokens {
         demand(unseen_ms <= self.slack_ms, "somebody looks while background work waits", || format!("{unseen_ms} ms"))
     }
 
+    /// Where others may want what we use, it is asked back, so that they can show it.
+    fn demand_pause(&mut self, asleep: bool) -> Verdict {
+        if !self.gate.take_begun() || asleep {
+            return Ok(());
+        }
+        let keeps = |worker: &&Worker| {
+            let kept = matches!(worker.hold, Hold::Holding { recalled_ms: None, forced_until_ms: None, .. });
+            kept && !self.is_urgent(worker)
+        };
+        let keeps = self.workers.values().find(keeps);
+        demand(keeps.is_none(), "for a pause tokens are asked back", || format!("{keeps:?}; {:?}", self.gate))
+    }
+
     pub(super) fn stepped(&mut self, now: Now, asleep: bool) -> Verdict {
         let alone = self.is_anybody_alone();
         let (in_the_way, clear_since_ms) = (self.gate.is_in_the_way(), &mut self.clear_since_ms);
@@ -421,6 +448,7 @@ impl Tokens {
         let clear_since_ms = if in_the_way { i64::MIN } else { *clear_since_ms };
         let bound_ms = self.bound_ms();
         self.demand_looks(now, asleep)?;
+        self.demand_pause(asleep)?;
         demand(self.unasked.is_empty(), "one token each, for those that want one", || {
             format!("{:?} were not wanted, nor asked back at once", self.unasked)
         })?;

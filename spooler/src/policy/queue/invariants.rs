@@ -28,6 +28,11 @@ impl Queue {
                     "{id} has two parts that wait to go the same way"
                 );
             }
+            for part in entry.parts.as_slice() {
+                let declined = part.not_me.as_ref().map_or(&[][..], |not_me| not_me.as_slice());
+                let distinct: BTreeSet<_> = declined.iter().collect();
+                assert_eq!(distinct.len(), declined.len(), "{id}: who declined it is noted once");
+            }
             if entry.standing == Standing::Active {
                 let parts = entry.parts.as_slice().iter();
                 deferred += parts.clone().filter(|part| matches!(part.waiting, Waiting::Deferred { .. })).count();

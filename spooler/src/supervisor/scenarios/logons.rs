@@ -128,3 +128,20 @@ fn a_flood_of_questions_is_cut() {
     let Answer::Logon(Ok(LogonState::Asks { prompts })) = answer(&mut bench) else { panic!("it asks nothing") };
     assert!(prompts.len() == PROMPTS_MAX && prompts.iter().all(|prompt| prompt.label.len() <= ROW_TEXT_BYTES_MAX));
 }
+
+#[test]
+fn an_answer_that_was_never_right_is_forgotten_when_the_person_has_gone_too() {
+    let mut bench = Bench::new(ONE);
+    fail(&mut bench, LogonError::Unanswered(vec![password()]));
+    bench.calls("a");
+    assert_eq!(log_on(&mut bench, &[("password", "wrong")]), None);
+    assert_eq!(welcome(&mut bench).answers.len(), 1);
+    // The worker dies before it can say whether the answer is right, and so the person is told.
+    bench.die("a", "signal 9");
+    assert!(matches!(answer(&mut bench), Answer::Logon(Err(_))));
+    bench.pass(200);
+    assert_eq!(welcome(&mut bench).answers.len(), 1, "it may be right");
+    fail(&mut bench, LogonError::Failed("the password is wrong".to_owned()));
+    bench.pass(60_000);
+    assert!(welcome(&mut bench).answers.is_empty(), "it was wrong, and is not tried again");
+}

@@ -15,6 +15,7 @@
 //! | `rows` | status rows, and those who watch them |
 //! | `reports` | who is told, once |
 //! | `quarantine` | messages whose workers die, and the postmaster |
+//! | `gating` | what the idle gate has done |
 //! | `resources` | receiving and failing where providers share a resource, or a call is out |
 //! | `validation` | providers look after their state |
 
@@ -23,6 +24,7 @@ pub(super) mod bench;
 mod deferred;
 mod disk_trouble;
 mod flushes;
+mod gating;
 mod inbound;
 mod logons;
 mod order;

@@ -2,7 +2,7 @@
 
 use spooler_protocol::calls::{EndMessage, SpoolerNotify, Wishes};
 use spooler_protocol::control::{MessageState, QueueAction, RecipientState};
-use spooler_protocol::from_worker::LoggedOn;
+use spooler_protocol::from_worker::{FromWorker, LoggedOn};
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::outcome::{Outcome, SubmitResult};
 
@@ -68,6 +68,24 @@ fn not_me_goes_from_one_to_the_next_until_nobody_is_left() {
     let report = bench.reports.last().expect("a non-delivery report");
     assert_eq!((report.kind, report.recipients.len()), (ReportKind::Failed, 2));
     assert!(bench.disk.is_empty());
+}
+
+#[test]
+fn who_declines_is_noted_once_however_often_ways_change() {
+    let mut bench = Bench::ready(TWO, &[("a", smtp(Wishes::default())), ("b", smtp(Wishes::default()))]);
+    let id = bench.submit(&["x@y", "z@y", "u@y", "v@y"]);
+    let order = bench.delivery("a");
+    bench.finish("a", &order, SubmitResult::NotMe);
+    let order = bench.delivery("b");
+    bench.finish("b", &order, SubmitResult::Error(reply(450, "later")));
+    for types in [["SMTP", "FAX"], ["SMTP", "X400"], ["SMTP", "FAX"]] {
+        bench.notify("a", SpoolerNotify::ConfigChange);
+        let address_types = types.map(str::to_owned).to_vec();
+        bench.say("a", FromWorker::Announced(LoggedOn { address_types, ..smtp(Wishes::default()) }));
+    }
+    let parts = bench.supervisor.queue().get(id).unwrap().parts.as_slice();
+    assert_eq!(parts.iter().map(|part| part.recipients.as_slice().len()).collect::<Vec<_>>(), [4]);
+    assert_eq!(parts[0].not_me.as_ref().map(|not_me| not_me.len()), Some(1), "{parts:?}");
 }
 
 #[test]
