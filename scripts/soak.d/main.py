@@ -18,7 +18,7 @@ import control
 import sinks
 from faults import Faults
 from load import Load
-from world import Trouble, World
+from world import Stopwatch, Trouble, World
 
 CALM_S = 2
 """Load without faults, before the first and after the last."""
@@ -64,11 +64,12 @@ class Run:
 
     def drain(self):
         """Waits until nothing is queued. What was set aside, because it was killed with its worker too often, goes on."""
-        least, moved = math.inf, time.monotonic()
+        least, moved = math.inf, Stopwatch()
         while (left := self.left()) > 0:
             if left < least:
-                least, moved = left, time.monotonic()
-            still = time.monotonic() - moved
+                least = left
+                moved.start()
+            still = moved.seconds()
             if still > STUCK_S:
                 answer = self.world.ask("GET", "/v1/messages")
                 self.violations.append(f"{left} messages are stuck: {answer and answer[1][:2000].decode()}")
@@ -105,6 +106,7 @@ class Run:
             excused = pid in self.faults.killed or (pid in self.faults.starved and code in NOT_NOW)
             if code != 0 and not excused:
                 self.violations.append(f"the supervisor {pid} ended by itself with {code} at {at:.3f}")
+        self.violations += [f"a trouble did not come about: {error}" for error in self.faults.errors]
         # Whoever gets no memory ends with a word about that; it is no panic.
         panics = re.findall(r".*panicked at.*", self.world.log())
         self.violations += [f"log: {line}" for line in panics[:5]]
@@ -133,6 +135,7 @@ def main():
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = pathlib.Path(tempfile.mkdtemp(prefix="spooler-soak-", dir=options.folder))
+    folder.chmod(0o755)  # what the spooler runs has a user of its own, if this one is root
     print(f"soak kills: {options.kills} kills, seed {options.seed}", flush=True)
     begin, well = time.monotonic(), False
     run = Run(folder, options)
