@@ -12,6 +12,7 @@ use nix::errno::Errno::{self, EDQUOT, EIO, EMFILE, ENOSPC};
 use crate::layer::{ALLOCATE, Fault, Layer, OPEN, READ, RENAME, SYNC, TRUNCATE, UNLINK, WRITE};
 use crate::load::{self, Books, CLIENTS, Over};
 use crate::power::number_of;
+use crate::sink::Sink;
 use crate::world::World;
 
 /// Which calls, what they say, and of which files. Where the last is true nothing can be accepted while they fail.
@@ -183,4 +184,31 @@ fn a_start_on_a_failing_disk_ends_with_a_sentence_and_the_next_one_is_well() {
     }
     scene.world.start();
     scene.world.wait_empty();
+}
+
+#[test]
+fn a_report_waits_until_what_it_quotes_can_be_read() {
+    let mut world = World::new("");
+    let layer = Arc::new(Layer::new(world.path("spool").parent().unwrap()));
+    let below = Arc::clone(&layer);
+    // From the refusal on, contents cannot be read.
+    let sink = Sink::scripted(move |line| {
+        line.starts_with("RCPT TO:<nobody@").then(|| {
+            below.set(Fault::all(OPEN | READ, EIO, "bodies/"));
+            "550 5.1.1 nobody is here".to_owned()
+        })
+    });
+    world.configure(&load::config(sink.port));
+    world.run_under(layer.wrap(false, None));
+    world.start();
+    let large = load::mail(10);
+    crate::smtp::send(world.port("submission"), "a@b.test", &["nobody@remote.test"], &large);
+    world.wait_for("the report to wait", |world| world.log().contains("has to wait").then_some(()));
+    assert_eq!(world.queued(), Some(1));
+    layer.heal();
+    let report = &sink.wait(1)[0];
+    assert_eq!(report.to, ["a@b.test"]);
+    assert!(String::from_utf8_lossy(&report.content).contains("550 5.1.1 nobody is here"));
+    world.wait_empty();
+    world.stop();
 }
