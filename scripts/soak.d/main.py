@@ -27,7 +27,7 @@ FLUSH_AFTER_S, STUCK_S = 45, 120
 """When nothing has moved for so long, what waits is flushed; then it is a violation."""
 
 
-NOT_NOW = (71, 74, 75)
+NOT_NOW = (71, 73, 74, 75)
 """Exit codes of a supervisor that has not what it needs to start; it is started again."""
 
 
