@@ -12,6 +12,8 @@ use crate::policy::routing::Destination;
 
 /// A suspect gets its turn alone after this long, even if others are ready.
 const SUSPECT_PATIENCE_MS: i64 = 2000;
+/// When suspects have their turn, they go one after another for so long: the worker is empty anyway.
+const SUSPECT_TURN_MS: i64 = 200;
 
 /// The order of deliveries inside a provider: priority, then age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +51,8 @@ pub struct Lane {
     resting: BTreeSet<(i64, Destination)>,
     suspects: BTreeSet<(Key, Destination)>,
     suspects_since_ms: Option<i64>,
+    /// Until then, others wait for suspects whose turn has come.
+    suspects_until_ms: i64,
     suspect_out: bool,
     limits: Limits,
     ready: u64,
@@ -113,7 +117,7 @@ impl Lane {
             return normal;
         };
         let since = *self.suspects_since_ms.get_or_insert(now_ms);
-        if normal.is_some() && now_ms - since < SUSPECT_PATIENCE_MS {
+        if normal.is_some() && now_ms - since < SUSPECT_PATIENCE_MS && now_ms >= self.suspects_until_ms {
             return normal;
         }
         (self.in_flight == 0).then_some(suspect)
@@ -124,7 +128,10 @@ impl Lane {
         self.in_flight += 1;
         self.suspect_out = suspect;
         if suspect {
-            self.suspects_since_ms = None;
+            let had_waited = self.suspects_since_ms.take().is_some_and(|since| now_ms - since >= SUSPECT_PATIENCE_MS);
+            if had_waited {
+                self.suspects_until_ms = now_ms + SUSPECT_TURN_MS;
+            }
         }
         let interval_ms = self.limits.interval_ms;
         let queued = self.destinations.entry(destination).or_default();
@@ -258,6 +265,20 @@ mod tests {
         assert_eq!(send(&mut lane, 2000), None, "a suspect is alone");
         lane.arrive(Destination(1));
         assert_eq!(send(&mut lane, 2000), Some(3));
+    }
+
+    #[test]
+    fn suspects_go_one_after_another_while_it_is_their_turn() {
+        let mut lane = Lane::default();
+        for id in 1..=9 {
+            lane.insert(key(id), Destination(1), id <= 4);
+        }
+        assert_eq!(send(&mut lane, 0), Some(5));
+        lane.arrive(Destination(1));
+        for (now_ms, next) in [(2000, 1), (2100, 2), (2199, 3), (2200, 6), (4198, 7), (4200, 4), (4201, 8), (4202, 9)] {
+            assert_eq!(send(&mut lane, now_ms), Some(next), "at {now_ms}");
+            lane.arrive(Destination(1));
+        }
     }
 
     #[test]
