@@ -27,12 +27,14 @@ TROUBLES_PER_KILL = 0.6
 LASTS_S = (0.05, 1.5)
 FLOOD = (20, 60)
 TURN_S_MAX = 2 * 86_400
+TRIES = 3
 
 
 def _started(pid):
-    """When a process started, in ticks: tells it from another with the same id. Nothing if it is gone."""
+    """When a process started, in ticks: tells it from another with the same id. Nothing if it is gone, or dead."""
     try:
-        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+        state, *others = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return None if state in "ZX" else others[18]
     except OSError:
         return None
 
@@ -46,16 +48,22 @@ def _descriptors(pid):
 
 
 def _change_limit(pid, what, soft):
-    """Changes a limit of a process, and returns what it was. Without CAP_SYS_RESOURCE, as in containers, only its own user may do that."""
+    """Changes a limit of a process, as far as it has not lowered it for good, and returns what it was. Without CAP_SYS_RESOURCE, as in
+    containers, only its own user may do that."""
     try:
         before, hard = resource.prlimit(pid, what)
-        resource.prlimit(pid, what, (soft, hard))
-        return before
+        resource.prlimit(pid, what, (_within(soft, hard), hard))
     except PermissionError:
         option = {resource.RLIMIT_NOFILE: "nofile", resource.RLIMIT_AS: "as"}[what]
-        before = int(_as_its_user(pid, "--noheadings", "--raw", "--output=SOFT", f"--{option}").replace("unlimited", "-1"))
+        said = _as_its_user(pid, "--noheadings", "--raw", "--output=SOFT,HARD", f"--{option}")
+        before, hard = (-1 if word == "unlimited" else int(word) for word in said.split())
+        soft = _within(soft, hard)
         _as_its_user(pid, f"--{option}={'unlimited' if soft < 0 else soft}:")
-        return before
+    return before
+
+
+def _within(soft, hard):
+    return soft if hard < 0 else hard if soft < 0 else min(soft, hard)
 
 
 def _as_its_user(pid, *arguments):
@@ -63,12 +71,14 @@ def _as_its_user(pid, *arguments):
     status = dict(line.split(":\t", 1) for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines())
     user, group = int(status["Uid"].split()[0]), int(status["Gid"].split()[0])
     command = ["prlimit", f"--pid={pid}", *arguments]
-    done = subprocess.run(command, user=user, group=group, extra_groups=(), capture_output=True, text=True, check=False)
-    if done.returncode != 0 and _started(pid):
-        raise OSError(done.stderr.strip())
-    if done.returncode != 0:
-        raise ProcessLookupError
-    return done.stdout
+    # A new worker of this user ends everything that its user left behind, which may be this program.
+    for _ in range(TRIES):
+        done = subprocess.run(command, user=user, group=group, extra_groups=(), capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return done.stdout
+        if not _started(pid):
+            raise ProcessLookupError
+    raise OSError(f"prlimit ended with {done.returncode}: {done.stderr.strip()}")
 
 
 class Faults:

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use ipc_channel::TryRecvError;
-use ipc_channel::ipc::{IpcBytesReceiver, IpcOneShotServer};
+use ipc_channel::ipc::{self, IpcBytesReceiver, IpcOneShotServer};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
@@ -99,6 +99,7 @@ fn send_packet(socket: &OwnedFd, packet: &[u8]) -> Result<(), Errno> {
 /// If there is no supervisor.
 pub fn connect() -> Result<(LinkSender, mpsc::UnboundedReceiver<ToWorker>), LinkError> {
     let socket = take_stdin().map_err(LinkError::Start)?;
+    measure_send_buffer().map_err(LinkError::Connect)?;
     let (server, name) = IpcOneShotServer::new().map_err(LinkError::Connect)?;
     let mut nonce = [0; NONCE_BYTES];
     getrandom(&mut nonce, GetRandomFlags::empty()).map_err(|error| LinkError::Connect(error.into()))?;
@@ -113,6 +114,14 @@ pub fn connect() -> Result<(LinkSender, mpsc::UnboundedReceiver<ToWorker>), Link
     let (sender, receiver) = mpsc::unbounded_channel();
     drop(tokio::spawn(read_all(bootstrap.inbox, watch, sender)));
     Ok((LinkSender { way: Way::Supervisor(socket) }, receiver))
+}
+
+/// ipc-channel measures the system's send buffer when it needs to know it, and panics if it gets no descriptors for that. Without them, a
+/// worker ends here, with a sentence.
+fn measure_send_buffer() -> io::Result<()> {
+    let (sender, _receiver) = ipc::bytes_channel()?;
+    drop(ipc::bytes_channel()?);
+    sender.send(&[]).map_err(io::Error::other)
 }
 
 /// The socket moves to a number that programs started later do not inherit.
