@@ -31,6 +31,10 @@ NOT_NOW = (71, 73, 74, 75)
 """Exit codes of a supervisor that has not what it needs to start; it is started again."""
 
 
+NO_MEMORY = ("Cannot allocate memory", "Resource temporarily unavailable", "memory allocation of")
+"""What a worker says that gets no memory."""
+
+
 class Run:
     """One run: its world, and what was seen."""
 
@@ -107,9 +111,7 @@ class Run:
             if code != 0 and not excused:
                 self.violations.append(f"the supervisor {pid} ended by itself with {code} at {at:.3f}")
         self.violations += [f"a trouble did not come about: {error}" for error in self.faults.errors]
-        # Whoever gets no memory ends with a word about that; it is no panic.
-        panics = re.findall(r".*panicked at.*", self.world.log())
-        self.violations += [f"log: {line}" for line in panics[:5]]
+        self.violations += [f"log: {line}" for line in panics(self.world.log())[:5]]
 
     def tell(self):
         def counts(of):
@@ -122,6 +124,19 @@ class Run:
         print(f"  acknowledged  {counts(self.load.accepted)}")
         print(f"  refused       {counts(self.load.refused)}; without an answer: {counts(self.load.unknown)}")
         print(f"  set aside     {self.released} and released; flushed, because nothing moved: {self.flushed}")
+
+
+def panics(log):
+    """Lines about panics; but a worker that gets no memory or no thread says so, ends, and is no worse than one that is killed."""
+    lines = log.splitlines()
+    found = []
+    for number, line in enumerate(lines):
+        provider = re.search(r'provider="\w+"', line)
+        because = [other for other in lines[number + 1 : number + 4] if provider and provider[0] in other]
+        repeated = "its last words: " in line
+        if "panicked at" in line and not repeated and not any(word in other for word in NO_MEMORY for other in because):
+            found.append(line)
+    return found
 
 
 def main():
