@@ -33,11 +33,13 @@ fn with_one_slot_all_make_progress_and_one_runs() {
     world.wait_for("all work to be done", |world| {
         let status = world.status()?;
         let rows = status["providers"].as_array()?;
-        let holds = |row: &&Value| row["token"] == "running" || row["token"] == "recalled";
+        // One that gets no CPU to give its token back within a second does not keep the slot.
+        let holds = |row: &&Value| row["token"] == "running";
+        let recalled = rows.iter().filter(|row| row["token"] == "recalled").count() as u64;
         let (listening, background): (Vec<&Value>, Vec<&Value>) = rows.iter().partition(|row| row["kind"] == "smtp-in");
         assert!(background.iter().copied().filter(holds).count() <= 1, "one slot: {status}");
         let out = number(&status["supervisor"], "tokens_out");
-        assert!(out <= 1 + listening.len() as u64, "{status}");
+        assert!(out <= 1 + listening.len() as u64 + recalled, "{status}");
         samples += 1;
         side_by_side |= background.iter().all(|row| number(row, "in_flight") > 0 && number(row, "cpu_ms") > 15);
         (status["supervisor"]["queued"] == 0).then_some(())
