@@ -69,6 +69,15 @@ pub struct Effective {
     pub value: String,
 }
 
+/// How long a delivery may be silent, and which key says so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Silence {
+    /// The key.
+    pub key: String,
+    /// How long.
+    pub duration: Duration,
+}
+
 /// What came of reading: the mistakes, and the effective values.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Findings {
@@ -76,6 +85,18 @@ pub struct Findings {
     pub mistakes: Vec<Mistake>,
     /// In the order in which they were asked for.
     pub effective: Vec<Effective>,
+    /// The longest silence of a delivery that these settings allow, if any of them has to do with it.
+    #[serde(default)]
+    pub silence: Option<Silence>,
+}
+
+impl Findings {
+    fn add_silence(&mut self, other: Option<Silence>) {
+        let longer = |other: &Silence| self.silence.as_ref().is_none_or(|mine| mine.duration < other.duration);
+        if other.as_ref().is_some_and(longer) {
+            self.silence = other;
+        }
+    }
 }
 
 /// A table of settings being read.
@@ -292,6 +313,13 @@ impl Settings {
         }
     }
 
+    /// A duration for which a delivery may wait without a sign of progress. Whoever watches over deliveries must have more patience.
+    pub fn silence(&mut self, key: &str, default: &str, range: RangeInclusive<Duration>) -> Duration {
+        let duration = self.duration(key, default, range);
+        self.findings.add_silence(Some(Silence { key: format!("{}{key}", self.prefix), duration }));
+        duration
+    }
+
     /// A size such as `"25M"`, or a number of bytes.
     pub fn size(&mut self, key: &str, default: &str) -> u64 {
         let text = match self.table.get(key) {
@@ -328,6 +356,7 @@ impl Settings {
         let findings = inner.finish();
         self.findings.mistakes.extend(findings.mistakes);
         self.findings.effective.extend(findings.effective);
+        self.findings.add_silence(findings.silence);
         value
     }
 
@@ -349,7 +378,11 @@ impl Settings {
             };
             let mut inner = Self::new(table);
             read_ones.push(read(&mut inner));
-            let findings = inner.finish();
+            let mut findings = inner.finish();
+            let named =
+                |silence: Silence| Silence { key: format!("{}{key}.{place}.{}", self.prefix, silence.key), ..silence };
+            let silence = findings.silence.take().map(named);
+            self.findings.add_silence(silence);
             let own =
                 |mistake: Mistake| Mistake { key: format!("{}{key}.{place}.{}", self.prefix, mistake.key), ..mistake };
             self.findings.mistakes.extend(findings.mistakes.into_iter().map(own));
@@ -446,5 +479,17 @@ mod tests {
         assert_eq!(settings.secret("password").as_deref(), Some("sesame"));
         assert_eq!(settings.secret_map("users"), [("ann".to_owned(), "sesame2".to_owned())]);
         assert!(settings.finish().effective.iter().all(|setting| !setting.value.contains("sesame")));
+    }
+
+    #[test]
+    fn the_longest_silence_is_found_with_its_key_wherever_it_is() {
+        let text = "timeout = '2m'\n[[hook]]\ntimeout = '1m'\n[[hook]]\ntimeout = '9m'\n[line]\nwait = '3m'";
+        let mut settings = settings(text);
+        let any = Duration::ZERO..=Duration::from_secs(3600);
+        settings.silence("timeout", "5m", any.clone());
+        settings.tables("hook", |hook| hook.silence("timeout", "30s", any.clone()));
+        settings.table("line", |line| line.silence("wait", "1s", any.clone()));
+        let silence = settings.finish().silence.unwrap();
+        assert_eq!((silence.key.as_str(), silence.duration.as_secs()), ("hook.1.timeout", 540));
     }
 }

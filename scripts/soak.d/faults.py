@@ -13,6 +13,7 @@ import pathlib
 import random
 import resource
 import signal
+import subprocess
 import threading
 import time
 
@@ -26,12 +27,14 @@ TROUBLES_PER_KILL = 0.6
 LASTS_S = (0.05, 1.5)
 FLOOD = (20, 60)
 TURN_S_MAX = 2 * 86_400
+TRIES = 3
 
 
 def _started(pid):
-    """When a process started, in ticks: tells it from another with the same id. Nothing if it is gone."""
+    """When a process started, in ticks: tells it from another with the same id. Nothing if it is gone, or dead."""
     try:
-        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+        state, *others = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return None if state in "ZX" else others[18]
     except OSError:
         return None
 
@@ -42,6 +45,40 @@ def _virtual_bytes(pid):
 
 def _descriptors(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def _change_limit(pid, what, soft):
+    """Changes a limit of a process, as far as it has not lowered it for good, and returns what it was. Without CAP_SYS_RESOURCE, as in
+    containers, only its own user may do that."""
+    try:
+        before, hard = resource.prlimit(pid, what)
+        resource.prlimit(pid, what, (_within(soft, hard), hard))
+    except PermissionError:
+        option = {resource.RLIMIT_NOFILE: "nofile", resource.RLIMIT_AS: "as"}[what]
+        said = _as_its_user(pid, "--noheadings", "--raw", "--output=SOFT,HARD", f"--{option}")
+        before, hard = (-1 if word == "unlimited" else int(word) for word in said.split())
+        soft = _within(soft, hard)
+        _as_its_user(pid, f"--{option}={'unlimited' if soft < 0 else soft}:")
+    return before
+
+
+def _within(soft, hard):
+    return soft if hard < 0 else hard if soft < 0 else min(soft, hard)
+
+
+def _as_its_user(pid, *arguments):
+    """What prlimit(1) says, run by the user of a process."""
+    status = dict(line.split(":\t", 1) for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines())
+    user, group = int(status["Uid"].split()[0]), int(status["Gid"].split()[0])
+    command = ["prlimit", f"--pid={pid}", *arguments]
+    # A new worker of this user ends everything that its user left behind, which may be this program.
+    for _ in range(TRIES):
+        done = subprocess.run(command, user=user, group=group, extra_groups=(), capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return done.stdout
+        if not _started(pid):
+            raise ProcessLookupError
+    raise OSError(f"prlimit ended with {done.returncode}: {done.stderr.strip()}")
 
 
 class Faults:
@@ -55,6 +92,8 @@ class Faults:
         self.troubles = dict.fromkeys(TROUBLES, 0)
         self.killed, self.starved = set(), set()
         """Processes that were killed or got no memory, and those that had no descriptors left for a while."""
+        self.errors = []
+        """Why a trouble did not come about."""
         self._providers = {}
         self._running = {}
 
@@ -117,7 +156,11 @@ class Faults:
     def _trouble(self, kind, chance):
         """One trouble from its beginning to its end; it counts if it hit something."""
         begin = time.time()
-        target = getattr(self, f"_trouble_{kind}")(chance)
+        try:
+            target = getattr(self, f"_trouble_{kind}")(chance)
+        except Exception as error:  # pylint: disable=broad-except  # a trouble that fails silently would be one less to survive
+            self.errors.append(f"{kind}: {error!r}")
+            return
         if target is not None:
             self.troubles[kind] += 1
             # Whoever gets no memory dies, and that is a crash like any other.
@@ -160,11 +203,10 @@ class Faults:
         if not started:
             return None
         try:
-            soft, hard = resource.prlimit(pid, what)
-            resource.prlimit(pid, what, (least(), hard))
+            before = _change_limit(pid, what, least())
             time.sleep(chance.uniform(*LASTS_S))
             if _started(pid) == started:
-                resource.prlimit(pid, what, (soft, hard))
+                _change_limit(pid, what, before)
         except (ProcessLookupError, FileNotFoundError):
             pass  # it was killed meanwhile
         return True

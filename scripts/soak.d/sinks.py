@@ -92,6 +92,7 @@ def prepare(mail):
     """Makes the folders, and the program; returns its path."""
     for name in ("maildir", "kept/tmp", "kept/new"):
         (mail / name).mkdir(parents=True)
+        (mail / name).chmod(0o1777)  # a program of the spooler has another user, if this one is root
     program = mail / "keep"
     program.write_text(PROGRAM)
     program.chmod(0o755)

@@ -20,6 +20,8 @@ import sinks
 
 HERE = pathlib.Path(__file__).parent
 PATIENCE_S = 120
+PAUSE_S_MAX = 10.0
+"""Two looks at a stopwatch are never further apart, unless everything was stopped."""
 RESTART_S_MAX = 0.1
 """A service manager takes up to so long to start what has died."""
 
@@ -75,11 +77,27 @@ class Trouble(Exception):
     """A sentence for a person: the run cannot go on."""
 
 
+class Stopwatch:
+    """How long something lasts, for whoever looks often. While this process was stopped with the rest, no time passed."""
+
+    def __init__(self):
+        self.start()
+
+    def start(self):
+        self._passed_s, self._looked = 0.0, time.monotonic()
+
+    def seconds(self):
+        now = time.monotonic()
+        self._passed_s += min(now - self._looked, PAUSE_S_MAX)
+        self._looked = now
+        return self._passed_s
+
+
 def wait_for(what, fact, patience_s=PATIENCE_S):
     """Returns what `fact` gives as soon as it gives something."""
-    end = time.monotonic() + patience_s
+    watch = Stopwatch()
     while not (found := fact()):
-        if time.monotonic() > end:
+        if watch.seconds() > patience_s:
             raise Trouble(f"waited {patience_s} s in vain for {what}")
         time.sleep(0.02)
     return found

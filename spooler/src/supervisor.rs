@@ -81,7 +81,7 @@ use crate::policy::routing::{Route, Routing};
 use crate::policy::scheduler::Scheduler;
 use crate::policy::status_table::Rows;
 use crate::policy::{Now, ProviderId};
-use event::{Action, Event, Loudness, Ticket, UploadKey, WorkerId, WorkerNews};
+use event::{Action, Event, Loudness, Reading, Ticket, UploadKey, WorkerId, WorkerNews};
 use pending::{Acceptor, Pending};
 
 /// The scan at start waits so long at most for every provider to say what it serves.
@@ -177,6 +177,8 @@ pub struct Supervisor {
     scan_failure: Option<(String, u32)>,
     /// Why nothing comes to disk now, and so nothing is delivered.
     store_stuck: Option<String>,
+    /// What could not be read, and when it is tried again.
+    readings: BTreeMap<(i64, u64), Reading>,
     /// Messages of the last run that have not been read back: all after the first number, up to the second.
     unread: (MessageId, MessageId),
     last_id: MessageId,
@@ -263,6 +265,7 @@ impl Supervisor {
             scan: Scan::Due { at_ms: now.mono_ms + SCAN_PATIENCE_MS },
             scan_failure: None,
             store_stuck: None,
+            readings: BTreeMap::new(),
             unread: (MessageId(0), surroundings.last_id),
             last_id: surroundings.last_id,
             generation: Generation(0),
@@ -293,6 +296,7 @@ impl Supervisor {
             Event::ReportBuilt(ticket, report) => self.on_report_built(ticket, report, now, actions),
             Event::Unreadable(delivery, why) => self.on_unreadable(delivery, why, actions),
             Event::ReadFailed(delivery, why) => self.on_read_failed(delivery, &why, now, actions),
+            Event::NotRead(reading, why) => self.on_not_read(reading, &why, now, actions),
             Event::StoreStuck(why) => self.on_store_stuck(why),
             Event::Asked(ask_id, ask) => self.on_asked(ask_id, ask, now, actions),
             Event::Observed(seen) => self.on_observed(seen, now),
@@ -328,6 +332,7 @@ impl Supervisor {
             .chain(self.idle_at_ms())
             .chain(self.next_flush_ms())
             .chain(scan)
+            .chain(self.next_reading_ms())
             .chain(self.queue.next_due_ms(self.ticked_ms))
             .chain(self.scheduler.deadline_ms(self.ticked_ms))
             .chain(self.gate_deadline_ms())
@@ -400,6 +405,7 @@ impl Supervisor {
         if matches!(self.scan, Scan::Due { at_ms } if at_ms <= now.mono_ms) {
             self.begin_scan(actions);
         }
+        self.read_again(now.mono_ms, actions);
         self.look_for_late(now, actions);
         self.end_late_validations(now, actions);
         self.offer_idle(now, actions);

@@ -17,7 +17,7 @@ const IDLE_CLASS: &str = "5";
 /// A world with a relay and a rogue, which has a message in its hands.
 fn world(sink: &Sink, rogue: &str) -> World {
     let rogue = format!("[provider.rogue]\nkind = \"fault\"\nclaims = [\"@rogue.test\"]\n{rogue}\n");
-    let world = World::rogue(&format!("[scheduler]\nslots = 1\n{IN}{rogue}{}", relay(sink.port)));
+    let world = World::rogue(&format!("[scheduler]\ngate = \"off\"\nslots = 1\n{IN}{rogue}{}", relay(sink.port)));
     hand_over(&world);
     world
 }

@@ -10,7 +10,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use ipc_channel::TryRecvError;
-use ipc_channel::ipc::{IpcBytesReceiver, IpcOneShotServer};
+use ipc_channel::ipc::{self, IpcBytesReceiver, IpcOneShotServer};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
@@ -99,6 +100,10 @@ fn send_packet(socket: &OwnedFd, packet: &[u8]) -> Result<(), Errno> {
 /// If there is no supervisor.
 pub fn connect() -> Result<(LinkSender, mpsc::UnboundedReceiver<ToWorker>), LinkError> {
     let socket = take_stdin().map_err(LinkError::Start)?;
+    if is_dead_at_the_other_end(&socket) {
+        return Err(LinkError::Gone);
+    }
+    measure_send_buffer().map_err(LinkError::Connect)?;
     let (server, name) = IpcOneShotServer::new().map_err(LinkError::Connect)?;
     let mut nonce = [0; NONCE_BYTES];
     getrandom(&mut nonce, GetRandomFlags::empty()).map_err(|error| LinkError::Connect(error.into()))?;
@@ -113,6 +118,23 @@ pub fn connect() -> Result<(LinkSender, mpsc::UnboundedReceiver<ToWorker>), Link
     let (sender, receiver) = mpsc::unbounded_channel();
     drop(tokio::spawn(read_all(bootstrap.inbox, watch, sender)));
     Ok((LinkSender { way: Way::Supervisor(socket) }, receiver))
+}
+
+/// Whether the supervisor died before this worker had asked for a signal at its death: none would come, and nobody to the one-shot server.
+/// Its end of the socket says nothing of that yet, while other threads of it are still about to end.
+fn is_dead_at_the_other_end(socket: &OwnedFd) -> bool {
+    let Ok(peer) = rustix::net::sockopt::socket_peercred(socket) else { return false };
+    let Ok(process) = pidfd_open(peer.pid, PidfdFlags::empty()) else { return true };
+    let mut ended = [PollFd::new(&process, PollFlags::IN)];
+    rustix::event::poll(&mut ended, Some(&Timespec::default())).is_ok_and(|count| count > 0)
+}
+
+/// ipc-channel measures the system's send buffer when it needs to know it, and panics if it gets no descriptors for that. Without them, a
+/// worker ends here, with a sentence.
+fn measure_send_buffer() -> io::Result<()> {
+    let (sender, _receiver) = ipc::bytes_channel()?;
+    drop(ipc::bytes_channel()?);
+    sender.send(&[]).map_err(io::Error::other)
 }
 
 /// The socket moves to a number that programs started later do not inherit.

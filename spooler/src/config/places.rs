@@ -35,6 +35,11 @@ impl Places {
         }
     }
 
+    /// Whether the file has this key.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.offsets.contains_key(key)
+    }
+
     /// Something to order keys by as they stand in the file.
     pub(super) fn offset(&self, key: &str) -> usize {
         self.offsets.get(key).copied().unwrap_or(usize::MAX)

@@ -12,10 +12,12 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use spooler_protocol::settings::{Effective, Findings};
+use spooler_protocol::settings::{Effective, Findings, Silence};
+use spooler_protocol::units;
 
 use super::Config;
 use super::notes::Notes;
+use super::provider::Provider;
 
 /// How long the program may take for one answer. It takes milliseconds; a machine may be slow.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
@@ -82,20 +84,52 @@ pub(super) fn check_all(config: &mut Config, notes: &mut Notes) -> bool {
         }
     };
     let mut effective: Vec<Effective> = Vec::new();
-    for provider in &config.providers {
+    for provider in &mut config.providers {
         let place = format!("provider.{}", provider.name);
         if !kinds.contains(&provider.kind) {
             note_unknown_kind(&place, &provider.kind, &kinds, notes);
             continue;
         }
         match program.check(&provider.kind, &provider.settings) {
-            Ok(findings) => effective.extend(notes.take(&format!("{place}."), findings)),
+            Ok(mut findings) => {
+                if let Some(silence) = findings.silence.take() {
+                    fit_patience(provider, &place, &silence, &mut config.effective, notes);
+                }
+                effective.extend(notes.take(&format!("{place}."), findings));
+            }
             Err(error) => error.note(&place, notes),
         }
     }
     let secrets = effective.iter().any(|value| value.value == SECRET);
     config.effective.extend(effective);
     secrets
+}
+
+/// A worker must not be taken for hung while one of its deliveries waits as long as its settings allow. Patience that the file does not
+/// give becomes half as long again; what it gives stays, with a warning if it is too short.
+fn fit_patience(
+    provider: &mut Provider,
+    place: &str,
+    silence: &Silence,
+    effective: &mut [Effective],
+    notes: &mut Notes,
+) {
+    let key = format!("{place}.patience");
+    if !notes.places().has(&key) {
+        provider.patience = provider.patience.max(silence.duration + silence.duration / 2);
+        let shown = effective.iter_mut().find(|value| value.key == key);
+        if let Some(shown) = shown {
+            shown.value = format!("\"{}\"", units::show_duration(provider.patience));
+        }
+    } else if provider.patience <= silence.duration {
+        let (patience, limit) = (units::show_duration(provider.patience), units::show_duration(silence.duration));
+        let text = format!(
+            "{key} is {patience}, and {place}.{} is {limit}: a delivery that waits longer than {patience} ends with its worker; make \
+             patience longer than {limit}, or leave it out",
+            silence.key
+        );
+        notes.warn(&key, text);
+    }
 }
 
 fn note_unknown_kind(place: &str, kind: &str, kinds: &[String], notes: &mut Notes) {

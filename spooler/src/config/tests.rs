@@ -247,6 +247,7 @@ const WORKER: &str = r#"case "$*" in
 --kinds) echo smtp; echo maildir ;;
 --check*) settings=$(cat); case "$settings" in
   *maybe*) echo '{"mistakes":[{"key":"tls","message":"is \"maybe\"; allowed are \"none\""},{"key":"auth.user","message":"is missing; give it"}],"effective":[]}' ;;
+  *slow*) echo '{"mistakes":[],"effective":[],"silence":{"key":"timeout","duration":{"secs":3600,"nanos":0}}}' ;;
   *crash*) echo "panicked at x" >&2; exit 101 ;;
   *) echo '{"mistakes":[],"effective":[{"key":"tls","value":"\"none\""},{"key":"auth.password","value":"\"(secret)\""}]}' ;;
   esac ;;
@@ -288,6 +289,25 @@ fn a_worker_that_crashes_over_settings_is_a_mistake_there() {
     let text = load(&path).unwrap_err().to_string();
     assert!(text.starts_with(&format!("{}:2: provider.x: The worker program", path.display())), "{text}");
     assert!(text.ends_with("panicked at x"), "{text}");
+}
+
+#[test]
+fn patience_is_longer_than_the_timeouts_of_the_provider_or_there_is_a_warning() {
+    let slow = "[provider.x]\nkind = 'smtp'\nhost = 'slow'\n";
+    let (_folder, path) = with_worker(slow);
+    let config = load(&path).unwrap();
+    assert_eq!((config.providers[0].patience, config.warnings.len()), (90 * MINUTE, 0));
+    assert!(print_effective(&config).contains("patience = \"90m\"\n"));
+    for (patience, is_enough) in [("60m", false), ("61m", true)] {
+        let (_folder, path) = with_worker(&format!("{slow}patience = '{patience}'\n"));
+        let (code, said) = check_command(Some(&path), false);
+        assert_eq!(code, 0);
+        assert_eq!(
+            said.contains(":5: provider.x.patience is 1h, and provider.x.timeout is 1h: "),
+            !is_enough,
+            "{said}"
+        );
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use spooler_protocol::to_worker::{Refusal, ToWorker};
 use super::debts::Debts;
 use super::{Driver, Worker, later};
 use crate::record::Scanned;
-use crate::supervisor::event::{Action, Event, Loudness, Ticket, UploadKey, WorkerId, WorkerNews};
+use crate::supervisor::event::{Action, Event, Loudness, Reading, Ticket, UploadKey, WorkerId, WorkerNews};
 use crate::system::device_events;
 use crate::system::mailbox::Letter;
 use crate::system::priority;
@@ -182,6 +182,9 @@ impl Driver {
         let mailbox = self.equipment.mailbox.clone();
         self.equipment.readers.run(Box::new(move |reader| match reader.get(id) {
             Ok(found) => mailbox.put(Letter::Event(Event::Scanned(found.into_iter().collect()))),
+            Err(error) if error.is_passing() => {
+                mailbox.put(Letter::Event(Event::NotRead(Reading::Message(id), error.to_string())));
+            }
             Err(error) => tracing::error!("message {id} cannot be read: {error}"),
         }));
     }

@@ -149,8 +149,8 @@ fn too_many_uploads() -> Refusal {
     Refusal { temporary: true, enhanced: "4.3.2".to_owned(), text }
 }
 
-/// Why a message cannot be handed over.
-enum Unread {
+/// Why a message cannot be read.
+pub(super) enum Unread {
     /// It may be read later.
     Now(String),
     Ever(String),

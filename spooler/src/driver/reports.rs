@@ -6,12 +6,13 @@ use spooler_protocol::limits::BODY_CHUNK_BYTES_MAX;
 use spooler_protocol::message::{Address, BodyType, Envelope, Recipient};
 
 use super::Driver;
+use super::bodies::Unread;
 use crate::record::{NewMessage, ORIGIN_REPORT, Scanned, ScannedMessage, StoredContent};
 use crate::report::notice::{self, NoticeInput};
 use crate::report::{self, Action, ReportInput};
-use crate::supervisor::event::{Event, NoticeOrder, ReportKind, ReportOrder};
+use crate::supervisor::event::{Event, NoticeOrder, Reading, ReportKind, ReportOrder};
 use crate::system::mailbox::Letter;
-use crate::system::store::StoreReader;
+use crate::system::store::{StoreError, StoreReader};
 
 /// Bytes at the begin of a message in which its header must end to be quoted whole.
 const HEADER_BYTES_MAX: u64 = 64 * 1024;
@@ -40,11 +41,15 @@ impl Driver {
         let frame = self.frame();
         let mailbox = self.equipment.mailbox.clone();
         self.equipment.readers.run(Box::new(move |reader| {
-            let built = build_notice(reader, &order, frame).unwrap_or_else(|why| {
-                tracing::error!("no notice about messages in quarantine: {why}");
-                None
-            });
-            mailbox.put(Letter::Event(Event::ReportBuilt(order.ticket, built.map(Box::new))));
+            let event = match build_notice(reader, &order, frame) {
+                Ok(built) => Event::ReportBuilt(order.ticket, built.map(Box::new)),
+                Err(Unread::Now(why)) => Event::NotRead(Reading::Notice(order), why),
+                Err(Unread::Ever(why)) => {
+                    tracing::error!("no notice about messages in quarantine: {why}");
+                    Event::ReportBuilt(order.ticket, None)
+                }
+            };
+            mailbox.put(Letter::Event(event));
         }));
     }
 
@@ -53,21 +58,25 @@ impl Driver {
         let frame = self.frame();
         let mailbox = self.equipment.mailbox.clone();
         self.equipment.readers.run(Box::new(move |reader| {
-            let built = build(reader, &order, frame).unwrap_or_else(|why| {
-                tracing::error!("no report about message {}: {why}", order.id);
-                None
-            });
-            mailbox.put(Letter::Event(Event::ReportBuilt(order.ticket, built.map(Box::new))));
+            let event = match build(reader, &order, frame) {
+                Ok(built) => Event::ReportBuilt(order.ticket, built.map(Box::new)),
+                Err(Unread::Now(why)) => Event::NotRead(Reading::Report(order), why),
+                Err(Unread::Ever(why)) => {
+                    tracing::error!("no report about message {}: {why}", order.id);
+                    Event::ReportBuilt(order.ticket, None)
+                }
+            };
+            mailbox.put(Letter::Event(event));
         }));
     }
 }
 
 /// A notice about messages in quarantine; `None` if there is none left to be told of.
-fn build_notice(reader: &mut dyn StoreReader, order: &NoticeOrder, frame: Frame) -> Result<Option<NewMessage>, String> {
+fn build_notice(reader: &mut dyn StoreReader, order: &NoticeOrder, frame: Frame) -> Result<Option<NewMessage>, Unread> {
     let Some(postmaster) = frame.postmaster else { return Ok(None) };
     let mut messages = Vec::new();
     for id in &order.ids {
-        let found = reader.detail(*id, frame.now_ms).map_err(|error| error.to_string())?;
+        let found = reader.detail(*id, frame.now_ms)?;
         messages.extend(found.map(|(detail, _)| detail).filter(|detail| is_worth_a_notice(detail, &postmaster)));
     }
     if messages.is_empty() {
@@ -103,11 +112,11 @@ fn of_our_own(envelope: Envelope, content: Vec<u8>, now_ms: i64) -> NewMessage {
     }
 }
 
-fn build(reader: &mut dyn StoreReader, order: &ReportOrder, frame: Frame) -> Result<Option<NewMessage>, String> {
-    let message = match reader.get(order.id).map_err(|error| error.to_string())? {
+fn build(reader: &mut dyn StoreReader, order: &ReportOrder, frame: Frame) -> Result<Option<NewMessage>, Unread> {
+    let message = match reader.get(order.id)? {
         Some(Scanned::Message(message)) => message,
-        Some(Scanned::Damaged { why, .. }) => return Err(why),
-        None => return Err("it is not in the store".to_owned()),
+        Some(Scanned::Damaged { why, .. }) => return Err(Unread::Ever(why)),
+        None => return Err(Unread::Ever("it is not in the store".to_owned())),
     };
     let Some(reader_of_report) = addressee(order, &message, frame.postmaster.as_ref()) else { return Ok(None) };
     let Some(input) = input(reader, order, &message, &reader_of_report, frame)? else { return Ok(None) };
@@ -142,7 +151,7 @@ fn input(
     message: &ScannedMessage,
     addressee: &Address,
     frame: Frame,
-) -> Result<Option<ReportInput>, String> {
+) -> Result<Option<ReportInput>, Unread> {
     let envelope = &message.envelope;
     let kind = match order.kind {
         ReportKind::Failed => report::ReportKind::Failed,
@@ -183,7 +192,16 @@ fn input(
         return Ok(None);
     }
     let whole = message.size <= frame.max_returned_size;
-    let content = read(reader, message, if whole { message.size } else { message.size.min(HEADER_BYTES_MAX) })?;
+    let bytes = if whole { message.size } else { message.size.min(HEADER_BYTES_MAX) };
+    let content = match read(reader, message, bytes) {
+        Err(error) if error.is_passing() => return Err(error.into()),
+        // The sender is to know all the same; there is nothing to quote.
+        Err(error) => {
+            tracing::error!("a report about message {} quotes nothing of it: {error}", message.id);
+            Vec::new()
+        }
+        Ok(content) => content,
+    };
     let split = memchr::memmem::find(&content, b"\r\n\r\n").map_or(content.len(), |at| at + 2);
     let (header, rest) = content.split_at(split);
     Ok(Some(ReportInput {
@@ -202,12 +220,11 @@ fn input(
     }))
 }
 
-fn read(reader: &mut dyn StoreReader, message: &ScannedMessage, bytes: u64) -> Result<Vec<u8>, String> {
+fn read(reader: &mut dyn StoreReader, message: &ScannedMessage, bytes: u64) -> Result<Vec<u8>, StoreError> {
     let mut content = Vec::new();
     while (content.len() as u64) < bytes {
         let left = usize::try_from(bytes).unwrap_or(usize::MAX) - content.len();
-        let piece = reader.content(message.id, content.len() as u64, left.min(BODY_CHUNK_BYTES_MAX));
-        let piece = piece.map_err(|error| error.to_string())?;
+        let piece = reader.content(message.id, content.len() as u64, left.min(BODY_CHUNK_BYTES_MAX))?;
         if piece.is_empty() {
             break;
         }

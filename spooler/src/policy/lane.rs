@@ -12,6 +12,12 @@ use crate::policy::routing::Destination;
 
 /// A suspect gets its turn alone after this long, even if others are ready.
 const SUSPECT_PATIENCE_MS: i64 = 2000;
+/// When suspects have their turn, they go one after another for so long: the worker is empty anyway.
+const SUSPECT_TURN_MS: i64 = 200;
+/// Others wait so long at most for the worker to be empty. If a slow delivery keeps it busy, they go on, and wait twice as long the next
+/// time.
+const EMPTYING_MS_FIRST: i64 = 1000;
+const EMPTYING_MS_MAX: i64 = 3_600_000;
 
 /// The order of deliveries inside a provider: priority, then age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +55,10 @@ pub struct Lane {
     resting: BTreeSet<(i64, Destination)>,
     suspects: BTreeSet<(Key, Destination)>,
     suspects_since_ms: Option<i64>,
+    /// Until then, others wait for suspects whose turn has come.
+    suspects_until_ms: i64,
+    /// How often in a row the worker did not become empty in time.
+    not_emptied: u32,
     suspect_out: bool,
     limits: Limits,
     ready: u64,
@@ -113,8 +123,15 @@ impl Lane {
             return normal;
         };
         let since = *self.suspects_since_ms.get_or_insert(now_ms);
-        if normal.is_some() && now_ms - since < SUSPECT_PATIENCE_MS {
-            return normal;
+        if normal.is_some() && now_ms >= self.suspects_until_ms {
+            let in_vain = self.in_flight > 0 && now_ms - since >= SUSPECT_PATIENCE_MS + self.emptying_ms();
+            if in_vain {
+                self.suspects_since_ms = Some(now_ms);
+                self.not_emptied += 1;
+            }
+            if in_vain || now_ms - since < SUSPECT_PATIENCE_MS {
+                return normal;
+            }
         }
         (self.in_flight == 0).then_some(suspect)
     }
@@ -124,7 +141,11 @@ impl Lane {
         self.in_flight += 1;
         self.suspect_out = suspect;
         if suspect {
-            self.suspects_since_ms = None;
+            self.not_emptied = 0;
+            let had_waited = self.suspects_since_ms.take().is_some_and(|since| now_ms - since >= SUSPECT_PATIENCE_MS);
+            if had_waited {
+                self.suspects_until_ms = now_ms + SUSPECT_TURN_MS;
+            }
         }
         let interval_ms = self.limits.interval_ms;
         let queued = self.destinations.entry(destination).or_default();
@@ -152,14 +173,20 @@ impl Lane {
     #[must_use]
     pub fn wakes_after_ms(&self, looked_ms: i64) -> Option<i64> {
         let rested = self.resting.range((looked_ms + 1, Destination(0))..).next().map(|(at, _)| *at);
-        let suspect = self.suspects_since_ms.map(|since| since + SUSPECT_PATIENCE_MS).filter(|_| !self.suspect_out);
-        let suspect = suspect.filter(|at| *at > looked_ms);
+        let since = self.suspects_since_ms.filter(|_| !self.suspect_out);
+        let turn = since.map(|since| since + SUSPECT_PATIENCE_MS);
+        let in_vain = turn.map(|turn| turn + self.emptying_ms()).filter(|_| self.in_flight > 0);
+        let suspect = turn.into_iter().chain(in_vain).find(|at| *at > looked_ms);
         [rested, suspect].into_iter().flatten().min()
     }
 
     /// Takes note of the time, also while nothing may go out: what has come due is not due again and again.
     pub fn wake(&mut self, now_ms: i64) {
         self.wake_rested(now_ms);
+    }
+
+    fn emptying_ms(&self) -> i64 {
+        (EMPTYING_MS_FIRST << self.not_emptied.min(20)).min(EMPTYING_MS_MAX)
     }
 
     fn wake_rested(&mut self, now_ms: i64) {
@@ -261,6 +288,39 @@ mod tests {
     }
 
     #[test]
+    fn suspects_go_one_after_another_while_it_is_their_turn() {
+        let mut lane = Lane::default();
+        for id in 1..=9 {
+            lane.insert(key(id), Destination(1), id <= 4);
+        }
+        assert_eq!(send(&mut lane, 0), Some(5));
+        lane.arrive(Destination(1));
+        for (now_ms, next) in [(2000, 1), (2100, 2), (2199, 3), (2200, 6), (4198, 7), (4200, 4), (4201, 8), (4202, 9)] {
+            assert_eq!(send(&mut lane, now_ms), Some(next), "at {now_ms}");
+            lane.arrive(Destination(1));
+        }
+    }
+
+    #[test]
+    fn a_slow_delivery_that_a_suspect_waits_for_holds_up_nobody_for_long() {
+        let mut lane = Lane::default();
+        for id in 1..=9 {
+            lane.insert(key(id), Destination(id), id == 1);
+        }
+        assert_eq!(send(&mut lane, 0), Some(2), "slow");
+        assert_eq!(send(&mut lane, 2000), None, "the worker empties");
+        assert_eq!(send(&mut lane, 2999), None);
+        assert_eq!([send(&mut lane, 3000), send(&mut lane, 4999)], [Some(3), Some(4)], "it does not");
+        assert_eq!([send(&mut lane, 5000), send(&mut lane, 6999)], [None, None], "once more, and for longer");
+        assert_eq!(send(&mut lane, 7000), Some(5));
+        assert_eq!(send(&mut lane, 9000), None);
+        (2..=5).for_each(|id| lane.arrive(Destination(id)));
+        assert_eq!(send(&mut lane, 9001), Some(1), "its turn at last");
+        lane.arrive(Destination(1));
+        assert_eq!((send(&mut lane, 9002), lane.not_emptied), (Some(6), 0));
+    }
+
+    #[test]
     fn what_has_come_due_while_nothing_goes_out_is_not_due_again() {
         let mut lane = Lane::default();
         lane.set_limits(Limits { concurrency: 0, interval_ms: 100 });
@@ -272,7 +332,9 @@ mod tests {
         lane.wake(100);
         assert_eq!(lane.wakes_after_ms(100), Some(2000), "the suspect's turn");
         lane.wake(2000);
-        assert_eq!(lane.wakes_after_ms(2000), None);
+        assert_eq!(lane.wakes_after_ms(2000), Some(3000), "others do not wait for ever");
+        lane.wake(3000);
+        assert_eq!(lane.wakes_after_ms(3000), None);
         lane.arrive(Destination(1));
         assert_eq!(send(&mut lane, 2001), Some(2));
     }
@@ -292,6 +354,6 @@ mod tests {
         lane.insert(key(2), Destination(1), false);
         assert_eq!(send(&mut lane, 0), Some(2));
         assert_eq!(send(&mut lane, 0), None, "the suspect waits until the worker is empty");
-        assert_eq!((lane.wakes_after_ms(0), lane.wakes_after_ms(2000)), (Some(2000), None));
+        assert_eq!([0, 2000, 3000].map(|at| lane.wakes_after_ms(at)), [Some(2000), Some(3000), None]);
     }
 }

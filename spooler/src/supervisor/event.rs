@@ -202,6 +202,8 @@ pub enum Event {
     Unreadable(DeliveryId, String),
     /// A delivery could not be handed over: the store cannot be read now, and may be later.
     ReadFailed(DeliveryId, String),
+    /// This was ordered and has not come about: the store cannot be read now, and may be later.
+    NotRead(Reading, String),
     /// What becomes of deliveries does not come to disk now, and why; or it does again.
     StoreStuck(Option<String>),
     /// A client asks.
@@ -275,6 +277,17 @@ pub struct NoticeOrder {
     pub more: u64,
 }
 
+/// What is ordered that needs the store to be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// [`Action::Lookup`].
+    Message(MessageId),
+    /// [`Action::Report`].
+    Report(ReportOrder),
+    /// [`Action::Notice`].
+    Notice(NoticeOrder),
+}
+
 /// A delivery to be handed to a worker; envelope and content are read by who does it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubmitOrder {
@@ -332,11 +345,12 @@ pub enum Action {
     DiscardContent(MessageId),
     /// Read all messages up to this number back.
     Scan(MessageId),
-    /// Read one message back, to find its way again.
+    /// Read one message back, to find its way again; [`Event::NotRead`] if that cannot be done now.
     Lookup(MessageId),
-    /// Build a report.
+    /// Build a report; [`Event::ReportBuilt`] answers, or [`Event::NotRead`].
     Report(ReportOrder),
-    /// Build a notice to the postmaster about messages that were set aside; [`Event::ReportBuilt`] answers.
+    /// Build a notice to the postmaster about messages that were set aside; [`Event::ReportBuilt`] answers, or
+    /// [`Event::NotRead`].
     Notice(NoticeOrder),
     /// Answer a client.
     Answer(AskId, Answer),

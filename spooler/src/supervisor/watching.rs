@@ -133,7 +133,11 @@ impl Supervisor {
                 watch.changed.insert(worker.provider);
             }
             // What they change is noted when the providers concerned are looked after.
-            Event::Committed(..) | Event::UploadFinished(..) | Event::ReportBuilt(..) | Event::Unreadable(..) => {}
+            Event::Committed(..)
+            | Event::UploadFinished(..)
+            | Event::ReportBuilt(..)
+            | Event::NotRead(..)
+            | Event::Unreadable(..) => {}
             Event::Asked(_, Ask::Submit { .. } | Ask::Status | Ask::Overlay(..) | Ask::FlushProgress(_)) => {}
             // Only the supervisor's row shows them.
             Event::Observed(_) | Event::IdleHint(_) | Event::DevicesUncertain => {}

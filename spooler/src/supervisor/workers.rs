@@ -345,6 +345,8 @@ impl Supervisor {
         let patience_ms = ms(self.config.stop_timeout);
         let deadline_ms = now.mono_ms + if hurry { 0 } else { patience_ms - (patience_ms / 4).min(3000) };
         self.stopping = Some(Stopping { hurry, exited: false });
+        // A last chance for what could not be read.
+        self.read_again(i64::MAX, actions);
         let how = if hurry { "stopping in a hurry" } else { "stopping: running deliveries may finish" };
         log(actions, Loudness::Info, how.to_owned());
         if !hurry {

@@ -32,6 +32,7 @@ const FIELD_REPLY_SERIAL: u8 = 5;
 const FIELD_DESTINATION: u8 = 6;
 const FIELD_SENDER: u8 = 7;
 const FIELD_SIGNATURE: u8 = 8;
+const FIELD_DESCRIPTORS: u8 = 9;
 
 /// What a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +59,9 @@ pub(super) struct Word {
     signature: String,
     body: Vec<u8>,
     big_endian: bool,
-    /// The first descriptor that came with it.
+    /// So many descriptors came with it. They may be here before it is read, with what was sent before it.
+    descriptors: u32,
+    /// The first of them.
     pub(super) descriptor: Option<OwnedFd>,
 }
 
@@ -145,7 +148,8 @@ impl Bus {
         self.fill(whole)?;
         let message: Vec<u8> = self.unread.drain(..whole).collect();
         let mut word = read_message(&message, big_endian)?;
-        word.descriptor = self.descriptors.drain(..).next();
+        let own = usize::try_from(word.descriptors).unwrap_or(usize::MAX).min(self.descriptors.len());
+        word.descriptor = self.descriptors.drain(..own).next();
         Ok(word)
     }
 
@@ -233,6 +237,7 @@ fn read_message(message: &[u8], big_endian: bool) -> std::io::Result<Word> {
         signature: String::new(),
         body: message.get(end.next_multiple_of(8)..).unwrap_or_default().to_vec(),
         big_endian,
+        descriptors: 0,
         descriptor: None,
     };
     while reader.at < end {
@@ -244,6 +249,7 @@ fn read_message(message: &[u8], big_endian: bool) -> std::io::Result<Word> {
             (FIELD_INTERFACE, "s") => word.interface = reader.text()?,
             (FIELD_MEMBER, "s") => word.member = reader.text()?,
             (FIELD_SENDER, "s") => word.sender = reader.text()?,
+            (FIELD_DESCRIPTORS, "u") => word.descriptors = reader.u32()?,
             (FIELD_SIGNATURE, "g") => word.signature = reader.signature()?,
             (_, "s" | "o") => drop(reader.text()?),
             (_, "u") => drop(reader.u32()?),
@@ -394,6 +400,7 @@ mod tests {
             signature: signature.to_owned(),
             body: body.to_vec(),
             big_endian,
+            descriptors: 0,
             descriptor: None,
         };
         assert_eq!(word("b", &[1, 0, 0, 0], false).truth(), Some(true));
@@ -422,5 +429,35 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_descriptor_belongs_to_the_message_that_says_so() {
+        use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+        use std::io::{IoSlice, Read};
+        use std::os::fd::AsFd;
+
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut bus = Bus { stream: ours, serial: 0, unread: Vec::new(), descriptors: Vec::new() };
+        let plain = signal(&[]);
+        let mut with_descriptor = plain.clone();
+        with_descriptor.extend_from_slice(&[FIELD_DESCRIPTORS, 1, b'u', 0, 1, 0, 0, 0]);
+        let fields = length_of(&with_descriptor[FIXED_HEADER_BYTES..]);
+        with_descriptor[12..16].copy_from_slice(&fields);
+        let (mut reading, writing) = std::io::pipe().unwrap();
+        // Both are there before the first is read.
+        (&theirs).write_all(&plain).unwrap();
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let sent = [writing.as_fd()];
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&sent)));
+        sendmsg(&theirs, &[IoSlice::new(&with_descriptor)], &mut ancillary, SendFlags::empty()).unwrap();
+        drop(writing);
+        assert!(bus.next().unwrap().descriptor.is_none());
+        let word = bus.next().unwrap();
+        std::fs::File::from(word.descriptor.unwrap()).write_all(b"open").unwrap();
+        let mut read = String::new();
+        reading.read_to_string(&mut read).unwrap();
+        assert_eq!(read, "open");
     }
 }

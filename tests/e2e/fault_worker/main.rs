@@ -10,7 +10,7 @@
 //! | `panic` | panics with a message in hand |
 //! | `silent` | takes a delivery and says nothing of it ever after |
 //! | `burn` | computes without end with a message in hand |
-//! | `hog` | computes for `work` without yielding, `rounds` times, with a yield in between |
+//! | `hog` | computes for `work` of CPU time without yielding, `rounds` times, with a yield in between |
 //! | `rows` | changes its row as fast as it can, then delivers |
 //! | `leak` | keeps 16 MiB more with each message, and says in its row how much that is |
 //! | `hoard` | keeps 16 MiB more, without end |

@@ -104,7 +104,7 @@ fn read(settings: &mut Settings, can_undo: bool) -> Filter {
     Filter {
         command,
         undo: if can_undo { read_command(settings, "undo") } else { Vec::new() },
-        timeout: settings.duration("timeout", "30s", Duration::from_millis(100)..=Duration::from_secs(86_400)),
+        timeout: settings.silence("timeout", "30s", Duration::from_millis(100)..=Duration::from_secs(86_400)),
         patterns: patterns.map(|texts| read_patterns(settings, &texts)),
     }
 }

@@ -19,7 +19,7 @@ use crate::policy::Now;
 use crate::policy::priority_plan::Reached;
 use crate::record::{Change, RecipientUpdate, Scanned, ScannedMessage};
 use crate::supervisor::event::{
-    Action, Answer, Ask, AskId, Event, Incoming, NoticeOrder, ReportOrder, SubmitOrder, WorkerId, WorkerNews,
+    Action, Answer, Ask, AskId, Event, Incoming, NoticeOrder, Reading, ReportOrder, SubmitOrder, WorkerId, WorkerNews,
 };
 use crate::supervisor::{Supervisor, Surroundings};
 
@@ -54,8 +54,8 @@ pub(in crate::supervisor) struct Bench {
     pub(in crate::supervisor) exited: bool,
     /// What the disk says to every unit, if it takes none.
     pub(in crate::supervisor) refuse_commits: Option<Refusal>,
-    /// So many scans fail.
-    scans_to_fail: u32,
+    /// The store cannot be read so many times.
+    pub(in crate::supervisor) reads_to_fail: u32,
     asked: u64,
     /// What the surroundings have to say, in order.
     events: VecDeque<Event>,
@@ -97,7 +97,7 @@ impl Bench {
     /// The same on a disk from which the queue cannot be read, so many times.
     pub(in crate::supervisor) fn crash_onto_a_disk_that_refuses(&mut self, scans: u32) {
         self.crash();
-        self.scans_to_fail = scans;
+        self.reads_to_fail = scans;
     }
 
     fn over(config: &str, disk: BTreeMap<MessageId, ScannedMessage>) -> Self {
@@ -121,7 +121,7 @@ impl Bench {
             log: Vec::new(),
             exited: false,
             refuse_commits: None,
-            scans_to_fail: 0,
+            reads_to_fail: 0,
             asked: 0,
             events: VecDeque::new(),
         };
@@ -337,9 +337,15 @@ impl Bench {
                 }
                 self.events.push_back(Event::Committed(ticket, result));
             }
-            Action::Scan(_) if self.scans_to_fail > 0 => {
-                self.scans_to_fail -= 1;
-                self.events.push_back(Event::ScanEnded(Err("the disk fails".to_owned())));
+            Action::Scan(_) | Action::Lookup(_) | Action::Notice(_) | Action::Report(_) if self.reads_to_fail > 0 => {
+                self.reads_to_fail -= 1;
+                let why = "the disk fails".to_owned();
+                self.events.push_back(match action {
+                    Action::Lookup(id) => Event::NotRead(Reading::Message(id), why),
+                    Action::Report(order) => Event::NotRead(Reading::Report(order), why),
+                    Action::Notice(order) => Event::NotRead(Reading::Notice(order), why),
+                    _ => Event::ScanEnded(Err(why)),
+                });
             }
             Action::Scan(up_to) => {
                 let kept = self.disk.range(..=up_to).map(|(_, message)| message.clone());

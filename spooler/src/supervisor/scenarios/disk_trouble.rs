@@ -1,11 +1,12 @@
 //! The disk fails, and what that means for deliveries.
 
-use spooler_protocol::calls::Wishes;
+use spooler_protocol::calls::{EndMessage, Wishes};
 use spooler_protocol::control::{MessageState, QueueAction};
 use spooler_protocol::ids::MessageId;
+use spooler_protocol::outcome::{Outcome, SubmitResult};
 use spooler_protocol::to_worker::Refusal;
 
-use super::bench::{Bench, smtp};
+use super::bench::{Bench, reply, smtp};
 use crate::supervisor::event::{Answer, Ask, Event};
 
 const ONE: &str = "[provider.a]\nkind = 'smtp'\n";
@@ -80,4 +81,59 @@ fn a_queue_that_cannot_be_read_is_read_again() {
     assert_eq!(supervisor_text(&mut bench), "running");
     let delivered: Vec<MessageId> = ids.iter().map(|_| bench.delivery("a").id).collect();
     assert_eq!(delivered, ids);
+}
+
+/// A message fails while the store cannot be read.
+fn a_failure_that_cannot_be_reported(reads_to_fail: u32) -> Bench {
+    let mut bench = bench();
+    bench.submit(&["x@y"]);
+    let order = bench.delivery("a");
+    bench.reads_to_fail = reads_to_fail;
+    bench.end("a", &order, SubmitResult::Done, EndMessage::Done, vec![(0, Outcome::Failed(reply(550, "no")))]);
+    assert!(bench.reports.is_empty());
+    assert_eq!(bench.disk.len(), 1, "the failure goes to disk with its report and not before");
+    bench
+}
+
+#[test]
+fn a_report_waits_until_the_store_can_be_read_and_so_does_what_it_reports() {
+    let mut bench = a_failure_that_cannot_be_reported(3);
+    bench.pass(60_000);
+    assert_eq!(bench.reports.len(), 1);
+    assert!(bench.disk.is_empty());
+    assert!(bench.log.iter().any(|line| line.contains("has to wait")), "{:?}", bench.log);
+}
+
+#[test]
+fn what_could_not_be_reported_before_the_end_is_tried_again_by_the_next_one() {
+    let mut bench = a_failure_that_cannot_be_reported(u32::MAX);
+    bench.hear(Event::Stop);
+    bench.die("a", "signal 15");
+    assert!(bench.exited, "it does not wait for ever for a disk that fails");
+    assert_eq!(bench.disk.len(), 1);
+    assert!(bench.log.iter().any(|line| line.contains("tried again")), "{:?}", bench.log);
+    bench.crash();
+    bench.say("a", spooler_protocol::from_worker::FromWorker::LoggedOn(smtp(Wishes::default())));
+    let order = bench.delivery("a");
+    bench.end("a", &order, SubmitResult::Done, EndMessage::Done, vec![(0, Outcome::Failed(reply(550, "no")))]);
+    assert_eq!(bench.reports.len(), 1);
+    assert!(bench.disk.is_empty());
+}
+
+#[test]
+fn a_message_whose_way_cannot_be_read_now_finds_it_later() {
+    let mut bench = Bench::ready(
+        "[provider.a]\nkind = 'smtp'\n[provider.b]\nkind = 'smtp'\n",
+        &[("a", smtp(Wishes::default())), ("b", smtp(Wishes::default()))],
+    );
+    let id = bench.submit(&["x@y"]);
+    let order = bench.delivery("a");
+    bench.reads_to_fail = 2;
+    bench.finish("a", &order, SubmitResult::NotMe);
+    assert!(bench.calls("b").is_empty());
+    bench.pass(60_000);
+    let order = bench.delivery("b");
+    assert_eq!(order.id, id);
+    bench.deliver("b", &order);
+    assert!(bench.disk.is_empty());
 }

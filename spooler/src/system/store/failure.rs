@@ -27,6 +27,15 @@ pub(super) fn damaged(path: &Path, why: impl Into<String>) -> StoreError {
     StoreError::Damaged { path: path.display().to_string(), why: why.into() }
 }
 
+/// Reads once more what seems to be damaged. SQLite says so of a page, too, that the disk did not give for a moment, and when the disk is asked
+/// the moment may be over; what is damaged is so the second time as well.
+pub(super) fn if_really_damaged<T>(read: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    match read() {
+        Err(StoreError::Damaged { .. }) => read(),
+        result => result,
+    }
+}
+
 /// An error of the file system, with what was being done: `make the folder`.
 pub(super) fn of_io(path: &Path, doing: &str, error: &IoError) -> StoreError {
     match error.kind() {
@@ -86,4 +95,35 @@ fn is_full(connection: &Connection, error: ffi::Error) -> bool {
 fn system_errno(connection: &Connection) -> Errno {
     // SAFETY: the handle belongs to a connection that is open as long as it is borrowed here, and the call only reads a field of it.
     Errno::from_raw(unsafe { ffi::sqlite3_system_errno(connection.handle()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn what_is_damaged_only_once_is_not_damaged() {
+        let path = Path::new("x");
+        let read = |results: &[Option<StoreError>]| {
+            let left = Cell::new(results.iter());
+            if_really_damaged(|| {
+                let mut rest = left.take();
+                let next = rest.next().expect("it is read once too often");
+                left.set(rest);
+                match next {
+                    None => Ok(()),
+                    Some(StoreError::Damaged { .. }) => Err(damaged(path, "malformed")),
+                    Some(_) => Err(failing(path, "no page")),
+                }
+            })
+        };
+        assert!(read(&[None]).is_ok());
+        assert!(read(&[Some(damaged(path, "malformed")), None]).is_ok());
+        assert!(read(&[Some(failing(path, "no page"))]).unwrap_err().is_passing());
+        assert!(read(&[Some(damaged(path, "malformed")), Some(failing(path, "no page"))]).unwrap_err().is_passing());
+        let twice = read(&[Some(damaged(path, "malformed")), Some(damaged(path, "malformed"))]);
+        assert!(matches!(twice, Err(StoreError::Damaged { .. })));
+    }
 }

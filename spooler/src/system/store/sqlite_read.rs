@@ -18,7 +18,7 @@ use spooler_protocol::ids::MessageId;
 use super::body_files::BodyFolder;
 use super::claim::DatabaseFile;
 use super::damage::is_damage;
-use super::failure::{failed, of_sqlite};
+use super::failure::{failed, if_really_damaged, of_sqlite};
 use super::listing::{Selection, Stored};
 use super::rows::{Draft, MESSAGES_PAGE, RECIPIENTS_PAGE, key, recipient_of};
 use super::schema::open_reader;
@@ -83,6 +83,8 @@ impl SqliteReader {
                     messages = (messages / 8).max(1);
                     continue;
                 }
+                // A disk that gives nothing for the time being is no damage.
+                Err(error) if self.fail(&error).is_passing() => return Err(self.fail(&error)),
                 Err(error) if is_damage(&error) => match self.pass_over(range, visit)? {
                     ControlFlow::Continue(next) if next <= range.last => {
                         range.first = next;
@@ -212,21 +214,22 @@ impl StoreReader for SqliteReader {
     }
 
     fn get(&mut self, id: MessageId) -> Result<Option<Scanned>, StoreError> {
-        Ok(self.one(id)?.map(Stored::into_scanned))
+        Ok(if_really_damaged(|| self.one(id))?.map(Stored::into_scanned))
     }
 
     fn content(&mut self, id: MessageId, offset: u64, length: usize) -> Result<Bytes, StoreError> {
-        if let Some(piece) = self.inline(id, offset, length).map_err(|error| self.fail(&error))? {
+        let inline = || self.inline(id, offset, length).map_err(|error| self.fail(&error));
+        if let Some(piece) = if_really_damaged(inline)? {
             return piece;
         }
-        match self.size_in_file(id)? {
+        match if_really_damaged(|| self.size_in_file(id))? {
             Some(size) => self.bodies.read(id, size, offset, length),
             None => Err(failed(&self.path, format!("the content of message {id} is missing"))),
         }
     }
 
     fn check_content(&mut self, id: MessageId) -> Result<(), StoreError> {
-        match self.size_in_file(id)? {
+        match if_really_damaged(|| self.size_in_file(id))? {
             Some(size) => self.bodies.check_sum(id, size),
             None => self.content(id, 0, 0).map(drop),
         }
@@ -265,6 +268,7 @@ impl StoreReader for SqliteReader {
     }
 
     fn detail(&mut self, id: MessageId, now_ms: i64) -> Result<Option<(MessageDetail, Option<u32>)>, StoreError> {
-        Ok(self.one(id)?.map(|stored| (stored.detail(now_ms), stored.owner_uid())))
+        let found = if_really_damaged(|| self.one(id))?;
+        Ok(found.map(|stored| (stored.detail(now_ms), stored.owner_uid())))
     }
 }

@@ -107,7 +107,7 @@ impl Provider for Pipe {
             group: settings.optional_string("group"),
             environment,
             directory,
-            timeout: settings.duration("timeout", "5m", timeouts),
+            timeout: settings.silence("timeout", "5m", timeouts),
             per_recipient: settings.boolean("per_recipient", true),
             credit: settings.integer("credit", 4, 1..=PROGRAMS_MAX),
             ends: ends.unwrap_or(LineEnds::Lf),

@@ -143,7 +143,7 @@ fn read_ack(settings: &mut Reader) -> Option<AckRule> {
     let wanted = settings.boolean("ack", false);
     let mut byte = |key: &str, default| u8::try_from(settings.integer(key, default, 0..=255)).unwrap_or_default();
     let (ack, nak) = (byte("ack_byte", 0x06), byte("nak_byte", 0x15));
-    let timeout = settings.duration("ack_timeout", "5s", Duration::from_millis(1)..=Duration::from_secs(3600));
+    let timeout = settings.silence("ack_timeout", "5s", Duration::from_millis(1)..=Duration::from_secs(3600));
     if ack == nak {
         settings.mistake("nak_byte", "is the same as ack_byte");
     }

@@ -262,10 +262,10 @@ fn hostname(settings: &mut Settings) -> Option<String> {
 fn timeouts(settings: &mut Settings) -> Timeouts {
     let range = Duration::from_millis(10)..=HOUR;
     Timeouts {
-        connect: settings.duration("connect_timeout", "30s", range.clone()),
-        greeting: settings.duration("greeting_timeout", "5m", range.clone()),
-        command: settings.duration("command_timeout", "5m", range.clone()),
-        data: settings.duration("data_timeout", "10m", *range.start()..=24 * HOUR),
+        connect: settings.silence("connect_timeout", "30s", range.clone()),
+        greeting: settings.silence("greeting_timeout", "5m", range.clone()),
+        command: settings.silence("command_timeout", "5m", range.clone()),
+        data: settings.silence("data_timeout", "10m", *range.start()..=24 * HOUR),
     }
 }
 
