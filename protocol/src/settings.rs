@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use crate::confinement::Privilege;
 use crate::units;
 
 /// The keys of a provider's table that mean the same for every kind. The supervisor reads them and keeps them to itself; a kind must not
@@ -76,6 +77,9 @@ pub struct Findings {
     pub mistakes: Vec<Mistake>,
     /// In the order in which they were asked for.
     pub effective: Vec<Effective>,
+    /// The rights that the provider declares to need with these settings.
+    #[serde(default)]
+    pub privileges: Vec<Privilege>,
 }
 
 /// A table of settings being read.

@@ -82,14 +82,17 @@ pub(super) fn check_all(config: &mut Config, notes: &mut Notes) -> bool {
         }
     };
     let mut effective: Vec<Effective> = Vec::new();
-    for provider in &config.providers {
+    for provider in &mut config.providers {
         let place = format!("provider.{}", provider.name);
         if !kinds.contains(&provider.kind) {
             note_unknown_kind(&place, &provider.kind, &kinds, notes);
             continue;
         }
         match program.check(&provider.kind, &provider.settings) {
-            Ok(findings) => effective.extend(notes.take(&format!("{place}."), findings)),
+            Ok(mut findings) => {
+                provider.privileges = std::mem::take(&mut findings.privileges);
+                effective.extend(notes.take(&format!("{place}."), findings));
+            }
             Err(error) => error.note(&place, notes),
         }
     }
