@@ -277,6 +277,30 @@ mod tests {
     }
 
     #[test]
+    fn the_unit_starts_again_what_may_pass_and_nothing_else() {
+        let unit = include_str!("../../scripts/spooler.service");
+        let listed = unit.lines().find_map(|line| line.strip_prefix("RestartPreventExitStatus=")).unwrap();
+        let listed: Vec<u8> = listed.split(' ').map(|code| code.parse().unwrap()).collect();
+        let (path, why) = (|| "/spool".to_owned(), || "it rots".to_owned());
+        let stays = [
+            DaemonError::Store(StoreError::TooNew { path: path(), found: 9, known: 1 }),
+            DaemonError::Store(StoreError::Damaged { path: path(), why: why() }),
+            DaemonError::Store(StoreError::Failed { path: path(), why: why() }),
+            DaemonError::Folder(FolderError::Open { path: path(), mode: 0o777 }),
+            DaemonError::Group("nobody".to_owned(), PathBuf::new()),
+        ];
+        let passes = [
+            DaemonError::Store(StoreError::Full { path: path() }),
+            DaemonError::Store(StoreError::Failing { path: path(), why: why() }),
+            DaemonError::Store(StoreError::InUse { path: path(), pid: "1".to_owned() }),
+            DaemonError::Folder(FolderError::Io(path(), std::io::Error::other("no"))),
+            DaemonError::System("no threads", std::io::Error::other("no")),
+        ];
+        assert!(stays.iter().all(|error| listed.contains(&error.exit_code())), "{listed:?}");
+        assert!(passes.iter().all(|error| !listed.contains(&error.exit_code())), "{listed:?}");
+    }
+
+    #[test]
     fn what_is_kept_follows_what_providers_declare() {
         use Privilege::{FilesOfAll, LowPorts};
         let (own, all) = (vec![Use::Priorities, Use::OtherUsers], Use::ALL.to_vec());

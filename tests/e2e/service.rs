@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
@@ -104,6 +105,39 @@ fn every_thread_has_given_up_what_nobody_needs() {
     let cores = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(cores.split_whitespace().nth(4), Some("0"), "{cores}");
     assert!(world.log().contains("kept of root's power: "), "{}", world.log());
+}
+
+#[test]
+fn a_reload_that_needs_what_was_given_up_says_so_until_the_restart() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("a_reload_that_needs_what_was_given_up_says_so_until_the_restart: skipped, it needs root");
+        return;
+    }
+    let relay = "[provider.relay]\nkind = \"smtp\"\nhost = \"127.0.0.1:9\"\ntls = \"none\"\n";
+    let listens = "[provider.low]\nkind = \"smtp-in\"\nlisten = [\"127.0.0.1:0\"]\n";
+    let mut world = World::running(&format!("{relay}{listens}"));
+    let log = world.log();
+    assert!(!log.contains("CAP_CHOWN") && !log.contains("CAP_NET_BIND_SERVICE"), "nobody needs those: {log}");
+    let port = (600..1024).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap();
+    let config = format!("{relay}{}{LOCAL}", listens.replace(":0", &format!(":{port}")));
+    world.configure(&config);
+    world.signal(Signal::SIGHUP);
+    let text = |world: &World, name: &str| Some(world.provider(name)?["text"].as_str()?.to_owned());
+    let advice = "which the spooler gave up at its start: restart the spooler";
+    for (name, capabilities) in [
+        ("local", "CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER for files of all users"),
+        ("low", "CAP_NET_BIND_SERVICE for ports below 1024"),
+    ] {
+        let expected = format!("needs {capabilities}, {advice}");
+        world.wait_for("the row to say so", |world| text(world, name)?.starts_with(&expected).then_some(()));
+        assert!(world.log().contains(&format!("provider {name} {expected}")), "{}", world.log());
+    }
+    assert!(!text(&world, "relay").unwrap().contains("gave up"));
+    let status = String::from_utf8(world.spoolctl(&["status"]).stdout).unwrap();
+    assert!(status.contains(advice), "{status}");
+    world.stop();
+    world.start();
+    assert_eq!((text(&world, "local").as_deref(), world.port("low")), (Some("idle"), port));
 }
 
 #[test]
