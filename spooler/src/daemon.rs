@@ -171,7 +171,7 @@ fn serve(config: Config, opened: Opened) -> Result<ControlServer, DaemonError> {
         .map_err(|error| DaemonError::System("The control socket cannot be served", error))?;
     signals::start(signals, mailbox.clone()).map_err(no_signals)?;
     let inhibitor = watch_machine(&mailbox)?;
-    pickup_feeder::start(&config.spool.path, &config.spool.pickup, config.spool.max_message_size, bridge)
+    pickup_feeder::start(&config.spool.path, &config.spool.pickup, config.spool.max_message_size, access, bridge)
         .map_err(|error| DaemonError::System("The pick-up folder cannot be had", error))?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let surroundings =

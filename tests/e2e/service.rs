@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
@@ -163,4 +164,41 @@ fn systemd_finds_nothing_wrong_with_the_unit() {
     let figure = String::from_utf8_lossy(&security.stdout).lines().last().unwrap_or_default().to_owned();
     eprintln!("{figure}");
     assert!(security.status.success() || figure.is_empty(), "{figure}");
+}
+
+#[test]
+fn sysusers_and_tmpfiles_make_what_the_unit_needs() {
+    let test = "sysusers_and_tmpfiles_make_what_the_unit_needs";
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts");
+    let root = tempfile::tempdir().unwrap();
+    let path = |below: &str| root.path().join(below);
+    for kind in ["sysusers", "tmpfiles"] {
+        let folder = path(&format!("usr/lib/{kind}.d"));
+        fs::create_dir_all(&folder).unwrap();
+        fs::copy(scripts.join(format!("spooler.{kind}.conf")), folder.join("spooler.conf")).unwrap();
+    }
+    fs::create_dir_all(path("etc/spooler")).unwrap();
+    fs::write(path("etc/spooler/spooler.toml"), "").unwrap();
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("{test}: skipped, it needs root");
+        return;
+    }
+    let run = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).arg(format!("--root={}", root.path().display())).args(arguments).output();
+        output.inspect(|output| assert!(output.status.success(), "{program}: {output:?}")).is_ok()
+    };
+    if !run("systemd-sysusers", &[]) || !run("systemd-tmpfiles", &["--create", "spooler.conf"]) {
+        eprintln!("{test}: skipped, there is no systemd");
+        return;
+    }
+    let users = fs::read_to_string(path("etc/passwd")).unwrap();
+    let fields: Vec<&str> = users.lines().find(|line| line.starts_with("spooler:")).unwrap().split(':').collect();
+    let (uid, gid): (u32, u32) = (fields[2].parse().unwrap(), fields[3].parse().unwrap());
+    assert!(uid > 0 && fields[6].ends_with("nologin"), "{users}");
+    for (made, mode, owner) in
+        [("var/spool/spooler", 0o711, uid), ("etc/spooler", 0o750, 0), ("etc/spooler/spooler.toml", 0o640, 0)]
+    {
+        let found = fs::metadata(path(made)).unwrap();
+        assert_eq!((found.mode() & 0o7777, found.uid(), found.gid()), (mode, owner, gid), "{made}");
+    }
 }
