@@ -1,6 +1,7 @@
 //! A user without any right of root's runs the spooler, and its workers are in their sandboxes all the same. The user of the unit does so, too, with
 //! the capabilities and limits that the unit gives. Skipped where nobody can become another user.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -8,6 +9,7 @@ use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use nix::unistd::getuid;
@@ -128,7 +130,37 @@ fn as_the_unit(world: &World) -> Vec<String> {
         eprintln!("the limits of the unit are left out: they are higher than what is allowed here");
         words.clear();
     }
+    words.extend(under_the_filter(&world.path("refused")));
     words.into_iter().chain(as_somebody(&capabilities)).chain(["env".to_owned()]).chain(environment).collect()
+}
+
+/// System calls of the unit's `SystemCallFilter=`; `None` if there is no systemd that knows its groups.
+fn allowed_calls() -> Option<BTreeSet<String>> {
+    let (mut groups, mut calls, mut known) = (of_unit("SystemCallFilter"), BTreeSet::new(), BTreeSet::new());
+    while let Some(name) = groups.pop() {
+        if !name.starts_with('@') {
+            calls.insert(name);
+        } else if known.insert(name.clone()) {
+            let listed = Command::new("systemd-analyze").args(["syscall-filter", "--no-pager", &name]).output().ok()?;
+            let listed = String::from_utf8(listed.stdout).unwrap();
+            let lines = listed.lines().filter(|line| line.starts_with(' ')).map(str::trim);
+            groups.extend(lines.filter(|line| !line.starts_with('#')).map(str::to_owned));
+        }
+    }
+    Some(calls).filter(|calls| calls.len() > 100)
+}
+
+/// `strace` that refuses what the unit's filter refuses, and writes it down; nothing where there is none. With `-D` it is no parent in between.
+fn under_the_filter(refused: &Path) -> Vec<String> {
+    let Some(calls) = allowed_calls().filter(|_| Command::new("strace").arg("-V").output().is_ok()) else {
+        eprintln!("the filter of the unit is left out: it needs systemd-analyze and strace");
+        return Vec::new();
+    };
+    let others = calls.iter().fold("!".to_owned(), |list, call| format!("{list}?{call},"));
+    let others = others.trim_end_matches(',');
+    let (trace, inject) = (format!("trace={others}"), format!("inject={others}:error=EPERM"));
+    let words = ["strace", "-D", "-f", "-qq", "--seccomp-bpf", "-e", "signal=none", "-e", &trace, "-e", &inject, "-o"];
+    words.iter().map(|word| (*word).to_owned()).chain([refused.display().to_string()]).collect()
 }
 
 /// A port below 1024 that nobody has.
@@ -179,6 +211,24 @@ fn the_user_of_the_unit_has_low_ports_and_priorities_and_nothing_else() {
     assert_eq!(&bytes[..length], b"WATCHDOG=1\n");
     world.stop();
     assert!(next(&socket).starts_with("STOPPING=1\n"));
+    let refused = fs::read_to_string(world.path("refused")).unwrap_or_default();
+    assert_eq!(refused, "", "the unit's filter refuses what is needed");
+}
+
+#[test]
+fn what_stands_for_the_filter_of_the_unit_refuses() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = folder.path().join("refused");
+    let words = under_the_filter(&refused);
+    if !words.is_empty() {
+        let output = Command::new(&words[0]).args(&words[1..]).args(["chroot", "/", "true"]).output().unwrap();
+        assert!(!output.status.success(), "{output:?}");
+        let start = Instant::now();
+        while !fs::read_to_string(&refused).unwrap_or_default().contains("chroot(\"/\")") {
+            assert!(start.elapsed() < PATIENCE, "{output:?}");
+            std::thread::yield_now();
+        }
+    }
 }
 
 #[test]

@@ -14,7 +14,6 @@ use ipc_channel::ipc::{IpcBytesReceiver, IpcOneShotServer};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
-use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use rustix::rand::{GetRandomFlags, getrandom};
 use spooler_protocol::codec::{self, Assembler, CodecError};
 use spooler_protocol::from_worker::FromWorker;
@@ -23,6 +22,8 @@ use spooler_protocol::to_worker::ToWorker;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
+
+use crate::sandbox::descriptors;
 
 /// Why the supervisor cannot be talked to (any more).
 #[derive(Debug, thiserror::Error)]
@@ -134,8 +135,7 @@ fn accept(server: IpcOneShotServer<Bootstrap>, any: &OwnedFd) -> io::Result<(Boo
     let (connection, bootstrap) = server.accept().map_err(io::Error::other)?;
     // Programs started later would inherit it.
     drop(connection);
-    let ourselves = pidfd_open(getpid(), PidfdFlags::empty())?;
-    let second = pidfd_getfd(&ourselves, number, PidfdGetfdFlags::empty())?;
+    let second = descriptors::second_of(number)?;
     // Not a stream, but all that is asked of it is whether there is something to read.
     let watch = std::os::unix::net::UnixStream::from(second);
     watch.set_nonblocking(true)?;
