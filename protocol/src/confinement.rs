@@ -5,6 +5,15 @@
 
 use serde::{Deserialize, Serialize};
 
+/// A right that a provider keeps where its worker has it. All others are given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Privilege {
+    /// To listen on a port below 1024 (CAP_NET_BIND_SERVICE).
+    LowPorts,
+    /// To write files of any user, and to give them away (CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER).
+    FilesOfAll,
+}
+
 /// What the configuration says of a worker's sandbox. Limits that are `None` are those that the provider declares.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confinement {

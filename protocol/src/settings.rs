@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use crate::confinement::Privilege;
 use crate::units;
 
 /// The keys of a provider's table that mean the same for every kind. The supervisor reads them and keeps them to itself; a kind must not
@@ -88,6 +89,9 @@ pub struct Findings {
     /// The longest silence of a delivery that these settings allow, if any of them has to do with it.
     #[serde(default)]
     pub silence: Option<Silence>,
+    /// The rights that the provider declares to need with these settings.
+    #[serde(default)]
+    pub privileges: Vec<Privilege>,
 }
 
 impl Findings {

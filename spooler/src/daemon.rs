@@ -9,9 +9,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Group, geteuid, getuid};
 use signal_hook::iterator::Signals;
+use spooler_protocol::confinement::Privilege;
 use tokio::sync::watch;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Provider};
 use crate::driver::bridge::LoopBridge;
 use crate::driver::{Driver, Equipment, committed};
 use crate::supervisor::event::Event;
@@ -170,7 +171,7 @@ fn serve(config: Config, opened: Opened) -> Result<ControlServer, DaemonError> {
         .map_err(|error| DaemonError::System("The control socket cannot be served", error))?;
     signals::start(signals, mailbox.clone()).map_err(no_signals)?;
     let inhibitor = watch_machine(&mailbox)?;
-    pickup_feeder::start(&config.spool.path, &config.spool.pickup, config.spool.max_message_size, bridge)
+    pickup_feeder::start(&config.spool.path, &config.spool.pickup, config.spool.max_message_size, access, bridge)
         .map_err(|error| DaemonError::System("The pick-up folder cannot be had", error))?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let surroundings =
@@ -202,16 +203,24 @@ fn serve(config: Config, opened: Opened) -> Result<ControlServer, DaemonError> {
 /// What a configuration needs of root's power, for as long as it is in effect.
 pub(crate) fn uses(config: &Config) -> Vec<Use> {
     let root = geteuid().is_root();
-    let mut enabled = config.providers.iter().filter(|provider| provider.enabled).peekable();
-    if enabled.peek().is_none() {
-        return Vec::new();
-    }
-    let listens = enabled.clone().any(|provider| provider.interactive || provider.kind == "smtp-in");
-    // Of the built-in kinds only `maildir` writes into homes; of others nothing is known.
-    let files = enabled.any(|provider| !matches!(provider.kind.as_str(), "smtp" | "smtp-in" | "pipe" | "serial"));
-    let wanted =
-        [(Use::Priorities, true), (Use::OtherUsers, root), (Use::LowPorts, listens), (Use::FilesOfAll, root && files)];
-    wanted.into_iter().filter_map(|(of, wanted)| wanted.then_some(of)).collect()
+    let of_all: Vec<Use> = config.providers.iter().flat_map(|provider| uses_of(provider, root)).collect();
+    Use::ALL.into_iter().filter(|of| of_all.contains(of)).collect()
+}
+
+/// What one provider needs of it, if `root` runs the spooler or not: as its kind declares.
+pub(crate) fn uses_of(provider: &Provider, root: bool) -> Vec<Use> {
+    let declares = |privilege| provider.privileges.contains(&privilege);
+    // Without a sandbox a worker has what the spooler has, and nobody knows what it does with it.
+    let open = provider.sandbox.is_none();
+    // Who is named has what it has.
+    let named = provider.sandbox.as_ref().is_some_and(|sandbox| sandbox.run_as.is_some());
+    let wanted = [
+        (Use::Priorities, true),
+        (Use::OtherUsers, root),
+        (Use::LowPorts, open || declares(Privilege::LowPorts)),
+        (Use::FilesOfAll, root && (open || declares(Privilege::FilesOfAll) && !named)),
+    ];
+    wanted.into_iter().filter_map(|(of, wanted)| (wanted && provider.enabled).then_some(of)).collect()
 }
 
 /// What `systemctl status` says of a running spooler.
@@ -255,4 +264,61 @@ fn raise_descriptor_limit() {
 fn seed() -> u64 {
     // Tokens come of it, which nobody shall guess.
     RandomState::new().hash_one(std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn provider(keys: &str, privileges: &[Privilege]) -> Provider {
+        let text = format!("[provider.x]\nkind = 'any'\n{keys}");
+        let config = crate::config::parse(&text, Path::new("x.toml")).unwrap();
+        Provider { privileges: privileges.to_vec(), ..config.providers[0].clone() }
+    }
+
+    #[test]
+    fn the_unit_starts_again_what_may_pass_and_nothing_else() {
+        let unit = include_str!("../../scripts/spooler.service");
+        let listed = unit.lines().find_map(|line| line.strip_prefix("RestartPreventExitStatus=")).unwrap();
+        let listed: Vec<u8> = listed.split(' ').map(|code| code.parse().unwrap()).collect();
+        let (path, why) = (|| "/spool".to_owned(), || "it rots".to_owned());
+        let stays = [
+            DaemonError::Store(StoreError::TooNew { path: path(), found: 9, known: 1 }),
+            DaemonError::Store(StoreError::Damaged { path: path(), why: why() }),
+            DaemonError::Store(StoreError::Failed { path: path(), why: why() }),
+            DaemonError::Folder(FolderError::Open { path: path(), mode: 0o777 }),
+            DaemonError::Group("nobody".to_owned(), PathBuf::new()),
+        ];
+        let passes = [
+            DaemonError::Store(StoreError::Full { path: path() }),
+            DaemonError::Store(StoreError::Failing { path: path(), why: why() }),
+            DaemonError::Store(StoreError::InUse { path: path(), pid: "1".to_owned() }),
+            DaemonError::Folder(FolderError::Io(path(), std::io::Error::other("no"))),
+            DaemonError::System("no threads", std::io::Error::other("no")),
+        ];
+        assert!(stays.iter().all(|error| listed.contains(&error.exit_code())), "{listed:?}");
+        assert!(passes.iter().all(|error| !listed.contains(&error.exit_code())), "{listed:?}");
+    }
+
+    #[test]
+    fn what_is_kept_follows_what_providers_declare() {
+        use Privilege::{FilesOfAll, LowPorts};
+        let (own, all) = (vec![Use::Priorities, Use::OtherUsers], Use::ALL.to_vec());
+        let with = |of: Use| [own.clone(), vec![of]].concat();
+        for (keys, declared, as_root) in [
+            ("", &[][..], own.clone()),
+            ("interactive = true", &[], own.clone()),
+            ("", &[LowPorts], with(Use::LowPorts)),
+            ("", &[FilesOfAll], with(Use::FilesOfAll)),
+            ("run_as = 'nobody'", &[FilesOfAll], own.clone()),
+            ("run_as = 'nobody'", &[LowPorts], with(Use::LowPorts)),
+            ("sandbox = false", &[], all),
+            ("enabled = false", &[FilesOfAll, LowPorts], Vec::new()),
+        ] {
+            let provider = provider(keys, declared);
+            assert_eq!(uses_of(&provider, true), as_root, "{keys} {declared:?}");
+            let as_anybody = uses_of(&provider, false);
+            assert!(!as_anybody.contains(&Use::OtherUsers) && !as_anybody.contains(&Use::FilesOfAll), "{keys}");
+        }
+    }
 }

@@ -27,6 +27,7 @@
 //! | `supervisor_crash` | the supervisor is killed under load: what was acknowledged arrives |
 //! | `tokens` | tokens are fair and bounded, overdraft is visible, critical sections raise and put back |
 //! | `tools` | what operators and programs do with the client tools |
+//! | `unprivileged` | an ordinary user runs the spooler, and the unit's user does |
 //!
 //! The rest is what they are built from: `world` (a spooler with its surroundings), `control` (a client of its socket), `smtp` (a
 //! client), `sink` and `gate` (a server that can be held in any phase), `fault_worker` (a program of its own, with the kind `fault`), `dovecot` (a
@@ -96,6 +97,8 @@ mod supervisor_crash;
 mod tokens;
 #[cfg(test)]
 mod tools;
+#[cfg(test)]
+mod unprivileged;
 #[cfg(test)]
 mod world;
 

@@ -77,7 +77,7 @@ fn another_user_sends_while_the_spooler_is_away() {
 }
 
 #[test]
-fn where_not_everybody_may_send_others_are_told_so() {
+fn where_not_everybody_may_send_others_find_no_way_in() {
     let sink = Sink::start();
     let Some(mut world) = open(&relay("relay", sink.port, "x.test")) else { return };
     let config = std::fs::read_to_string(world.path("spooler.toml")).unwrap();
@@ -86,4 +86,15 @@ fn where_not_everybody_may_send_others_are_told_so() {
     world.start();
     let (code, text) = bad(&as_somebody(&world, "sendmail", &["two@x.test"]));
     assert!(code == 77 && text.contains("submit group"), "{code} {text}");
+    world.stop();
+    // Nobody is there to say so.
+    good(&as_somebody(&world, "sendmail", &["-f", "me@b.test", "two@x.test"]));
+    good(&world.client("sendmail", &["-f", "root@b.test", "three@x.test"], MAIL));
+    world.start();
+    assert_eq!(sink.wait(1)[0].to, ["three@x.test"]);
+    world.wait_empty();
+    assert_eq!(std::fs::read_dir(world.path("spool/pickup/bad")).unwrap().count(), 1);
+    let expected = format!("User {SOMEBODY} may not use this spooler");
+    assert!(world.log().contains(&expected), "{}", world.log());
+    assert_eq!(sink.arrived().len(), 1);
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
@@ -107,6 +109,39 @@ fn every_thread_has_given_up_what_nobody_needs() {
 }
 
 #[test]
+fn a_reload_that_needs_what_was_given_up_says_so_until_the_restart() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("a_reload_that_needs_what_was_given_up_says_so_until_the_restart: skipped, it needs root");
+        return;
+    }
+    let relay = "[provider.relay]\nkind = \"smtp\"\nhost = \"127.0.0.1:9\"\ntls = \"none\"\n";
+    let listens = "[provider.low]\nkind = \"smtp-in\"\nlisten = [\"127.0.0.1:0\"]\n";
+    let mut world = World::running(&format!("{relay}{listens}"));
+    let log = world.log();
+    assert!(!log.contains("CAP_CHOWN") && !log.contains("CAP_NET_BIND_SERVICE"), "nobody needs those: {log}");
+    let port = (600..1024).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap();
+    let config = format!("{relay}{}{LOCAL}", listens.replace(":0", &format!(":{port}")));
+    world.configure(&config);
+    world.signal(Signal::SIGHUP);
+    let text = |world: &World, name: &str| Some(world.provider(name)?["text"].as_str()?.to_owned());
+    let advice = "which the spooler gave up at its start: restart the spooler";
+    for (name, capabilities) in [
+        ("local", "CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER for files of all users"),
+        ("low", "CAP_NET_BIND_SERVICE for ports below 1024"),
+    ] {
+        let expected = format!("needs {capabilities}, {advice}");
+        world.wait_for("the row to say so", |world| text(world, name)?.starts_with(&expected).then_some(()));
+        assert!(world.log().contains(&format!("provider {name} {expected}")), "{}", world.log());
+    }
+    assert!(!text(&world, "relay").unwrap().contains("gave up"));
+    let status = String::from_utf8(world.spoolctl(&["status"]).stdout).unwrap();
+    assert!(status.contains(advice), "{status}");
+    world.stop();
+    world.start();
+    assert_eq!((text(&world, "local").as_deref(), world.port("low")), (Some("idle"), port));
+}
+
+#[test]
 fn systemd_finds_nothing_wrong_with_the_unit() {
     let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/spooler.service");
     let analyze = |arguments: &[&str], unit: &Path| Command::new("systemd-analyze").args(arguments).arg(unit).output();
@@ -129,4 +164,41 @@ fn systemd_finds_nothing_wrong_with_the_unit() {
     let figure = String::from_utf8_lossy(&security.stdout).lines().last().unwrap_or_default().to_owned();
     eprintln!("{figure}");
     assert!(security.status.success() || figure.is_empty(), "{figure}");
+}
+
+#[test]
+fn sysusers_and_tmpfiles_make_what_the_unit_needs() {
+    let test = "sysusers_and_tmpfiles_make_what_the_unit_needs";
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts");
+    let root = tempfile::tempdir().unwrap();
+    let path = |below: &str| root.path().join(below);
+    for kind in ["sysusers", "tmpfiles"] {
+        let folder = path(&format!("usr/lib/{kind}.d"));
+        fs::create_dir_all(&folder).unwrap();
+        fs::copy(scripts.join(format!("spooler.{kind}.conf")), folder.join("spooler.conf")).unwrap();
+    }
+    fs::create_dir_all(path("etc/spooler")).unwrap();
+    fs::write(path("etc/spooler/spooler.toml"), "").unwrap();
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("{test}: skipped, it needs root");
+        return;
+    }
+    let run = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).arg(format!("--root={}", root.path().display())).args(arguments).output();
+        output.inspect(|output| assert!(output.status.success(), "{program}: {output:?}")).is_ok()
+    };
+    if !run("systemd-sysusers", &[]) || !run("systemd-tmpfiles", &["--create", "spooler.conf"]) {
+        eprintln!("{test}: skipped, there is no systemd");
+        return;
+    }
+    let users = fs::read_to_string(path("etc/passwd")).unwrap();
+    let fields: Vec<&str> = users.lines().find(|line| line.starts_with("spooler:")).unwrap().split(':').collect();
+    let (uid, gid): (u32, u32) = (fields[2].parse().unwrap(), fields[3].parse().unwrap());
+    assert!(uid > 0 && fields[6].ends_with("nologin"), "{users}");
+    for (made, mode, owner) in
+        [("var/spool/spooler", 0o711, uid), ("etc/spooler", 0o750, 0), ("etc/spooler/spooler.toml", 0o640, 0)]
+    {
+        let found = fs::metadata(path(made)).unwrap();
+        assert_eq!((found.mode() & 0o7777, found.uid(), found.gid()), (mode, owner, gid), "{made}");
+    }
 }

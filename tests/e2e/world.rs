@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::io::Write;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -26,6 +26,8 @@ pub(crate) struct World {
     control: Control,
     /// What the supervisor is started with in front: a program that takes rights away, for example.
     wrap: Vec<String>,
+    /// The supervisor's program.
+    spooler: PathBuf,
 }
 
 impl World {
@@ -33,7 +35,8 @@ impl World {
     pub(crate) fn new(config: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("spooler-e2e").tempdir().unwrap();
         let control = Control::new(folder.path().join("control.sock"));
-        let world = Self { folder, child: None, control, wrap: Vec::new() };
+        let spooler = PathBuf::from(env!("CARGO_BIN_EXE_spooler"));
+        let world = Self { folder, child: None, control, wrap: Vec::new(), spooler };
         symlink(built("spooler-worker"), world.worker_program()).unwrap();
         fs::create_dir(world.path("mail")).unwrap();
         // Workers have users of their own if the supervisor is root.
@@ -83,6 +86,18 @@ impl World {
     /// Puts a program in front of the supervisor at its next start.
     pub(crate) fn run_under<W: Into<String>>(&mut self, wrap: impl IntoIterator<Item = W>) {
         self.wrap = wrap.into_iter().map(W::into).collect();
+    }
+
+    /// Gives the folder to a user, with copies of the programs: where they were built may be closed to that user. Nothing runs yet.
+    pub(crate) fn give_to(&mut self, uid: u32) {
+        self.spooler = self.path("spooler");
+        fs::copy(env!("CARGO_BIN_EXE_spooler"), &self.spooler).unwrap();
+        fs::remove_file(self.worker_program()).unwrap();
+        fs::copy(built("spooler-worker"), self.worker_program()).unwrap();
+        for entry in fs::read_dir(self.folder.path()).unwrap() {
+            chown(entry.unwrap().path(), Some(uid), Some(uid)).unwrap();
+        }
+        chown(self.folder.path(), Some(uid), Some(uid)).unwrap();
     }
 
     /// A world whose workers are those of the contract tests (`tests/contract/contract_worker.rs`); nothing runs yet.
@@ -138,7 +153,7 @@ impl World {
     /// Starts the supervisor and waits for nothing.
     pub(crate) fn spawn(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
-        let mut words = self.wrap.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_spooler")]);
+        let mut words = self.wrap.iter().map(OsStr::new).chain([self.spooler.as_os_str()]);
         let child = Command::new(words.next().unwrap())
             .args(words)
             .args(["run", "--config"])

@@ -3,7 +3,7 @@
 use spooler::policy::priority_plan::{Level, Reached};
 use spooler::record::{NewMessage, Scanned, StoredContent};
 use spooler::report;
-use spooler::supervisor::event::{Action, Event, ReportKind, ReportOrder, SubmitOrder, WorkerId, WorkerNews};
+use spooler::supervisor::event::{Action, Event, Reading, ReportKind, ReportOrder, SubmitOrder, WorkerId, WorkerNews};
 use spooler::system::store::StoreReader;
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::message::{Address, Envelope, Recipient};
@@ -51,10 +51,13 @@ impl World {
                 self.soon(Happening::Hear(Box::new(finished)));
             }
             Action::Scan(up_to) => self.soon(Happening::Scan(up_to)),
+            Action::Lookup(id) if self.reading_fails() => self.not_read(Reading::Message(id)),
             Action::Lookup(id) => self.soon(Happening::Lookup(id)),
+            Action::Notice(order) if self.reading_fails() => self.not_read(Reading::Notice(order)),
             Action::Notice(order) => {
                 self.soon(Happening::Hear(Box::new(Event::ReportBuilt(order.ticket, None))));
             }
+            Action::Report(order) if self.reading_fails() => self.not_read(Reading::Report(order)),
             Action::Report(order) => self.soon(Happening::Report(Box::new(order))),
             Action::Answer(ask, answer) => self.answered(ask, &answer),
             Action::ReadCpu(id) => {
@@ -126,6 +129,14 @@ impl World {
         let Some(worker) = self.workers.get_mut(&id).filter(|worker| !worker.dead) else { return };
         worker.dead = true;
         self.soon(Happening::Buried(id, why));
+    }
+
+    fn reading_fails(&mut self) -> bool {
+        self.stage.mishap(50)
+    }
+
+    fn not_read(&mut self, reading: Reading) {
+        self.soon(Happening::Hear(Box::new(Event::NotRead(reading, "the disk failed".to_owned()))));
     }
 
     /// From memory if it is fresh, else by way of a reader's thread, which may fail to read it.

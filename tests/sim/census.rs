@@ -13,7 +13,7 @@ use spooler_protocol::outcome::SubmitResult;
 pub(crate) type Census = BTreeMap<&'static str, u64>;
 
 /// What has to be heard in some run.
-pub(crate) const EVERYTHING: [&str; 73] = [
+pub(crate) const EVERYTHING: [&str; 74] = [
     "worker: started",
     "worker: not started",
     "worker: accept",
@@ -72,6 +72,7 @@ pub(crate) const EVERYTHING: [&str; 73] = [
     "disk: report built",
     "disk: unreadable",
     "disk: read failed",
+    "disk: not read",
     "disk: stuck",
     "disk: works again",
     "ask: submit",
@@ -101,6 +102,7 @@ pub(crate) fn kind(event: &Event) -> &'static str {
         Event::ReportBuilt(..) => "disk: report built",
         Event::Unreadable(..) => "disk: unreadable",
         Event::ReadFailed(..) => "disk: read failed",
+        Event::NotRead(..) => "disk: not read",
         Event::StoreStuck(Some(_)) => "disk: stuck",
         Event::StoreStuck(None) => "disk: works again",
         Event::Asked(_, ask) => kind_of_ask(ask),

@@ -1,5 +1,5 @@
-//! What documents say of tests and examples is so: `tests/contract/README.md` names tests that exist, and the transport in `README.md` is
-//! the example that is built.
+//! What documents say of tests and examples is so: `tests/contract/README.md` and the promises in `README.md` name tests and files that
+//! exist, and the transport in `README.md` is the example that is built.
 
 use std::collections::HashSet;
 
@@ -10,6 +10,12 @@ const PENDING_MAX: usize = 0;
 
 /// The document that names tests.
 const LIST: &str = "tests/contract/README.md";
+
+/// The part of `README.md` that names tests and files.
+const PROMISES: &str = "## Promises, and what holds them\n";
+
+/// Where files of tests and of the source are, for names such as `e2e/crash` and `policy/scheduler`.
+const ROOMS: [&str; 5] = ["", "tests/", "spooler/src/", "spooler/src/system/", "worker/src/"];
 
 /// What is wrong with the names in the list.
 fn wrong_names(list: &str, known: &HashSet<String>, pending_max: usize) -> Vec<String> {
@@ -38,6 +44,32 @@ fn wrong_names(list: &str, known: &HashSet<String>, pending_max: usize) -> Vec<S
         wrong.push(format!("{LIST}: {pending} names are pending; allowed are {pending_max}"));
     }
     wrong
+}
+
+/// The table of promises.
+fn promises(readme: &str) -> &str {
+    let (_, rest) = readme.split_once(PROMISES).expect("README.md has a table of promises");
+    rest.split("\n#").next().unwrap_or_default()
+}
+
+/// Names in the table of promises of which there is neither a test nor a file nor a fuzz target. What has no `_` and no `/` is a word, and
+/// what has a capital is a variable.
+fn broken_promises(promises: &str, known: &HashSet<String>, paths: &HashSet<&str>) -> Vec<String> {
+    let rows = promises.lines().filter(|line| line.starts_with('|'));
+    let names = rows.flat_map(|row| row.split('`').skip(1).step_by(2));
+    let exists = |name: &str| {
+        let path = name.split(' ').next().unwrap_or_default();
+        let is = |path: &str| {
+            let folder = format!("{path}/");
+            [path, &format!("{path}.rs"), &format!("fuzz/fuzz_targets/{path}.rs")]
+                .iter()
+                .any(|path| paths.contains(path))
+                || paths.iter().any(|known| known.starts_with(&folder))
+        };
+        known.contains(name) || ROOMS.iter().any(|room| is(&format!("{room}{path}")))
+    };
+    let is_name = |name: &&str| name.contains(['_', '/']) && !name.contains(char::is_uppercase);
+    names.filter(is_name).filter(|name| !exists(name)).map(str::to_owned).collect()
 }
 
 /// The names of all tests: functions below `#[test]`.
@@ -69,6 +101,15 @@ fn the_contract_names_tests_that_exist() {
 }
 
 #[test]
+fn the_promises_name_tests_and_files_that_exist() {
+    let files = crate::files();
+    let paths: HashSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
+    let promises = promises(text_of(&files, "README.md"));
+    assert!(promises.lines().filter(|line| line.starts_with('|')).count() > 20, "the table is not where it was");
+    assert_eq!(broken_promises(promises, &tests_in(&files), &paths), [""; 0], "in the promises of README.md");
+}
+
+#[test]
 fn the_transport_of_the_readme_is_the_example() {
     let files = crate::files();
     let block = format!("```rust\n{}```\n", text_of(&files, "worker/examples/printer.rs"));
@@ -91,4 +132,17 @@ fn names_that_are_wrong_are_found() {
     }
     let many = "| *pending* `not_yet` |\n".repeat(2);
     assert_eq!(wrong_names(&many, &known, 1).len(), 1);
+}
+
+#[test]
+fn promises_that_nothing_holds_are_found() {
+    let known = HashSet::from(["it_is_so".to_owned()]);
+    let paths = HashSet::from(["tests/e2e/crash.rs", "fuzz/fuzz_targets/from_worker.rs", "scripts/soak"]);
+    let table =
+        |names: &str| format!("# Title\n\n{PROMISES}\n| a promise | 3 | {names} |\n\n## Next\n| `not_here` |\n");
+    let good = table("`e2e/crash` `it_is_so`, `from_worker`, `scripts/soak --short` (`SPOOLER_KILLS=200`, `word`)");
+    assert_eq!(broken_promises(promises(&good), &known, &paths), [""; 0]);
+    for bad in ["it_is_not", "e2e/crush", "scripts/walk --far", "to_worker"] {
+        assert_eq!(broken_promises(promises(&table(&format!("`{bad}`"))), &known, &paths), [bad]);
+    }
 }

@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
-use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+use rustix::process::{PidfdFlags, pidfd_open};
 use rustix::rand::{GetRandomFlags, getrandom};
 use spooler_protocol::codec::{self, Assembler, CodecError};
 use spooler_protocol::from_worker::FromWorker;
@@ -24,6 +24,8 @@ use spooler_protocol::to_worker::ToWorker;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
+
+use crate::sandbox::descriptors;
 
 /// Why the supervisor cannot be talked to (any more).
 #[derive(Debug, thiserror::Error)]
@@ -124,7 +126,10 @@ pub fn connect() -> Result<(LinkSender, mpsc::UnboundedReceiver<ToWorker>), Link
 /// Its end of the socket says nothing of that yet, while other threads of it are still about to end.
 fn is_dead_at_the_other_end(socket: &OwnedFd) -> bool {
     let Ok(peer) = rustix::net::sockopt::socket_peercred(socket) else { return false };
-    let Ok(process) = pidfd_open(peer.pid, PidfdFlags::empty()) else { return true };
+    let process = match pidfd_open(peer.pid, PidfdFlags::empty()) {
+        Ok(process) => process,
+        Err(error) => return error == Errno::SRCH,
+    };
     let mut ended = [PollFd::new(&process, PollFlags::IN)];
     rustix::event::poll(&mut ended, Some(&Timespec::default())).is_ok_and(|count| count > 0)
 }
@@ -156,8 +161,7 @@ fn accept(server: IpcOneShotServer<Bootstrap>, any: &OwnedFd) -> io::Result<(Boo
     let (connection, bootstrap) = server.accept().map_err(io::Error::other)?;
     // Programs started later would inherit it.
     drop(connection);
-    let ourselves = pidfd_open(getpid(), PidfdFlags::empty())?;
-    let second = pidfd_getfd(&ourselves, number, PidfdGetfdFlags::empty())?;
+    let second = descriptors::second_of(number)?;
     // Not a stream, but all that is asked of it is whether there is something to read.
     let watch = std::os::unix::net::UnixStream::from(second);
     watch.set_nonblocking(true)?;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use spooler_protocol::claims::{ANY_TYPE, Pattern};
+use spooler_protocol::confinement::Privilege;
 use spooler_protocol::limits::CLAIMS_MAX;
 use spooler_protocol::message::Address;
 use spooler_protocol::settings::{Effective, PROVIDER_KEYS, Settings};
@@ -67,6 +68,10 @@ pub struct Provider {
     pub resource: Option<String>,
     /// The sandbox of its worker; `None` if it is switched off.
     pub sandbox: Option<Sandbox>,
+    /// The rights of root's that it declares to need.
+    pub privileges: Vec<Privilege>,
+    /// Those that it needs and the supervisor has given up, in words. Known to who reads the configuration again.
+    pub lacks: Option<String>,
     /// Whether it runs.
     pub enabled: bool,
     /// The keys of its kind, as TOML. May hold secrets.
@@ -98,6 +103,8 @@ impl fmt::Debug for Provider {
             .field("poll_interval", &self.poll_interval)
             .field("resource", &self.resource)
             .field("sandbox", &self.sandbox)
+            .field("privileges", &self.privileges)
+            .field("lacks", &self.lacks)
             .field("enabled", &self.enabled)
             .finish_non_exhaustive()
     }
@@ -195,6 +202,8 @@ fn read_common(name: String, kind: String, settings: &mut Settings, base: &Retry
         poll_interval: settings.duration("poll_interval", "10m", seconds(1)..=seconds(7 * 86_400)),
         resource: read_resource(settings),
         sandbox: sandbox::read(settings),
+        privileges: Vec::new(),
+        lacks: None,
         enabled: settings.boolean("enabled", true),
         settings: String::new(),
     }

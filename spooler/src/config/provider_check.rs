@@ -95,6 +95,7 @@ pub(super) fn check_all(config: &mut Config, notes: &mut Notes) -> bool {
                 if let Some(silence) = findings.silence.take() {
                     fit_patience(provider, &place, &silence, &mut config.effective, notes);
                 }
+                provider.privileges = std::mem::take(&mut findings.privileges);
                 effective.extend(notes.take(&format!("{place}."), findings));
             }
             Err(error) => error.note(&place, notes),

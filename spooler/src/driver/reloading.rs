@@ -1,6 +1,8 @@
 //! A new configuration, while everything runs. Where messages and the control socket are, and what of root's power is kept, was decided at the
 //! start.
 
+use nix::unistd::geteuid;
+
 use super::Driver;
 use crate::config::Config;
 use crate::daemon;
@@ -42,14 +44,20 @@ impl Driver {
         service_manager::ready(&daemon::running(&self.config));
     }
 
-    fn adopt(&mut self, config: Config) {
+    fn adopt(&mut self, mut config: Config) {
         if config.spool != self.config.spool || config.control != self.config.control {
             tracing::warn!("changes of [spool] and [control] take effect at the next start");
         }
-        for missed in self.equipment.reduced.missed_by(&daemon::uses(&config)) {
-            tracing::warn!(
-                "the new configuration needs {missed}, which was given up at the start: restart the spooler"
-            );
+        for provider in &mut config.providers {
+            let missed = self.equipment.reduced.missed_by(&daemon::uses_of(provider, geteuid().is_root()));
+            if !missed.is_empty() {
+                let missed = missed.join("; ");
+                tracing::warn!(
+                    "provider {} needs {missed}, which the spooler gave up at its start: restart the spooler",
+                    provider.name
+                );
+                provider.lacks = Some(missed);
+            }
         }
         let config = Config { spool: self.config.spool.clone(), control: self.config.control.clone(), ..config };
         self.config = config.clone();

@@ -48,7 +48,8 @@ pub(super) fn folded(name: &str, value: &str, utf8: bool) -> String {
         }
         let line = if utf8 { field(line, true) } else { escaped(line) };
         for piece in line.split(' ').filter(|piece| !piece.is_empty()).flat_map(pieces) {
-            if used > 1 + name.len() && used + piece.len() >= FOLD_BYTES {
+            let behind_others = used > 1 + name.len() && used + piece.len() >= FOLD_BYTES;
+            if behind_others || used + 1 + piece.len() > LINE_BYTES_MAX {
                 out.push_str("\r\n");
                 used = 0;
             }
@@ -185,6 +186,13 @@ mod tests {
         assert!(lines.iter().skip(1).all(|line| line.starts_with(' ') && !line.trim().is_empty()), "{field}");
         assert!(lines.iter().all(|line| line.len() <= LINE_BYTES_MAX && !line.contains(['\r', '\n'])));
         assert!(field.contains(" Injected: x??y\\x{E9}\r\n") && field.is_ascii(), "{field}");
+    }
+
+    #[test]
+    fn one_long_word_is_folded_behind_the_name() {
+        let field = folded("Original-Envelope-Id", &"z".repeat(2000), false);
+        assert!(field.starts_with("Original-Envelope-Id:\r\n zzz"), "{field}");
+        assert!(field.split("\r\n").all(|line| line.len() <= LINE_BYTES_MAX), "{field}");
     }
 
     #[test]

@@ -168,7 +168,7 @@ impl Stage {
         let end_ms = self.now.mono_ms + ms;
         loop {
             let due_ms =
-                self.supervisor.deadline_ms().map_or(end_ms, |at_ms| at_ms.clamp(self.now.mono_ms + 1, end_ms));
+                self.supervisor.deadline_ms().map_or(end_ms, |at_ms| at_ms.max(self.now.mono_ms + 1).min(end_ms));
             let step_ms = (due_ms - self.now.mono_ms).max(0);
             self.now = Now { mono_ms: self.now.mono_ms + step_ms, wall_ms: self.now.wall_ms + step_ms };
             self.events.push_back(Event::Tick);

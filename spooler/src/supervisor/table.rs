@@ -198,7 +198,7 @@ impl Provider {
         let why = self.life.last_error.as_deref();
         let text = match self.life.state() {
             WorkerState::Ready if self.lacks_device => format!("offline: {}", self.why_offline()),
-            WorkerState::Ready => return self.shown_trouble(),
+            WorkerState::Ready => return self.shown_trouble().or_else(|| self.shown_lack()),
             WorkerState::Starting => "starting".to_owned(),
             WorkerState::Draining | WorkerState::Stopping if self.life.eviction().is_some() => {
                 format!("being stopped: {}", why.unwrap_or("it overran"))
@@ -210,7 +210,15 @@ impl Provider {
             WorkerState::Waiting => format!("starts again soon; {}", why.unwrap_or("its worker died")),
             WorkerState::Barred => format!("barred: {}", why.unwrap_or("too many failed starts")),
         };
-        Some(text)
+        let lack =
+            self.shown_lack().filter(|_| matches!(self.life.state(), WorkerState::Waiting | WorkerState::Barred));
+        Some(lack.map_or_else(|| text.clone(), |lack| format!("{lack}; {text}")))
+    }
+
+    /// That a reload has brought a provider that needs what is gone for good.
+    fn shown_lack(&self) -> Option<String> {
+        let lacks = self.config.lacks.as_ref()?;
+        Some(format!("needs {lacks}, which the spooler gave up at its start: restart the spooler"))
     }
 }
 

@@ -8,7 +8,7 @@
 //! A file is the same text as a submission on the control socket: one line of JSON ([`Submit`]), then the message. Anybody may leave a
 //! file and nobody but the supervisor's user may see the others': the folder has mode 3733. Its set-group bit gives every file the
 //! folder's group, so that a supervisor which is not root can read it. The owner of a file is its sender; a link of either kind
-//! could make that a lie, so links are refused.
+//! could make that a lie, so links are refused. Whether that owner may send is decided as on the control socket.
 
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
@@ -27,6 +27,7 @@ use spooler_protocol::limits::ENVELOPE_LINE_BYTES_MAX;
 use spooler_protocol::message::EnvelopeError;
 
 use crate::line_ends::{LineEnds, NulByte};
+use crate::system::control::Denied;
 use crate::system::store::folders;
 
 /// Where files go that cannot be accepted, inside the folder.
@@ -105,6 +106,9 @@ pub enum PickupError {
     /// The message is not text.
     #[error(transparent)]
     Nul(#[from] NulByte),
+    /// Who left it may not send here.
+    #[error(transparent)]
+    Denied(#[from] Denied),
 }
 
 impl PickupError {

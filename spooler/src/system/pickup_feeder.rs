@@ -12,7 +12,7 @@ use spooler_protocol::control::ApiError;
 use spooler_protocol::limits::{BODY_CHUNK_BYTES_MAX, BODY_INLINE_BYTES_MAX};
 use tokio::sync::oneshot;
 
-use crate::system::control::{Bridge, Request, SubmitContent};
+use crate::system::control::{Access, Bridge, Operation, Request, SubmitContent, identify_absent, may};
 use crate::system::pickup::{self, Opened, PickupError};
 
 /// Between two looks.
@@ -24,7 +24,13 @@ const UPLOAD_BASE: u64 = 1 << 62;
 ///
 /// # Errors
 /// If the folder or the thread cannot be made.
-pub fn start(spool: &Path, folder: &Path, content_bytes_max: u64, bridge: Arc<dyn Bridge>) -> std::io::Result<()> {
+pub fn start(
+    spool: &Path,
+    folder: &Path,
+    content_bytes_max: u64,
+    access: Access,
+    bridge: Arc<dyn Bridge>,
+) -> std::io::Result<()> {
     pickup::prepare(folder)?;
     if folder.starts_with(spool) {
         // Senders have to get through the spool's folder, without being able to look around in it.
@@ -32,7 +38,7 @@ pub fn start(spool: &Path, folder: &Path, content_bytes_max: u64, bridge: Arc<dy
     }
     let folder = folder.to_owned();
     let feed = move || {
-        let mut feeder = Feeder { bridge, next_upload: UPLOAD_BASE };
+        let mut feeder = Feeder { access, bridge, next_upload: UPLOAD_BASE };
         loop {
             if let Err(error) = feeder.empty(&folder, content_bytes_max) {
                 tracing::warn!(%error, "the pick-up folder {} cannot be read", folder.display());
@@ -45,6 +51,7 @@ pub fn start(spool: &Path, folder: &Path, content_bytes_max: u64, bridge: Arc<dy
 }
 
 struct Feeder {
+    access: Access,
     bridge: Arc<dyn Bridge>,
     next_upload: u64,
 }
@@ -88,6 +95,8 @@ impl Feeder {
 
     fn submit(&mut self, opened: Opened) -> Result<(), Refused> {
         let Opened { submit, owner_uid, content } = opened;
+        may(&self.access, identify_absent(&self.access, owner_uid), Operation::Submit)
+            .map_err(|denied| Refused::ByUs(denied.into()))?;
         self.next_upload += 1;
         let upload = self.next_upload;
         let content = self.upload(upload, content).inspect_err(|_| self.bridge.abandon_upload(upload))?;

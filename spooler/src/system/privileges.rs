@@ -31,6 +31,9 @@ pub enum Use {
 }
 
 impl Use {
+    /// All of them, in the order in which they are told.
+    pub const ALL: [Self; 4] = [Self::Priorities, Self::OtherUsers, Self::LowPorts, Self::FilesOfAll];
+
     /// What the supervisor uses itself.
     fn own(self) -> CapabilitySet {
         match self {
@@ -151,8 +154,6 @@ fn names(set: CapabilitySet) -> String {
 mod tests {
     use super::*;
 
-    const ALL: [Use; 4] = [Use::Priorities, Use::OtherUsers, Use::LowPorts, Use::FilesOfAll];
-
     #[test]
     fn what_is_kept_is_said_with_its_reason() {
         let of = |of: Use| (of, of.all());
@@ -174,9 +175,9 @@ mod tests {
 
     #[test]
     fn the_supervisor_itself_never_acts_as_somebody_else() {
-        let own = ALL.iter().fold(CapabilitySet::empty(), |all, of| all | of.own());
+        let own = Use::ALL.iter().fold(CapabilitySet::empty(), |all, of| all | of.own());
         assert_eq!(own, CapabilitySet::SYS_NICE | CapabilitySet::KILL);
-        let all = ALL.iter().fold(CapabilitySet::empty(), |all, of| all | of.all());
+        let all = Use::ALL.iter().fold(CapabilitySet::empty(), |all, of| all | of.all());
         assert!(!all.intersects(CapabilitySet::SYS_ADMIN | CapabilitySet::SYS_PTRACE | CapabilitySet::NET_ADMIN));
     }
 }

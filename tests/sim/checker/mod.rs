@@ -36,7 +36,7 @@ use std::collections::BTreeSet;
 use spooler::policy::Now;
 use spooler::record::Change;
 use spooler::supervisor::Supervisor;
-use spooler::supervisor::event::{Action, Event, WorkerId, WorkerNews};
+use spooler::supervisor::event::{Action, Event, Reading, Ticket, WorkerId, WorkerNews};
 
 use crate::disk::Disk;
 use crate::plan::Plan;
@@ -78,6 +78,8 @@ pub(crate) struct Checker {
     pub(crate) silence: silence::Silence,
     calls: calls::Calls,
     agreement: agreement::Agreement,
+    /// Reports that could not be built, because the disk could not be read: they are ordered again, as the same.
+    unread: BTreeSet<Ticket>,
     stopping: bool,
 }
 
@@ -94,6 +96,7 @@ impl Checker {
             silence: silence::Silence::new(plan, plan.tick_late_ms_max + 2),
             calls: calls::Calls::new(plan.tick_late_ms_max + 2),
             agreement: agreement::Agreement::default(),
+            unread: BTreeSet::new(),
             stopping: false,
         }
     }
@@ -126,6 +129,9 @@ impl Checker {
     /// The supervisor is about to hear something.
     pub(crate) fn hears(&mut self, now: Now, event: &Event) {
         self.agreement.hears(event);
+        if let Event::NotRead(Reading::Report(order), _) = event {
+            self.unread.insert(order.ticket);
+        }
         if let Event::Worker(worker, news) = event {
             if !self.alive.contains(worker) {
                 return;
@@ -149,6 +155,11 @@ impl Checker {
 
     /// The supervisor wants something done.
     pub(crate) fn wants(&mut self, now: Now, action: &Action, disk: &mut Disk) -> Verdict {
+        if let Action::Report(order) = action
+            && self.unread.remove(&order.ticket)
+        {
+            return Ok(());
+        }
         self.agreement.wants(action);
         match action {
             Action::Spawn(worker) => {
@@ -205,6 +216,7 @@ impl Checker {
         self.silence.supervisor_gone();
         self.calls.supervisor_gone();
         self.agreement = agreement::Agreement::default();
+        self.unread.clear();
         self.stopping = false;
     }
 }

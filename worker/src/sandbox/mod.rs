@@ -13,9 +13,12 @@
 //! | `privileges`, `limits` | who the worker is, and how much it may have |
 //! | `paths`, `surroundings` | which files and ports |
 //! | `syscalls`, `calls`, `call_names`, `trap` | which system calls, and the last words of who makes another |
+//!
+//! `descriptors` is no part of it, but not to be had without `unsafe` either.
 
 mod call_names;
 mod calls;
+pub(crate) mod descriptors;
 mod limits;
 mod needs;
 mod paths;

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+pub use spooler_protocol::confinement::Privilege;
+
 /// Bytes of memory that a process of a worker may have if its provider says nothing else.
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 /// Descriptors that a worker may have open if its provider says nothing else.
@@ -36,15 +38,6 @@ pub enum Identity {
     },
     /// The supervisor's user; why.
     Supervisor(&'static str),
-}
-
-/// A right that is kept where the worker has it. All others are given up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Privilege {
-    /// To listen on a port below 1024 (CAP_NET_BIND_SERVICE).
-    LowPorts,
-    /// To write files of any user, and to give them away (CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER).
-    FilesOfAll,
 }
 
 /// What a provider needs of the machine.

@@ -131,6 +131,14 @@ pub fn identify(access: &Access, uid: u32, gid: u32) -> Peer {
     })
 }
 
+/// The same of a user of whom no process is there, such as the owner of a file.
+#[must_use]
+pub fn identify_absent(access: &Access, uid: u32) -> Peer {
+    let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+    // Nobody has the last number as a group.
+    identify(access, uid, user.map_or(u32::MAX, |user| user.gid.as_raw()))
+}
+
 impl Peer {
     /// The same with what the kernel says of its process. Only the rights of administrators depend on it.
     #[must_use]

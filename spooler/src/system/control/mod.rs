@@ -20,7 +20,7 @@ mod socket;
 mod submit;
 mod watch;
 
-pub use access::{Access, Denied, Operation, Peer, Scope, identify, identify_at_once, may};
+pub use access::{Access, Denied, Operation, Peer, Scope, identify, identify_absent, identify_at_once, may};
 pub use feed::{Feed, LINES_KEPT, Line, Subscription};
 pub use server::{ControlOptions, ControlServer, start};
 pub use socket::{BindError, bind};

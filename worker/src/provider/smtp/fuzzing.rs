@@ -180,6 +180,8 @@ async fn send_all(
             Ended::InStep { again } if again.is_empty() => return Some(again),
             Ended::InStep { again } => {
                 assert!(again.len() < group.len(), "a transaction that brings nothing is not made again");
+                // As the provider does: what breaks from here on did not break while it waited in the pool.
+                connection.reused = false;
                 group = again;
             }
             Ended::Over => return Some(Vec::new()),

@@ -168,7 +168,13 @@ impl SmtpSettings {
 
 fn route(settings: &mut Settings, protocol: Protocol) -> Route {
     let named = settings.has("host");
-    let hosts = settings.strings("host", &[]);
+    let hosts = if named {
+        settings.strings("host", &[])
+    } else {
+        // Not in effect as an empty list, which nobody may write.
+        settings.ignore("host");
+        Vec::new()
+    };
     if let Some(socket) = settings.optional_string("socket") {
         if named {
             settings.mistake("socket", "cannot stand beside host; remove one of them");
