@@ -227,7 +227,7 @@ impl Plan {
             load_ms: if busy { rng.between(50, 200) } else { rng.between(300, 3000) },
             recipients_max: if rng.chance(200) { 40 } else { rng.count(1, 6) },
             command_ms: rng.chance(700).then(|| rng.between(400, 4000)),
-            trouble_ms: if busy { rng.between(4_000, 15_000) } else { rng.between(8_000, 45_000) },
+            trouble_ms: if busy { rng.between(3_000, 11_000) } else { rng.between(6_000, 32_000) },
             troubles: Troubles::draw(rng),
             hop_ms_max: *rng.pick(&[3, 20, 100]).unwrap_or(&3),
             commit_ms_max: *rng.pick(&[2, 30, 30, 400]).unwrap_or(&30),

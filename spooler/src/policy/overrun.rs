@@ -108,6 +108,8 @@ enum TokenAt {
     Home,
     /// With the scheduler, and the worker waits for it.
     Awaited { since_ms: i64 },
+    /// With the scheduler, and only a probe waits for it: the worker itself has nothing that it could do.
+    Sought,
     /// With the worker.
     Out,
     /// With the worker, which was asked for it.
@@ -190,10 +192,17 @@ impl Overrun {
         self.probing
     }
 
-    /// It waits for a token, by its own wish or for a probe.
+    /// It waits for a token, by its own wish.
     pub fn on_awaited(&mut self, now_ms: i64) {
-        if self.token == TokenAt::Home {
+        if matches!(self.token, TokenAt::Home | TokenAt::Sought) {
             self.token = TokenAt::Awaited { since_ms: now_ms };
+        }
+    }
+
+    /// A token is wanted for it, to be asked back. That it has none meanwhile excuses nothing.
+    pub fn on_sought(&mut self) {
+        if self.token == TokenAt::Home {
+            self.token = TokenAt::Sought;
         }
     }
 

@@ -218,7 +218,7 @@ impl Supervisor {
             None => {
                 self.scheduler.on_want(id);
                 if let Some(provider) = self.providers.get_mut(&id) {
-                    provider.overrun.on_awaited(now.mono_ms);
+                    provider.overrun.on_sought();
                 }
                 self.tokens_touched = true;
             }

@@ -131,7 +131,7 @@ fn silent_deliveries_are_found_although_the_worker_answers_and_news_renews_patie
         let at_ms = overrun.look_ms().unwrap();
         for step in overrun.on_look(true, false, at_ms) {
             if step == Step::Probe {
-                overrun.on_awaited(at_ms);
+                overrun.on_sought();
                 overrun.on_granted(at_ms);
                 overrun.on_recalled(at_ms);
                 overrun.on_returned(false, at_ms + 1);
@@ -157,6 +157,14 @@ fn waiting_for_a_token_is_not_silence() {
     overrun.on_granted(2_000_000);
     overrun.on_returned(false, 2_000_001);
     assert_eq!(overrun.on_look(true, false, 2_000_100), [], "only the second before counts");
+}
+
+#[test]
+fn waiting_for_the_token_of_a_probe_is_silence() {
+    let mut overrun = overrun();
+    overrun.on_news(0);
+    overrun.on_sought();
+    assert!(matches!(look_until(&mut overrun, true, 2_000_000).last(), Some((_, Step::Ask(Trouble::Silent(_))))));
 }
 
 #[test]
