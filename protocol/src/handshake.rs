@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn a_hello_survives_the_way_and_its_layout_is_frozen() {
         let packet = hello().encode();
-        let mut by_hand = vec![3, 0, 0, 0, 0x67, 0x12, 0, 0];
+        let mut by_hand = vec![4, 0, 0, 0, 0x67, 0x12, 0, 0];
         by_hand.extend([9; 16]);
         by_hand.extend(b".tmpAbC123");
         assert_eq!(packet, by_hand);
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn another_version_is_told_apart_whatever_follows() {
-        assert_eq!(Hello::decode(&[4, 0, 0, 0]), Err(HelloError::Version(4)));
+        assert_eq!(Hello::decode(&[3, 0, 0, 0]), Err(HelloError::Version(3)));
         assert_eq!(Hello::decode(&[0xff; 100]), Err(HelloError::Version(u32::MAX)));
     }
 
