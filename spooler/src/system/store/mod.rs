@@ -93,7 +93,9 @@ pub enum StoreError {
         why: String,
     },
     /// The disk does not do what it is asked, now; it may do it later.
-    #[error("The disk of {path} fails: {why}. Look at the kernel's log (dmesg) and at the health of the disk")]
+    #[error(
+        "The disk of {path} fails: {why}. Look at the kernel's log (dmesg), the health of the disk and the limit of open files"
+    )]
     Failing {
         /// Where.
         path: String,
