@@ -195,7 +195,10 @@ mod tests {
         let (mut supervisor, actions) = Supervisor::new(config, surroundings, Now { mono_ms: 0, wall_ms: 0 });
         let spawned = |action: &Action| if let Action::Spawn(worker) = action { Some(*worker) } else { None };
         let worker = actions.iter().find_map(spawned).unwrap();
-        step(&mut supervisor, 1, worker, WorkerNews::Started { pid: 7 });
+        let started = step(&mut supervisor, 1, worker, WorkerNews::Started { pid: 7 });
+        let [Action::SetPriority(..), Action::Send(_, ToWorker::Welcome(_)), ..] = started.as_slice() else {
+            panic!("who is welcome becomes another user, whose priority is not ours to set: {started:?}")
+        };
         said(&mut supervisor, 2, worker, FromWorker::LoggedOn(LoggedOn::default()));
         (supervisor, worker, 2)
     }

@@ -364,19 +364,20 @@ impl Supervisor {
         }
     }
 
-    /// A worker has said hello: it is welcomed, may have tokens, and its priority is set.
+    /// A worker has said hello: its priority is set, it is welcomed, and it may have tokens. In this order: once it is welcome it becomes a user of
+    /// its own, and a supervisor without CAP_SYS_NICE has no say over others' processes.
     pub(super) fn on_started(&mut self, worker: WorkerId, pid: u32, now: Now, actions: &mut Vec<Action>) {
         let welcome = self.welcome(worker);
-        actions.extend(welcome.map(|welcome| Action::Send(worker, ToWorker::Welcome(welcome))));
         let Some(provider) = self.providers.get_mut(&worker.provider) else { return };
         provider.pid = Some(pid);
         provider.rows.begin(worker.generation);
         provider.sandbox.open();
-        let (weight, interactive, level) = (provider.config.weight, provider.config.interactive, provider.base_level());
+        actions.push(Action::SetPriority(worker, provider.base_level()));
+        actions.extend(welcome.map(|welcome| Action::Send(worker, ToWorker::Welcome(welcome))));
+        let (weight, interactive) = (provider.config.weight, provider.config.interactive);
         provider.overrun = overrunning::ladder(&provider.config, now);
         self.scheduler.add(worker.provider, weight, interactive);
         self.scheduler.set_passing(worker.provider, true);
-        actions.push(Action::SetPriority(worker, level));
     }
 }
 

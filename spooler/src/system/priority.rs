@@ -15,7 +15,11 @@ use super::threads;
 use crate::policy::priority_plan::{Level, Reached};
 use crate::system::sched_class;
 
-const REALTIME_ADVICE: &str = "give the spooler CAP_SYS_NICE, or LimitRTPRIO=1 in its unit";
+// The limits are for a worker of the same user: over another user's process the kernel lets nobody decide without the capability.
+const ADVICE: &str =
+    "give the spooler CAP_SYS_NICE, or LimitNICE= in its unit if its workers have no users of their own";
+const REALTIME_ADVICE: &str =
+    "give the spooler CAP_SYS_NICE, or LimitRTPRIO=1 in its unit if its workers have no users of their own";
 
 /// Sets a worker's priority and reads back what was reached; `true` if the kernel wants to be asked again a little later: it lets the
 /// unprivileged change one autogroup in a tenth of a second.
@@ -29,12 +33,11 @@ pub fn set(pid: u32, autogroup: Option<&File>, level: Level) -> (Reached, bool) 
     let own_group = autogroup;
     let autogroup = set_autogroup(pid, own_group, nice);
     let later = autogroup.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
-    let advice = "give the spooler CAP_SYS_NICE, or LimitNICE= in its unit";
     let refused = match (group, autogroup, class) {
         (Ok(()), Ok(()), Ok(())) => None,
-        (Err(error), ..) => Some(format!("nice {nice} refused ({error}): {advice}")),
-        (Ok(()), Err(error), _) => Some(format!("autogroup {nice} refused ({error}): {advice}")),
-        (Ok(()), Ok(()), Err(error)) => Some(format!("class {} refused ({error}): {advice}", level.sched().word())),
+        (Err(error), ..) => Some(format!("nice {nice} refused ({error}): {ADVICE}")),
+        (Ok(()), Err(error), _) => Some(format!("autogroup {nice} refused ({error}): {ADVICE}")),
+        (Ok(()), Ok(()), Err(error)) => Some(format!("class {} refused ({error}): {ADVICE}", level.sched().word())),
     };
     let instead = raised.err().map(|error| {
         if realtime {

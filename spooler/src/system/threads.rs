@@ -43,16 +43,19 @@ pub(super) fn running(pid: u32) -> Vec<(u32, Running)> {
     tasks.filter_map(|task| look(task.ok()?)).collect()
 }
 
-/// Sets the nice value of every thread of a process, and of the other processes of its group.
+/// Sets the nice value of every thread of a process, and of the other processes of its group. Nothing is asked of the kernel where nothing
+/// is to be changed: it may refuse even that, when the process has become another user.
 ///
 /// # Errors
 /// The kernel's, if it refuses.
 pub(super) fn set_nice(pid: u32, nice: i32) -> io::Result<()> {
-    set_priority(libc::PRIO_PGRP, pid, nice)?;
-    until_settled(
-        || running(pid).into_iter().filter(|(_, running)| running.nice != nice).map(|(thread, _)| thread).collect(),
-        |thread| set_priority(libc::PRIO_PROCESS, thread, nice),
-    )
+    let others =
+        || running(pid).into_iter().filter(|(_, running)| running.nice != nice).map(|(thread, _)| thread).collect();
+    let threads: Vec<u32> = others();
+    if !threads.is_empty() {
+        set_priority(libc::PRIO_PGRP, pid, nice)?;
+    }
+    until_settled(others, |thread| set_priority(libc::PRIO_PROCESS, thread, nice))
 }
 
 /// Gives every thread of a process the real-time class.
