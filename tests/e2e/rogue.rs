@@ -22,8 +22,11 @@ fn config(sink: &Sink, rogue: &str) -> String {
 }
 
 fn let_loose(world: &World, sink: &Sink, rogue: &str) {
+    let reloads = |world: &World| world.log().matches("read again").count();
+    let before = reloads(world);
     world.configure(&config(sink, rogue));
     world.signal(Signal::SIGHUP);
+    world.wait_for("the reload", |world| (reloads(world) > before).then_some(()));
 }
 
 /// A world whose rogue misbehaves before its first word.

@@ -29,22 +29,21 @@ fn with_one_slot_all_make_progress_and_one_runs() {
     for name in NAMES.repeat(4) {
         smtp::send(port, "a@b.test", &[&format!("x@{name}.test")], MAIL);
     }
-    let (mut samples, mut crowded, mut side_by_side) = (0, 0, false);
+    let (mut samples, mut side_by_side) = (0, false);
     world.wait_for("all work to be done", |world| {
         let status = world.status()?;
         let rows = status["providers"].as_array()?;
-        let holds = |row: &&Value| row["token"] == "running" || row["token"] == "recalled";
         let (listening, background): (Vec<&Value>, Vec<&Value>) = rows.iter().partition(|row| row["kind"] == "smtp-in");
+        let with = |token: &str| background.iter().filter(|row| row["token"] == token).count();
+        let (running, recalled) = (with("running"), with("recalled"));
+        // Who gets no CPU from a busy machine for a second after its recall has no slot any more, but still its token.
+        assert!(running <= 1, "with one slot, {running} may compute: {status}");
         let out = number(&status["supervisor"], "tokens_out");
-        let held = background.iter().copied().filter(holds).count();
-        assert!(out <= (held.max(1) + listening.len()) as u64, "{status}");
+        assert!(out <= (running + recalled).max(1) as u64 + listening.len() as u64, "{status}");
         samples += 1;
-        // Who gets no CPU from a busy machine for a second after its recall has no slot any more.
-        crowded += usize::from(held > 1);
         side_by_side |= background.iter().all(|row| number(row, "in_flight") > 0 && number(row, "cpu_ms") > 15);
         (status["supervisor"]["queued"] == 0).then_some(())
     });
-    assert!(crowded * 4 <= samples, "with one slot, in {crowded} of {samples} samples more than one held a token");
     assert!(side_by_side, "in none of {samples} samples had all three done some of their work and none all of it");
 }
 
