@@ -1,6 +1,6 @@
 //! The worker of the contract tests: its provider, kind `scripted`, writes down every call and does in it what the test wants.
 //!
-//! What it writes goes to the file `calls` in `folder`, one line for each call and each thing that it learns. What it does are steps,
+//! What it says of itself: `announces` (address types), `prefer_last`, `credit`, `wishes`. What it writes goes to the file `calls` in `folder`, one line for each call and each thing that it learns. What it does are steps,
 //! separated by `;` or line ends. Those of `submit_message` are the content of the message; those of the other methods are settings of
 //! their names, a list for the first call, the second and so on, of which the last one stays.
 //!
@@ -72,6 +72,15 @@ struct ScriptedSettings {
     scripts: HashMap<&'static str, VecDeque<String>>,
     wishes: Vec<String>,
     prompts: Vec<String>,
+    announced: Announced,
+}
+
+/// What it says of itself at logon.
+#[derive(Clone)]
+struct Announced {
+    types: Vec<String>,
+    prefer_last: bool,
+    credit: u32,
 }
 
 struct Scripted {
@@ -79,6 +88,7 @@ struct Scripted {
     folder: PathBuf,
     scripts: RefCell<HashMap<&'static str, VecDeque<String>>>,
     wishes: Wishes,
+    announced: Announced,
 }
 
 /// What the steps of one call act on.
@@ -99,6 +109,11 @@ impl Provider for Scripted {
             scripts: METHODS.into_iter().map(|method| (method, script(settings, method))).collect(),
             wishes: settings.strings("wishes", &[]),
             prompts: settings.strings("prompts", &[]),
+            announced: Announced {
+                types: settings.strings("announces", &["SMTP"]),
+                prefer_last: settings.boolean("prefer_last", false),
+                credit: settings.integer("credit", 100, 1..=100),
+            },
         }
     }
 
@@ -117,7 +132,7 @@ impl Provider for Scripted {
             };
         }
         let scripts = RefCell::new(settings.scripts);
-        let scripted = Self { support, folder: settings.folder, scripts, wishes };
+        let scripted = Self { support, folder: settings.folder, scripts, wishes, announced: settings.announced };
         scripted.record(&format!("logon {:?}", scripted.support.logon_flags()));
         let asked = |key: &String| scripted.support.prompt(key, &format!("Your {key}"), key == "password");
         let answers: Vec<_> = settings.prompts.iter().map(asked).collect();
@@ -134,7 +149,11 @@ impl Provider for Scripted {
     }
 
     fn address_types(&self) -> Vec<String> {
-        vec!["SMTP".to_owned()]
+        self.announced.types.clone()
+    }
+
+    fn prefer_last(&self) -> bool {
+        self.announced.prefer_last
     }
 
     fn identity(&self) -> String {
@@ -142,7 +161,7 @@ impl Provider for Scripted {
     }
 
     fn capacity(&self) -> Capacity {
-        Capacity { credit: 100, ..Capacity::default() }
+        Capacity { credit: self.announced.credit, ..Capacity::default() }
     }
 
     fn wishes(&self) -> Wishes {

@@ -29,20 +29,20 @@ fn started(providers: &[(&str, &str)]) -> World {
 }
 
 /// Sends a message whose body the providers act on; options of sendmail come before the recipients.
-fn send(world: &World, arguments: &[&str], body: &str) {
+pub(crate) fn send(world: &World, arguments: &[&str], body: &str) {
     let mail = format!("Subject: steps\n\n{body}\n");
     let output = world.client("sendmail", &[&["-i", "-f", "ann@home.test"], arguments].concat(), mail.as_bytes());
     assert!(output.status.success(), "{output:?}");
 }
 
 /// What a provider was called for so far, without what it makes of the header of a message.
-fn calls(world: &World, provider: &str) -> Vec<String> {
+pub(crate) fn calls(world: &World, provider: &str) -> Vec<String> {
     let text = fs::read_to_string(world.path(provider).join("calls")).unwrap_or_default();
     text.lines().filter(|line| !line.starts_with("no such step")).map(str::to_owned).collect()
 }
 
 /// Waits until a provider has been called for this; gives everything that it was called for.
-fn wait_call(world: &World, provider: &str, wanted: &str) -> Vec<String> {
+pub(crate) fn wait_call(world: &World, provider: &str, wanted: &str) -> Vec<String> {
     world.wait_for(wanted, |world| {
         let calls = calls(world, provider);
         calls.iter().any(|call| call.starts_with(wanted)).then_some(calls)

@@ -98,6 +98,8 @@ mod tokens;
 #[cfg(test)]
 mod tools;
 #[cfg(test)]
+mod transports;
+#[cfg(test)]
 mod unprivileged;
 #[cfg(test)]
 mod world;
