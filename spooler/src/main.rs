@@ -87,7 +87,7 @@ fn is_terminal() -> bool {
 fn man(folder: &std::path::Path) -> Result<ExitCode, (u8, String)> {
     let command = <Arguments as clap::CommandFactory>::command();
     let error = |error: std::io::Error| (73, format!("{}: {error}", folder.display()));
-    clap_mangen::generate_to(command, folder).map_err(error)?;
+    std::fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(command, folder)).map_err(error)?;
     Ok(ExitCode::SUCCESS)
 }
 

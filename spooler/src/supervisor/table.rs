@@ -226,6 +226,7 @@ impl Provider {
 fn code(provider: &Provider, in_flight: u64) -> StatusCode {
     let own = match provider.life.state() {
         WorkerState::Ready if provider.session.critical_error.is_some() => StatusCode::FAILURE,
+        WorkerState::Ready if provider.is_offline() => StatusCode::OFFLINE,
         WorkerState::Ready => StatusCode::AVAILABLE,
         WorkerState::Starting | WorkerState::Draining | WorkerState::Stopping | WorkerState::Paused => {
             StatusCode::OFFLINE
