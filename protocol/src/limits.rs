@@ -35,7 +35,7 @@ pub const ROW_TEXT_BYTES_MAX: usize = 256;
 /// Status rows that a provider may have besides its own.
 pub const ROWS_MAX: usize = 16;
 
-/// Words about status rows that are taken from one worker in a second; what comes faster is dropped, and its row says so.
+/// Words about status rows that are taken from one worker in a second; what comes faster is taken together, and its row says how many there were.
 pub const ROW_UPDATES_A_SECOND_MAX: u32 = 50;
 
 /// Questions that a provider may have at logon.

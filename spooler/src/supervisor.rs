@@ -157,6 +157,8 @@ pub struct Supervisor {
     validations: BTreeMap<RequestId, validating::Validation>,
     /// What senders were told of recipients, so that they are told once.
     told: HashMap<MessageId, BTreeSet<(u32, reporting::Fact)>>,
+    /// Messages of which reports are being built.
+    making: HashMap<MessageId, reporting::Making>,
     quarantine: quarantine::Quarantine,
     jitter: Jitter,
     cores: u32,
@@ -252,6 +254,7 @@ impl Supervisor {
             watch_seq: 0,
             validations: BTreeMap::new(),
             told: HashMap::new(),
+            making: HashMap::new(),
             quarantine: quarantine::Quarantine::default(),
             jitter: Jitter::new(surroundings.seed),
             cores: surroundings.cores,

@@ -160,7 +160,7 @@ impl Supervisor {
             (Pending::Quarantined(id), Ok(())) => self.on_quarantined(id),
             (Pending::Quarantined(id), Err(refusal)) => self.on_not_kept([id].into_iter().collect(), &refusal, actions),
             (Pending::Kept(ids), Err(refusal)) => self.on_not_kept(ids, &refusal, actions),
-            (Pending::Kept(_), Ok(())) | (Pending::Upload(..) | Pending::Report(_), _) => {}
+            (Pending::Kept(_), Ok(())) | (Pending::Upload(..) | Pending::Report(_) | Pending::Notice, _) => {}
         }
     }
 

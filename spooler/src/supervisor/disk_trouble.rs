@@ -73,10 +73,10 @@ impl Supervisor {
     /// What was to go to disk with a report does not go there.
     fn leave_off_the_disk(&mut self, ticket: Option<Ticket>, actions: &mut Vec<Action>) {
         let left = ticket.and_then(|ticket| self.pending.remove(&ticket));
-        if let Some(Pending::Report(unit)) = left
-            && !unit.is_empty()
+        if let Some(Pending::Report(id)) = left
+            && self.give_report_up(id)
         {
-            let text = "what became of its recipients is not on disk: they will be tried again".to_owned();
+            let text = format!("what became of recipients of message {id} is not on disk: they will be tried again");
             log(actions, Loudness::Warn, text);
         }
     }

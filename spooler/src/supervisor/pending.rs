@@ -27,8 +27,10 @@ pub(super) enum Pending {
     Upload(Acceptor, Box<NewMessage>, Entry),
     /// The message joins the queue.
     Accept(Acceptor, MessageId, Entry),
-    /// A report is being built; these changes go to disk with it.
-    Report(Vec<Change>),
+    /// A report about this message is being built.
+    Report(MessageId),
+    /// A notice to the postmaster is being built.
+    Notice,
     /// A message is in quarantine.
     Quarantined(MessageId),
     /// A client is told.
@@ -43,7 +45,7 @@ impl Pending {
         match self {
             Self::Upload(_, message, _) => Some(message.id),
             Self::Accept(_, id, _) => Some(*id),
-            Self::Report(_) | Self::Quarantined(_) | Self::Command(..) | Self::Kept(_) => None,
+            Self::Report(_) | Self::Notice | Self::Quarantined(_) | Self::Command(..) | Self::Kept(_) => None,
         }
     }
 }
@@ -56,8 +58,9 @@ impl Supervisor {
         actions.push(Action::Commit(ticket, unit));
     }
 
-    /// Brings a unit to disk for which nobody waits.
+    /// Brings a unit to disk for which nobody waits; what ends something of a message waits for the reports about it.
     pub(super) fn keep(&mut self, unit: Vec<Change>, actions: &mut Vec<Action>) {
+        let Some(unit) = self.unless_reported_first(unit) else { return };
         let mut ids = Few::default();
         for id in unit.iter().map(Change::message) {
             if !ids.as_slice().contains(&id) {
@@ -73,7 +76,7 @@ mod tests {
     use super::*;
     use crate::policy::Now;
     use crate::supervisor::Surroundings;
-    use crate::supervisor::event::Event;
+    use crate::supervisor::event::{Event, ReportKind};
 
     #[test]
     fn it_does_not_end_while_a_report_is_being_built() {
@@ -82,10 +85,14 @@ mod tests {
         let now = Now { mono_ms: 0, wall_ms: 0 };
         let (mut supervisor, mut actions) = Supervisor::new(config, surroundings, now);
         // What became of recipients goes to disk with the report: without it they would be served again.
-        supervisor.pending.insert(Ticket(0), Pending::Report(vec![Change::Remove { id: MessageId(1) }]));
+        let (kind, gone) = (ReportKind::Failed, vec![Change::Remove { id: MessageId(1) }]);
+        supervisor.report(MessageId(1), kind, Vec::new(), gone, &mut actions);
+        let ticket = actions
+            .iter()
+            .find_map(|action| if let Action::Report(order) = action { Some(order.ticket) } else { None });
         supervisor.step(now, Event::Stop, &mut actions);
         assert!(!actions.iter().any(|action| matches!(action, Action::Exit)));
-        supervisor.step(now, Event::ReportBuilt(Ticket(0), None), &mut actions);
+        supervisor.step(now, Event::ReportBuilt(ticket.unwrap(), None), &mut actions);
         assert!(actions.iter().any(|action| matches!(action, Action::Commit(..))));
         assert!(actions.iter().any(|action| matches!(action, Action::Exit)));
     }

@@ -1,7 +1,11 @@
-//! Senders are told: of failure, of delay, and of success where they want it. A report goes to disk in one unit with what it reports,
-//! so that a crash can neither lose it nor make a second one.
+//! Senders are told: of failure, of delay, and of success where they want it.
+//!
+//! Reports quote the message, so they are built beside the loop. What ends something of the message waits meanwhile: it goes to disk in one
+//! unit with the last of its reports that are being built. So a crash cannot lose a report, and whoever is told of one thing at a time is not
+//! told twice.
 
 use spooler_protocol::calls::StatusReport;
+use spooler_protocol::control::RecipientState;
 use spooler_protocol::ids::{DeliveryId, MessageId};
 use spooler_protocol::outcome::Reply;
 
@@ -16,6 +20,16 @@ use crate::record::{Change, NewMessage, StoredContent};
 pub(super) enum Fact {
     Delivered,
     Failed,
+}
+
+/// Reports of one message that are being built.
+#[derive(Debug, Default)]
+pub(super) struct Making {
+    reports: u32,
+    /// What goes to disk with the last one.
+    unit: Vec<Change>,
+    /// One of them cannot be built by this supervisor: what is reported stays off the disk.
+    given_up: bool,
 }
 
 impl Supervisor {
@@ -84,11 +98,49 @@ impl Supervisor {
         actions: &mut Vec<Action>,
     ) {
         let ticket = Ticket(self.next_number());
-        self.pending.insert(ticket, Pending::Report(unit));
+        self.pending.insert(ticket, Pending::Report(id));
+        let making = self.making.entry(id).or_default();
+        making.reports += 1;
+        making.unit.extend(unit);
         actions.push(Action::Report(ReportOrder { ticket, id, kind, recipients }));
     }
 
-    /// A report goes to disk together with what it reports.
+    /// Puts a unit aside if it ends something of a message whose reports are being built: without the message they cannot be, and what is on
+    /// disk as failed is not told again.
+    pub(super) fn unless_reported_first(&mut self, unit: Vec<Change>) -> Option<Vec<Change>> {
+        let ends = |change: &Change| match change {
+            Change::Remove { .. } => true,
+            Change::Recipients { updates, .. } => updates.iter().any(|update| update.state != RecipientState::Pending),
+            Change::Accept(_) | Change::Marks { .. } | Change::State { .. } => false,
+        };
+        let Some(id) = unit.iter().find(|change| ends(change)).map(Change::message) else { return Some(unit) };
+        let Some(making) = self.making.get_mut(&id) else { return Some(unit) };
+        making.unit.extend(unit);
+        None
+    }
+
+    /// A report is not being built any more. What goes to disk with it, if it was the last one of its message.
+    fn made(&mut self, id: MessageId) -> Vec<Change> {
+        let Some(making) = self.making.get_mut(&id) else { return Vec::new() };
+        making.reports -= 1;
+        if making.reports > 0 || making.given_up {
+            return Vec::new();
+        }
+        let mut unit = self.making.remove(&id).map(|making| making.unit).unwrap_or_default();
+        self.refresh_marks(&mut unit);
+        unit
+    }
+
+    /// A report cannot be built before the spooler ends: what becomes of its message stays off the disk from now on. True if there is something
+    /// of that already.
+    pub(super) fn give_report_up(&mut self, id: MessageId) -> bool {
+        let Some(making) = self.making.get_mut(&id) else { return false };
+        making.reports -= 1;
+        making.given_up = true;
+        !making.unit.is_empty()
+    }
+
+    /// A report, or a notice, goes to disk; a report together with what it reports.
     pub(super) fn on_report_built(
         &mut self,
         ticket: Ticket,
@@ -96,8 +148,11 @@ impl Supervisor {
         now: Now,
         actions: &mut Vec<Action>,
     ) {
-        let Some(Pending::Report(mut unit)) = self.pending.remove(&ticket) else { return };
-        self.refresh_marks(&mut unit);
+        let mut unit = match self.pending.remove(&ticket) {
+            Some(Pending::Report(id)) => self.made(id),
+            Some(Pending::Notice) => Vec::new(),
+            _ => return,
+        };
         let Some(mut report) = report else {
             if !unit.is_empty() {
                 self.keep(unit, actions);

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use spooler::record::{Change, Scanned};
-use spooler::supervisor::event::{Action, Answer, Ask, AskId, Event, ReportKind, SubmitOrder, WorkerId, WorkerNews};
+use spooler::supervisor::event::{
+    Action, Answer, Ask, AskId, Event, ReportKind, SubmitOrder, Ticket, WorkerId, WorkerNews,
+};
 use spooler::system::store::StoreReader;
 use spooler_protocol::calls::StatusReport;
 use spooler_protocol::control::{MessageState, QueueAction, RecipientState};
@@ -71,6 +73,8 @@ pub(crate) struct Mail {
     owed: BTreeSet<(MessageId, u32)>,
     /// Failures and successes that a provider wants to be told, heard in this step: it settles nothing.
     owed_as_asked: BTreeSet<(MessageId, u32, bool)>,
+    /// Reports that are being built, and of which messages.
+    making: BTreeMap<Ticket, MessageId>,
     /// A change of these was refused by the disk in this run: the schedule is ahead of it.
     ahead: BTreeSet<MessageId>,
     /// Recipients served, and messages acknowledged: for people.
@@ -115,6 +119,9 @@ impl Mail {
     pub(super) fn hears(&mut self, event: &Event) {
         if let Event::StoreStuck(why) = event {
             self.stuck = why.is_some();
+        }
+        if let Event::ReportBuilt(ticket, _) = event {
+            self.making.remove(ticket);
         }
         let Event::Asked(ask, what) = event else { return };
         let command = match what {
@@ -197,13 +204,18 @@ impl Mail {
     }
 
     pub(super) fn wants(&mut self, action: &Action, disk: &mut Disk) -> Verdict {
+        if let Action::Report(order) = action {
+            self.making.insert(order.ticket, order.id);
+        }
         match action {
             Action::Submit(order) => self.submits(order, disk),
             Action::Forget(delivery) => {
                 self.flights.remove(delivery);
                 Ok(())
             }
-            Action::Commit(_, unit) => unit.iter().try_for_each(|change| self.keeps(change)),
+            Action::Commit(_, unit) => {
+                unit.iter().try_for_each(|change| self.ends_reported(change).and_then(|()| self.keeps(change)))
+            }
             Action::Report(order) if order.kind == ReportKind::Failed => {
                 order.recipients.iter().try_for_each(|recipient| self.fails(order.id, recipient.index))
             }
@@ -302,6 +314,19 @@ impl Mail {
         }
     }
 
+    /// What is reported ends on disk no sooner than its report is built: a crash in between would lose the report.
+    fn ends_reported(&self, change: &Change) -> Verdict {
+        let ends = match change {
+            Change::Remove { .. } => true,
+            Change::Recipients { updates, .. } => updates.iter().any(|update| update.state != RecipientState::Pending),
+            Change::Accept(_) | Change::Marks { .. } | Change::State { .. } => false,
+        };
+        let id = message_of(change);
+        let by_hand = self.messages.get(&id).is_some_and(|message| message.given_up);
+        let early = ends && !by_hand && self.making.values().any(|making| *making == id);
+        demand(!early, "what is reported waits for its report", || format!("message {id}: {change:?}"))
+    }
+
     fn keeps(&mut self, change: &Change) -> Verdict {
         match change {
             Change::Accept(new) => {
@@ -370,6 +395,7 @@ impl Mail {
         self.asked.clear();
         self.owed.clear();
         self.owed_as_asked.clear();
+        self.making.clear();
         self.ahead.clear();
         for message in self.messages.values_mut() {
             message.known.clear();
