@@ -4,14 +4,15 @@
 //! instead of returned, and at the end every key that nobody asked for is one, with the keys that are allowed. The effective
 //! values are collected too, without secrets, for `spooler check --print`.
 
+mod findings;
+
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+pub use findings::{Effective, Findings, Mistake, Silence};
 use toml::{Table, Value};
 
-use crate::confinement::Privilege;
 use crate::units;
 
 /// The keys of a provider's table that mean the same for every kind. The supervisor reads them and keeps them to itself; a kind must not
@@ -51,57 +52,6 @@ pub const PROVIDER_KEYS: &[&str] = &[
 /// The keys of a provider's table that mean the same for every kind and that its worker reads: programs that look at messages. A kind must
 /// not use these names either.
 pub const FILTER_KEYS: &[&str] = &["inbound_hook", "outbound_hook", "preprocess"];
-
-/// One thing that is wrong in the settings.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mistake {
-    /// Where, as dotted keys below the table: `tls` or `auth.password`.
-    pub key: String,
-    /// What, and what is allowed.
-    pub message: String,
-}
-
-/// One effective setting.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Effective {
-    /// The key.
-    pub key: String,
-    /// The value as TOML, or what stands for a secret.
-    pub value: String,
-}
-
-/// How long a delivery may be silent, and which key says so.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Silence {
-    /// The key.
-    pub key: String,
-    /// How long.
-    pub duration: Duration,
-}
-
-/// What came of reading: the mistakes, and the effective values.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Findings {
-    /// Empty if all is well.
-    pub mistakes: Vec<Mistake>,
-    /// In the order in which they were asked for.
-    pub effective: Vec<Effective>,
-    /// The longest silence of a delivery that these settings allow, if any of them has to do with it.
-    #[serde(default)]
-    pub silence: Option<Silence>,
-    /// The rights that the provider declares to need with these settings.
-    #[serde(default)]
-    pub privileges: Vec<Privilege>,
-}
-
-impl Findings {
-    fn add_silence(&mut self, other: Option<Silence>) {
-        let longer = |other: &Silence| self.silence.as_ref().is_none_or(|mine| mine.duration < other.duration);
-        if other.as_ref().is_some_and(longer) {
-            self.silence = other;
-        }
-    }
-}
 
 /// A table of settings being read.
 #[derive(Debug)]

@@ -1,7 +1,8 @@
 //! A process that closes its sandbox and then tries what its argument says. Prints `done`, or why not.
 
 use std::io::{Error, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -9,6 +10,7 @@ use std::process::{Command, ExitCode};
 use nix::sys::ptrace;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{Pid, getuid, setuid};
+use rustix::net;
 use spooler_worker::sandbox::{Account, Become, Needs, Ports, close};
 
 /// Who it becomes if root starts it: nobody.
@@ -47,6 +49,20 @@ fn attempt(act: &str, argument: &str, parent: u32) -> Result<(), Error> {
         "read" => std::fs::read(argument).map(drop),
         "write" => std::fs::write(argument, b"x"),
         "connect" => TcpStream::connect(argument).map(drop),
+        "send-and-connect" => {
+            let socket = net::socket(net::AddressFamily::INET, net::SocketType::STREAM, None)?;
+            let address: SocketAddr = argument.parse().map_err(Error::other)?;
+            let connecting = net::SendFlags::from_bits_retain(nix::libc::MSG_FASTOPEN.cast_unsigned());
+            Ok(net::sendto(&socket, b"x", connecting, &address).map(drop)?)
+        }
+        "multipath-tcp" => {
+            let multipath = Some(net::ipproto::MPTCP);
+            Ok(net::socket(net::AddressFamily::INET, net::SocketType::STREAM, multipath).map(drop)?)
+        }
+        "chmod" => std::fs::set_permissions(argument, std::fs::Permissions::from_mode(0o666)),
+        "chmod-what-is-open" => {
+            std::fs::File::create(argument)?.set_permissions(std::fs::Permissions::from_mode(0o640))
+        }
         "listen" => TcpListener::bind(argument).map(drop),
         "unix" => UnixStream::connect(argument).map(drop),
         "run" => Command::new(argument).status().map(drop),

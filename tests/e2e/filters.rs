@@ -38,6 +38,22 @@ fn a_message_goes_through_hooks_and_preprocessors() {
 }
 
 #[test]
+fn filters_never_have_roots_rights() {
+    let local = "[provider.local]\nkind = \"maildir\"\npath = \"{dir}/mail/{local}\"\n";
+    let mut world = World::new(&format!("{local}{}", filter("local", "preprocess", "cat")));
+    let checked = world.spooler(&["check"]);
+    let said = String::from_utf8_lossy(&checked.stdout).into_owned() + &String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.success() && said.contains("provider.local has filters and no run_as"), "{said}");
+    if !nix::unistd::getuid().is_root() {
+        eprintln!("filters_never_have_roots_rights: the start is skipped, it needs root");
+        return;
+    }
+    world.start_unready();
+    let why = world.wait_for("the refusal", |world| world.provider("local")?["last_error"].as_str().map(str::to_owned));
+    assert!(why.contains("root's rights over all files; set run_as"), "{why}");
+}
+
+#[test]
 fn a_wrong_filter_is_found_with_its_line() {
     let world =
         World::new(&format!("{IN}{}", filter("submission", "inbound_hook", "true").replace("command", "comand")));

@@ -19,18 +19,21 @@ use crate::smtp;
 use crate::world::{PATIENCE, World};
 use crate::{IN, relay};
 
-const SOMEBODY: u32 = 65_531;
+pub(crate) const SOMEBODY: u32 = 65_531;
 const MAIL: &[u8] = b"Subject: hello\r\n\r\n.dot\r\nbody\r\n";
 
 /// Providers that write below the world's folder.
 const LOCAL: &str = "[provider.local]\nkind = \"maildir\"\nclaims = [\"@local.test\"]\npath = \"{dir}/mail/{local}\"\n\
-[provider.program]\nkind = \"pipe\"\nclaims = [\"@program.test\"]\ncommand = [\"/bin/sh\", \"-c\", \"cat > {dir}/mail/$MESSAGE_ID\"]\n";
+[provider.program]\nkind = \"pipe\"\nclaims = [\"@program.test\"]\ncommand = [\"/bin/sh\", \"-c\", \"{OUT} cat > {dir}/mail/$MESSAGE_ID\"]\n\
+[provider.spare]\nkind = \"smtp\"\nenabled = false\nhost = \"127.0.0.1:1\"\nusername = \"me\"\npassword_file = \"{dir}/password\"\n";
+/// What programs try that have the supervisor's user: to read what is another provider's secret, and to open the store to everybody.
+const OUT: &str = "cat {dir}/password > {dir}/mail/found; chmod 666 {dir}/spool/spool.db;";
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-fn can_become_others(test: &str) -> bool {
+pub(crate) fn can_become_others(test: &str) -> bool {
     let can = getuid().is_root() && Command::new("setpriv").arg("--version").output().is_ok();
     if !can {
         eprintln!("{test}: skipped, it needs root and setpriv");
@@ -39,7 +42,7 @@ fn can_become_others(test: &str) -> bool {
 }
 
 /// `setpriv` that leaves these capabilities, such as `net_bind_service`, and nothing else.
-fn as_somebody(capabilities: &[String]) -> Vec<String> {
+pub(crate) fn as_somebody(capabilities: &[String]) -> Vec<String> {
     let only: String = capabilities.iter().map(|capability| format!(",+{capability}")).collect();
     let mut words = vec!["setpriv".to_owned(), "--clear-groups".to_owned(), "--no-new-privs".to_owned()];
     words.extend(["reuid", "regid"].map(|id| format!("--{id}={SOMEBODY}")));
@@ -53,7 +56,7 @@ fn as_somebody(capabilities: &[String]) -> Vec<String> {
 /// Every worker is somebody's process, in a sandbox without capabilities but `kept`, which one of them needs.
 fn check_workers(world: &World, kept: &str) {
     let status = world.status().unwrap();
-    for row in status["providers"].as_array().unwrap() {
+    for row in status["providers"].as_array().unwrap().iter().filter(|row| !row["pid"].is_null()) {
         let (name, sandbox) = (row["name"].as_str().unwrap(), row["sandbox"].as_str().unwrap());
         // The kernel gives root what nobody else is to look at.
         assert_eq!(fs::metadata(format!("/proc/{}/environ", row["pid"])).unwrap().uid(), 0, "{name}");
@@ -70,6 +73,15 @@ fn has_landlock() -> bool {
     fs::read_to_string("/sys/kernel/security/lsm").map_or(true, |modules| modules.contains("landlock"))
 }
 
+/// A world of somebody's, with a password that one provider uses.
+fn world_of(submission: &str, sink: &Sink) -> World {
+    let mut world = World::new(&format!("{submission}{}{}", LOCAL.replace("{OUT}", OUT), relay(sink.port)));
+    fs::write(world.path("password"), "sesame").unwrap();
+    fs::set_permissions(world.path("password"), fs::Permissions::from_mode(0o600)).unwrap();
+    world.give_to(SOMEBODY);
+    world
+}
+
 /// A message for each provider, by SMTP.
 fn send_everywhere(world: &World, sink: &Sink) {
     let recipients = ["ann@local.test", "x@program.test", "y@remote.test"];
@@ -79,6 +91,8 @@ fn send_everywhere(world: &World, sink: &Sink) {
     assert_eq!(fs::read_dir(world.path("mail/ann/new")).unwrap().count(), 1);
     let written = fs::read(world.path("mail/1")).unwrap();
     assert!(written.ends_with(b"Subject: hello\n\n.dot\nbody\n"), "{written:?}");
+    assert_eq!(fs::read_to_string(world.path("mail/found")).unwrap(), "", "a program has read a password");
+    assert_eq!(fs::metadata(world.path("spool/spool.db")).unwrap().mode() & 0o777, 0o600);
 }
 
 #[test]
@@ -87,8 +101,7 @@ fn an_ordinary_user_runs_every_kind_in_its_sandbox() {
         return;
     }
     let sink = Sink::start();
-    let mut world = World::new(&format!("{IN}{LOCAL}{}", relay(sink.port)));
-    world.give_to(SOMEBODY);
+    let mut world = world_of(IN, &sink);
     world.run_under(as_somebody(&[]));
     world.start();
     check_workers(&world, "no capabilities");
@@ -187,14 +200,14 @@ fn the_user_of_the_unit_has_low_ports_and_priorities_and_nothing_else() {
     }
     let (sink, port) = (Sink::start(), low_port());
     let submission = IN.replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
-    let mut world = World::new(&format!("{submission}{LOCAL}{}", relay(sink.port)));
+    let mut world = world_of(&submission, &sink);
     let socket = UnixDatagram::bind(world.path("notify")).unwrap();
+    chown(world.path("notify"), Some(SOMEBODY), Some(SOMEBODY)).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    world.give_to(SOMEBODY);
     let wrap = as_the_unit(&world);
     world.run_under(wrap);
     world.start();
-    assert!(next(&socket).starts_with("READY=1\nSTATUS=running; 4 of 4 providers enabled"));
+    assert!(next(&socket).starts_with("READY=1\nSTATUS=running; 4 of 5 providers enabled"));
     check_workers(&world, "capabilities CAP_NET_BIND_SERVICE");
     let kept = "CAP_SYS_NICE for priorities of workers; CAP_NET_BIND_SERVICE for ports below 1024";
     assert!(world.log().contains(&format!("kept of root's power: {kept}")), "{}", world.log());

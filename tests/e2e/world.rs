@@ -75,7 +75,8 @@ impl World {
         world
     }
 
-    fn with_rogues(wrap: &[&str], config: &str) -> Self {
+    /// The same; nothing runs yet.
+    pub(crate) fn with_rogues(wrap: &[&str], config: &str) -> Self {
         let mut world = Self::new(config);
         world.run_under(wrap.iter().copied());
         fs::remove_file(world.worker_program()).unwrap();
@@ -92,8 +93,9 @@ impl World {
     pub(crate) fn give_to(&mut self, uid: u32) {
         self.spooler = self.path("spooler");
         fs::copy(env!("CARGO_BIN_EXE_spooler"), &self.spooler).unwrap();
+        let worker = self.worker_program().canonicalize().unwrap();
         fs::remove_file(self.worker_program()).unwrap();
-        fs::copy(built("spooler-worker"), self.worker_program()).unwrap();
+        fs::copy(worker, self.worker_program()).unwrap();
         for entry in fs::read_dir(self.folder.path()).unwrap() {
             chown(entry.unwrap().path(), Some(uid), Some(uid)).unwrap();
         }

@@ -20,6 +20,9 @@ use crate::sandbox::{self, Account, Become, Identity, Needs, Ports, Privilege, S
 /// Bytes of a file that is read beforehand.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
+/// Why a provider that keeps rights of root's has no filters.
+pub(crate) const PROGRAMS_OF_ROOT: &str = "Its filters would be programs with root's rights over all files; set run_as, or give the filters to another provider";
+
 /// What was read before the sandbox closed.
 #[derive(Debug, Default)]
 pub(crate) struct Files(HashMap<PathBuf, io::Result<Vec<u8>>>);
@@ -46,6 +49,8 @@ pub(crate) enum ConfineError {
     NotRoot(String),
     #[error("run_as cannot stand beside user, which says the same; remove one of them")]
     Twice,
+    #[error("{PROGRAMS_OF_ROOT}")]
+    ProgramsOfRoot,
 }
 
 /// Closes the sandbox of a provider, unless it is switched off.
@@ -55,6 +60,9 @@ pub(crate) fn confine<P: Provider>(welcome: &Welcome) -> Result<(Files, Option<C
     let mut needs = needs_of::<P>(welcome);
     let identity = identity(wish, &needs)?;
     apply(wish, &mut needs);
+    if needs.programs && getuid().is_root() && needs.privileges.contains(&Privilege::FilesOfAll) {
+        return Err(ConfineError::ProgramsOfRoot);
+    }
     let files = Files(needs.files.iter().map(|path| (path.clone(), read(path))).collect());
     if needs.accounts {
         // Loads what the name service needs while that is easy.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use spooler_protocol::claims::{ANY_TYPE, Pattern};
@@ -70,6 +71,8 @@ pub struct Provider {
     pub sandbox: Option<Sandbox>,
     /// The rights of root's that it declares to need.
     pub privileges: Vec<Privilege>,
+    /// Files that it reads at its start and that not everybody can read.
+    pub secret_files: Vec<PathBuf>,
     /// Those that it needs and the supervisor has given up, in words. Known to who reads the configuration again.
     pub lacks: Option<String>,
     /// Whether it runs.
@@ -104,6 +107,7 @@ impl fmt::Debug for Provider {
             .field("resource", &self.resource)
             .field("sandbox", &self.sandbox)
             .field("privileges", &self.privileges)
+            .field("secret_files", &self.secret_files)
             .field("lacks", &self.lacks)
             .field("enabled", &self.enabled)
             .finish_non_exhaustive()
@@ -203,6 +207,7 @@ fn read_common(name: String, kind: String, settings: &mut Settings, base: &Retry
         resource: read_resource(settings),
         sandbox: sandbox::read(settings),
         privileges: Vec::new(),
+        secret_files: Vec::new(),
         lacks: None,
         enabled: settings.boolean("enabled", true),
         settings: String::new(),

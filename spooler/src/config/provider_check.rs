@@ -12,6 +12,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use spooler_protocol::confinement::Privilege;
 use spooler_protocol::settings::{Effective, Findings, Silence};
 use spooler_protocol::units;
 
@@ -95,7 +96,9 @@ pub(super) fn check_all(config: &mut Config, notes: &mut Notes) -> bool {
                 if let Some(silence) = findings.silence.take() {
                     fit_patience(provider, &place, &silence, &mut config.effective, notes);
                 }
+                warn_of_programs(provider, &place, &findings, notes);
                 provider.privileges = std::mem::take(&mut findings.privileges);
+                provider.secret_files = std::mem::take(&mut findings.secret_files);
                 effective.extend(notes.take(&format!("{place}."), findings));
             }
             Err(error) => error.note(&place, notes),
@@ -104,6 +107,18 @@ pub(super) fn check_all(config: &mut Config, notes: &mut Notes) -> bool {
     let secrets = effective.iter().any(|value| value.value == SECRET);
     config.effective.extend(effective);
     secrets
+}
+
+/// Programs never have root's rights over files: such a worker would not start.
+fn warn_of_programs(provider: &Provider, place: &str, findings: &Findings, notes: &mut Notes) {
+    let as_it_is = provider.sandbox.as_ref().is_some_and(|sandbox| sandbox.run_as.is_none());
+    if as_it_is && findings.programs && findings.privileges.contains(&Privilege::FilesOfAll) {
+        let text = format!(
+            "{place} has filters and no run_as: a spooler that runs as root does not start it, because the filters would have \
+             root's rights over all files"
+        );
+        notes.warn(place, text);
+    }
 }
 
 /// A worker must not be taken for hung while one of its deliveries waits as long as its settings allow. Patience that the file does not

@@ -34,13 +34,15 @@ impl Supervisor {
     pub(super) fn confinement(&self, provider: &Configured) -> Option<Confinement> {
         let sandbox = provider.sandbox.clone()?;
         let spool = &self.config.spool;
-        let hidden = [&spool.path, &spool.pickup, &self.config.control.socket, &self.config.source];
+        let own = [&spool.path, &spool.pickup, &self.config.control.socket, &self.config.source];
+        let secrets = self.config.providers.iter().flat_map(|provider| &provider.secret_files);
+        let hidden = own.into_iter().chain(secrets);
         Some(Confinement {
             run_as: sandbox.run_as,
             own_uids: sandbox.own_uids.to_vec(),
             may_read: sandbox.may_read,
             may_write: sandbox.may_write,
-            hidden: hidden.iter().map(|path| path.display().to_string()).collect(),
+            hidden: hidden.map(|path| path.display().to_string()).collect(),
             memory_bytes_max: sandbox.memory_bytes_max,
             descriptors_max: sandbox.descriptors_max,
             processes_max: sandbox.processes_max,

@@ -5,6 +5,7 @@
 use std::fs::{self, File};
 use std::io::{Error, ErrorKind, IoSliceMut, Result};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::parent_id;
 use std::path::Path;
@@ -18,7 +19,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
-use nix::unistd::{Gid, Pid, Uid, chroot, setgid, setuid};
+use nix::unistd::{Gid, Pid, Uid, chroot, getuid, setgid, setuid};
+use rustix::net::{self, ipproto};
 
 /// What the environment of a worker may hold.
 const ENVIRONMENT: [&str; 6] = ["PATH", "RUST_BACKTRACE", "SPOOLER_LOG", "SPOOLER_TMPDIR", "TMPDIR", "TZ"];
@@ -32,10 +34,15 @@ pub(crate) fn attempt(way: &str, target: &str) -> Result<()> {
         "list" => fs::read_dir(path).map(drop),
         "write" => fs::write(path, "was here"),
         "remove" => fs::remove_file(path),
+        "chmod" => fs::set_permissions(path, fs::Permissions::from_mode(0o777)),
+        "chown" => std::os::unix::fs::lchown(path, Some(getuid().as_raw()), None),
         "unix-connect" => UnixStream::connect(path).map(drop),
         "tcp-connect" => TcpStream::connect(target).map(drop),
         "tcp-listen" => TcpListener::bind(target).map(drop),
-        "raw-socket" => Ok(socket(AddressFamily::Inet, SockType::Raw, SockFlag::empty(), None).map(drop)?),
+        "raw-socket" => {
+            let icmp = Some(ipproto::ICMP);
+            Ok(net::socket(net::AddressFamily::INET, net::SocketType::RAW, icmp).map(drop)?)
+        }
         "packet-socket" => Ok(socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), None).map(drop)?),
         "run" => Command::new(path).status().map(drop),
         "others-environment" => of_others("environ"),

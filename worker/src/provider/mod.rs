@@ -1,5 +1,8 @@
 //! The built-in providers, by kind.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
 use spooler_protocol::settings::{Findings, PROVIDER_KEYS, Settings};
 use spooler_protocol::to_worker::{ToWorker, Welcome};
 use tokio::sync::mpsc;
@@ -76,12 +79,23 @@ pub fn check(kind: &str, settings: Settings) -> Result<Findings, UnknownKind> {
     with_kind!(kind, check_kind())
 }
 
-/// Reads the settings of a provider, says which rights it needs with them, and does nothing else. The keys that all kinds have are allowed, so that they are among those that
-/// a mistake names.
+/// Reads the settings of a provider, says what it needs with them, and does nothing else. The keys that all kinds have are allowed, so that
+/// they are among those that a mistake names.
 #[must_use]
 pub fn check_settings<P: Provider>(mut settings: Settings) -> Findings {
     let own = P::settings(&mut settings);
-    let _ = Filters::read(&mut settings);
+    let filters = Filters::read(&mut settings);
     PROVIDER_KEYS.iter().for_each(|key| settings.ignore(key));
-    Findings { privileges: P::needs(&own).privileges, ..settings.finish() }
+    let needs = P::needs(&own);
+    Findings {
+        programs: needs.programs || filters.run_programs(),
+        privileges: needs.privileges,
+        secret_files: needs.files.into_iter().filter(|path| is_secret(path)).collect(),
+        ..settings.finish()
+    }
+}
+
+/// Whether a file is there that not everybody can read.
+fn is_secret(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.mode() & 0o004 == 0)
 }

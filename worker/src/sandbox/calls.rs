@@ -17,7 +17,6 @@ pub(super) const RUNTIME: &[c_long] = &[
     libc::SYS_eventfd2,
     libc::SYS_exit,
     libc::SYS_exit_group,
-    libc::SYS_fcntl,
     libc::SYS_futex,
     libc::SYS_getpgid,
     libc::SYS_getpid,
@@ -51,8 +50,6 @@ pub(super) const RUNTIME: &[c_long] = &[
     libc::SYS_rt_sigreturn,
     libc::SYS_sched_getaffinity,
     libc::SYS_sched_yield,
-    libc::SYS_sendmsg,
-    libc::SYS_sendto,
     libc::SYS_set_robust_list,
     libc::SYS_setsockopt,
     libc::SYS_shutdown,
@@ -66,45 +63,47 @@ pub(super) const RUNTIME: &[c_long] = &[
     libc::SYS_writev,
 ];
 
-/// What working with files takes; which files is a matter of Landlock.
+/// What looking at files takes; which files is a matter of Landlock.
 pub(super) const FILES: &[c_long] = &[
     libc::SYS_chdir,
-    libc::SYS_copy_file_range,
     libc::SYS_faccessat,
     libc::SYS_faccessat2,
     libc::SYS_fadvise64,
-    libc::SYS_fallocate,
     libc::SYS_fchdir,
-    libc::SYS_fchmod,
-    libc::SYS_fchmodat,
-    libc::SYS_fchown,
-    libc::SYS_fchownat,
-    libc::SYS_fdatasync,
     libc::SYS_flock,
     libc::SYS_fstat,
     libc::SYS_fstatfs,
-    libc::SYS_fsync,
-    libc::SYS_ftruncate,
     libc::SYS_getcwd,
     libc::SYS_getdents64,
-    libc::SYS_linkat,
     libc::SYS_lseek,
-    libc::SYS_mkdirat,
     libc::SYS_newfstatat,
     libc::SYS_openat,
     libc::SYS_openat2,
     libc::SYS_pread64,
-    libc::SYS_pwrite64,
     libc::SYS_readlinkat,
+    libc::SYS_statfs,
+    libc::SYS_statx,
+];
+
+/// What writing takes besides. Landlock does not hold modes and owners, so they are changed by descriptor, of what could be opened, and never by
+/// name.
+pub(super) const WRITING: &[c_long] = &[
+    libc::SYS_copy_file_range,
+    libc::SYS_fallocate,
+    libc::SYS_fchmod,
+    libc::SYS_fchown,
+    libc::SYS_fdatasync,
+    libc::SYS_fsync,
+    libc::SYS_ftruncate,
+    libc::SYS_linkat,
+    libc::SYS_mkdirat,
+    libc::SYS_pwrite64,
     libc::SYS_renameat,
     libc::SYS_renameat2,
     libc::SYS_sendfile,
-    libc::SYS_statfs,
-    libc::SYS_statx,
     libc::SYS_symlinkat,
     libc::SYS_umask,
     libc::SYS_unlinkat,
-    libc::SYS_utimensat,
 ];
 
 /// The older names of the same calls, which only this architecture has.
@@ -112,25 +111,24 @@ pub(super) const FILES: &[c_long] = &[
 pub(super) const OLDER_NAMES: &[c_long] = &[
     libc::SYS_access,
     libc::SYS_arch_prctl,
-    libc::SYS_chmod,
-    libc::SYS_chown,
     libc::SYS_epoll_wait,
-    libc::SYS_link,
     libc::SYS_lstat,
-    libc::SYS_mkdir,
     libc::SYS_open,
     libc::SYS_pipe,
     libc::SYS_poll,
     libc::SYS_readlink,
-    libc::SYS_rename,
-    libc::SYS_rmdir,
     libc::SYS_stat,
-    libc::SYS_symlink,
     libc::SYS_time,
-    libc::SYS_unlink,
 ];
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) const OLDER_NAMES: &[c_long] = &[];
+
+/// Those of writing.
+#[cfg(target_arch = "x86_64")]
+pub(super) const OLDER_NAMES_OF_WRITING: &[c_long] =
+    &[libc::SYS_link, libc::SYS_mkdir, libc::SYS_rename, libc::SYS_rmdir, libc::SYS_symlink, libc::SYS_unlink];
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) const OLDER_NAMES_OF_WRITING: &[c_long] = &[];
 
 /// What the network takes; where to is a matter of Landlock.
 pub(super) const NETWORK: &[c_long] = &[
@@ -141,8 +139,24 @@ pub(super) const NETWORK: &[c_long] = &[
     libc::SYS_getsockname,
     libc::SYS_listen,
     libc::SYS_recvmmsg,
-    libc::SYS_sendmmsg,
 ];
+
+/// What gives others a right to a file, or takes one away, by the file's name: Landlock does not hold it. Refused to programs that run as the
+/// supervisor's user, whose files are the spool's.
+pub(super) const RIGHTS_BY_NAME: &[c_long] = &[
+    libc::SYS_fchmodat,
+    libc::SYS_fchmodat2,
+    libc::SYS_fchownat,
+    libc::SYS_lremovexattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_removexattr,
+    libc::SYS_setxattr,
+];
+/// The same, older.
+#[cfg(target_arch = "x86_64")]
+pub(super) const OLDER_RIGHTS_BY_NAME: &[c_long] = &[libc::SYS_chmod, libc::SYS_chown, libc::SYS_lchown];
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) const OLDER_RIGHTS_BY_NAME: &[c_long] = &[];
 
 /// What nobody in a sandbox does, programs included: change the machine, or look into other processes.
 pub(super) const REFUSED_TO_PROGRAMS: &[c_long] = &[

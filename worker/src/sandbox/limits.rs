@@ -12,8 +12,13 @@ pub(super) fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(0, |tasks| tasks.count())
 }
 
+/// When memory runs out the kernel shall end a worker, and not the supervisor; from -1000 to 1000.
+const ENDED_FIRST: &str = "500";
+
 /// Sets all limits. `alone`: nobody else has this user.
 pub(super) fn set(needs: &Needs, alone: bool) -> Result<(), SandboxError> {
+    // As long as the process may be looked at: then it may not even write this. Where it cannot, the kernel chooses by size.
+    let _ = std::fs::write("/proc/self/oom_score_adj", ENDED_FIRST);
     // A core dump could hold secrets, and with this neither the kernel nor a program that it hands dumps to writes one. Nor can others
     // of the same user trace the process or look at its memory and environment.
     prctl::set_dumpable(false).map_err(|error| SandboxError::Limit("PR_SET_DUMPABLE".to_owned(), error.into()))?;
@@ -26,13 +31,14 @@ pub(super) fn set(needs: &Needs, alone: bool) -> Result<(), SandboxError> {
     if let Some(most) = needs.cpu_s_max {
         limit(Resource::RLIMIT_CPU, most)?;
     }
-    if alone {
-        limit(Resource::RLIMIT_NPROC, needs.processes_max)?;
-    } else if needs.programs {
-        // The kernel counts by user, so what the user runs already is no part of it.
-        limit(Resource::RLIMIT_NPROC, needs.processes_max.saturating_add(tasks_of(getuid().as_raw())))?;
+    if needs.programs {
+        // What the unit gives the supervisor for critical sections is not for programs.
+        limit(Resource::RLIMIT_NICE, 0)?;
+        limit(Resource::RLIMIT_RTPRIO, 0)?;
     }
-    Ok(())
+    // The kernel counts by user, so what the user runs already is no part of it.
+    let others = if alone { 0 } else { tasks_of(getuid().as_raw()) };
+    limit(Resource::RLIMIT_NPROC, needs.processes_max.saturating_add(others))
 }
 
 /// A limit, or the present one if that is lower: raising it is not ours to do.

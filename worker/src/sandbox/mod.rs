@@ -99,6 +99,7 @@ pub fn close(needs: &Needs, identity: &Become) -> Result<Closed, SandboxError> {
     let around = if needs.programs { surroundings::of(&needs.hidden) } else { Vec::new() };
     let kept = privileges::kept(needs);
     privileges::drop_bounding(kept);
+    let supervisor = nix::unistd::getuid();
     let (user, alone) = settle(identity, kept)?;
     let capabilities = privileges::drop_capabilities(kept)?;
     privileges::no_new_privileges()?;
@@ -107,7 +108,7 @@ pub fn close(needs: &Needs, identity: &Become) -> Result<Closed, SandboxError> {
     }
     limits::set(needs, alone)?;
     let paths = paths::restrict(needs, &around)?;
-    let calls = syscalls::restrict(needs)?;
+    let calls = syscalls::restrict(needs, nix::unistd::getuid() == supervisor)?;
     Ok(Closed { paths, calls, user, capabilities })
 }
 

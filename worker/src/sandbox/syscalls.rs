@@ -14,7 +14,10 @@ use seccompiler::SeccompCmpArgLen::Dword;
 use seccompiler::SeccompCmpOp::{Eq, MaskedEq, Ne};
 use seccompiler::{BpfProgram, SeccompAction, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch};
 
-use super::calls::{FILES, NETWORK, OLDER_NAMES, REFUSED_TO_PROGRAMS, RUNTIME};
+use super::calls::{
+    FILES, NETWORK, OLDER_NAMES, OLDER_NAMES_OF_WRITING, OLDER_RIGHTS_BY_NAME, REFUSED_TO_PROGRAMS, RIGHTS_BY_NAME,
+    RUNTIME, WRITING,
+};
 use super::needs::Needs;
 use super::{SandboxError, trap};
 
@@ -22,6 +25,23 @@ use super::{SandboxError, trap};
 const NAME_MEMORY: i32 = 0x5356_4d41;
 /// Flags in the type of a socket.
 const SOCKET_KIND: u64 = 0xf;
+/// What is done with descriptors: copies, flags, locks, the size of a pipe. Not who gets signals about one.
+const DESCRIPTOR_COMMANDS: [i32; 14] = [
+    libc::F_DUPFD,
+    libc::F_DUPFD_CLOEXEC,
+    libc::F_GETFD,
+    libc::F_SETFD,
+    libc::F_GETFL,
+    libc::F_SETFL,
+    libc::F_GETLK,
+    libc::F_SETLK,
+    libc::F_SETLKW,
+    libc::F_OFD_GETLK,
+    libc::F_OFD_SETLK,
+    libc::F_OFD_SETLKW,
+    libc::F_GETPIPE_SZ,
+    libc::F_SETPIPE_SZ,
+];
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
@@ -43,12 +63,12 @@ impl fmt::Display for Held {
     }
 }
 
-/// Takes away every system call that is not needed, for this process and what it starts.
-pub(super) fn restrict(needs: &Needs) -> Result<Held, SandboxError> {
+/// Takes away every system call that is not needed, for this process and what it starts. `as_supervisor`: it has the supervisor's user.
+pub(super) fn restrict(needs: &Needs, as_supervisor: bool) -> Result<Held, SandboxError> {
     let refused = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     let unknown = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
     let (held, filters) = if needs.programs {
-        let dangerous = SeccompFilter::new(dangerous()?, SeccompAction::Allow, refused, architecture()?);
+        let dangerous = SeccompFilter::new(dangerous(as_supervisor)?, SeccompAction::Allow, refused, architecture()?);
         (Held::Dangerous, [filter(rules(&[&[libc::SYS_clone3]]), unknown)?, dangerous])
     } else {
         trap::report_by_name()?;
@@ -104,8 +124,20 @@ fn rule(arguments: &[(u8, SeccompCmpOp, i32)]) -> Result<SeccompRule, SandboxErr
 fn listed(needs: &Needs) -> Result<Rules, SandboxError> {
     let network: &[c_long] = if needs.network() || needs.unix_sockets || needs.accounts { NETWORK } else { &[] };
     let mut listed = rules(&[RUNTIME, FILES, OLDER_NAMES, network]);
+    if !needs.write.is_empty() {
+        listed.extend(rules(&[WRITING, OLDER_NAMES_OF_WRITING]));
+    }
     let ourselves = i32::try_from(std::process::id()).unwrap_or_default();
-    let first = |values: &[i32]| values.iter().map(|value| rule(&[(0, Eq, *value)])).collect::<Result<Vec<_>, _>>();
+    let argument = |place: u8, values: &[i32]| {
+        values.iter().map(|value| rule(&[(place, Eq, *value)])).collect::<Result<Vec<_>, _>>()
+    };
+    let first = |values: &[i32]| argument(0, values);
+    listed.insert(libc::SYS_fcntl, argument(1, &DESCRIPTOR_COMMANDS)?);
+    // With MSG_FASTOPEN, sending connects, and Landlock does not see it.
+    let connects = u64::from(libc::MSG_FASTOPEN.unsigned_abs());
+    for (call, flags) in [(libc::SYS_sendto, 3), (libc::SYS_sendmsg, 2), (libc::SYS_sendmmsg, 3)] {
+        listed.insert(call, vec![rule(&[(flags, MaskedEq(connects), 0)])?]);
+    }
     // Threads, but no processes.
     let thread = u64::from(libc::CLONE_THREAD.unsigned_abs());
     listed.insert(libc::SYS_clone, vec![rule(&[(0, MaskedEq(thread), libc::CLONE_THREAD)])?]);
@@ -117,8 +149,7 @@ fn listed(needs: &Needs) -> Result<Rules, SandboxError> {
     listed.insert(libc::SYS_prctl, first(&harmless)?);
     listed.insert(libc::SYS_socket, sockets(needs)?);
     let settings = [libc::FIONBIO, libc::FIONREAD, libc::FIOCLEX, libc::TCGETS];
-    let settings = settings.map(|request| rule(&[(1, Eq, i32::try_from(request).unwrap_or_default())]));
-    let settings = settings.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let settings = argument(1, &settings.map(|request| i32::try_from(request).unwrap_or_default()))?;
     listed.insert(libc::SYS_ioctl, if needs.devices.is_empty() { settings } else { Vec::new() });
     Ok(listed)
 }
@@ -128,8 +159,11 @@ fn sockets(needs: &Needs) -> Result<Vec<SeccompRule>, SandboxError> {
     let mut allowed = vec![rule(&[(0, Eq, libc::AF_UNIX)])?, rule(&[(0, Eq, libc::AF_NETLINK)])?];
     if needs.network() {
         for family in [libc::AF_INET, libc::AF_INET6] {
-            for kind in [libc::SOCK_STREAM, libc::SOCK_DGRAM] {
-                allowed.push(rule(&[(0, Eq, family), (1, MaskedEq(SOCKET_KIND), kind)])?);
+            // Of other protocols, such as multipath TCP, Landlock does not hold the ports.
+            for (kind, protocol) in [(libc::SOCK_STREAM, libc::IPPROTO_TCP), (libc::SOCK_DGRAM, libc::IPPROTO_UDP)] {
+                for protocol in [0, protocol] {
+                    allowed.push(rule(&[(0, Eq, family), (1, MaskedEq(SOCKET_KIND), kind), (2, Eq, protocol)])?);
+                }
             }
         }
     }
@@ -148,8 +182,11 @@ fn tried_only(needs: &Needs) -> Result<Rules, SandboxError> {
 }
 
 /// What is refused to programs.
-fn dangerous() -> Result<Rules, SandboxError> {
+fn dangerous(as_supervisor: bool) -> Result<Rules, SandboxError> {
     let mut dangerous = rules(&[REFUSED_TO_PROGRAMS]);
+    if as_supervisor {
+        dangerous.extend(rules(&[RIGHTS_BY_NAME, OLDER_RIGHTS_BY_NAME]));
+    }
     // A name space of its own would be one in which it is root.
     let own_users = u64::from(libc::CLONE_NEWUSER.unsigned_abs());
     dangerous.insert(libc::SYS_clone, vec![rule(&[(0, MaskedEq(own_users), libc::CLONE_NEWUSER)])?]);
