@@ -27,6 +27,7 @@ use crate::ids::MessageId;
 use crate::message::{Envelope, Notify};
 use crate::outcome::Reply;
 use crate::status::ProviderRow;
+use crate::to_worker::Refusal;
 
 /// The first line of a submission on the control socket, and of a file in the pick-up folder; the message follows behind `\n`.
 ///
@@ -52,6 +53,13 @@ pub struct ApiError {
     pub error: String,
     /// Whether trying again later can help.
     pub temporary: bool,
+}
+
+impl From<Refusal> for ApiError {
+    /// What a client is told of a message that is refused.
+    fn from(refusal: Refusal) -> Self {
+        Self { error: refusal.text, temporary: refusal.temporary }
+    }
 }
 
 /// In which state a message is.

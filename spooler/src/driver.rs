@@ -10,9 +10,6 @@ mod bodies;
 // What the control socket and the pick-up folder may ask of the loop.
 pub mod bridge;
 mod debts;
-mod hops;
-#[cfg(feature = "fuzzing")]
-pub(crate) use hops::fuzz as hops;
 // SIGHUP.
 mod reloading;
 mod reports;
@@ -28,6 +25,7 @@ use spooler_protocol::to_worker::ToWorker;
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::hops;
 use crate::policy::priority_plan::Level;
 use crate::supervisor::Supervisor;
 use crate::supervisor::event::{

@@ -6,7 +6,7 @@
 use spooler_protocol::fuzzing::{Target, assert_clean, pieces, sections};
 
 use crate::line_ends::{LineEnds, NulByte, with_crlf};
-use crate::{client, config, driver, report, supervisor, system};
+use crate::{client, config, report, supervisor, system};
 
 /// The targets of this crate.
 pub const TARGETS: &[Target] = &[
@@ -14,7 +14,7 @@ pub const TARGETS: &[Target] = &[
     ("sendmail", client::fuzzing::sendmail),
     ("sendmail_smtp", client::fuzzing::sendmail_smtp),
     ("report", report::fuzzing::report),
-    ("hops", driver::hops),
+    ("hops", crate::hops::fuzz),
     ("lying_worker", supervisor::fuzzing::lying_worker),
     ("configuration", config::fuzzing::configuration),
     ("control_socket", system::control::fuzzing::connection),

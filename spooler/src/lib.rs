@@ -12,6 +12,8 @@ pub mod driver;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+// Messages that go round in circles.
+mod hops;
 // Line ends of messages on their way in.
 pub mod line_ends;
 // What decides.

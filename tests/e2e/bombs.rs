@@ -183,9 +183,12 @@ fn header_bombs_and_nested_parts_go_through_as_they_are_and_bounce_in_bounded_me
     check_memory(&world, &["submission", "local", "relay"]);
 
     let mut client = smtp::Client::connect(port).unwrap();
-    let hops = "Received: from a by b; Mon, 1 Jan 2024 00:00:00 +0000\r\n".repeat(100_000) + "\r\nx\r\n";
+    let hops = "Received: from a by b; Mon, 1 Jan 2024 00:00:00 +0000\r\n".repeat(10_000) + "\r\nx\r\n";
     let reply = client.send("a@b.test", &["x@local.test"], hops.as_bytes()).unwrap();
     assert!(reply.starts_with("554 5.4.6") || reply.starts_with("550 5.4.6"), "{reply}");
+    let refused = world.client("sendmail", &["-i", "-f", "a@b.test", "x@local.test"], hops.as_bytes());
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("goes round in circles"), "{refused:?}");
 }
 
 #[test]
@@ -200,7 +203,10 @@ fn a_flood_of_the_pickup_folder_is_worked_off_and_rubbish_is_set_aside() {
     for number in 0..count {
         fs::write(pickup.join(format!("good{number}")), file).unwrap();
     }
-    let rubbish = ["garbage", "endless", "sparse", "link", "pipe"];
+    let rubbish = ["garbage", "endless", "sparse", "link", "pipe", "circles"];
+    let hops = "Received: from a by b; Mon, 1 Jan 2024 00:00:00 +0000\n".repeat(10_000);
+    let envelope = file.split_inclusive(|byte| *byte == b'\n').next().unwrap();
+    fs::write(pickup.join("circles"), [envelope, hops.as_bytes(), b"\nx\n"].concat()).unwrap();
     fs::write(pickup.join("garbage"), b"\0\xff{{{\n").unwrap();
     fs::write(pickup.join("endless"), vec![b'{'; 4 * MIB]).unwrap();
     fs::File::create(pickup.join("sparse")).unwrap().set_len(10 << 30).unwrap();

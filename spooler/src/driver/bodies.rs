@@ -9,9 +9,10 @@ use spooler_protocol::limits::{BODY_CHUNK_BYTES_MAX, BODY_INLINE_BYTES_MAX};
 use spooler_protocol::message::Envelope;
 use spooler_protocol::to_worker::{Refusal, Submission, ToWorker};
 
+use super::Driver;
 use super::acting::refusal;
 use super::debts::Debt;
-use super::{Driver, hops};
+use crate::hops;
 use crate::record::{Change, Scanned, StoredContent};
 use crate::supervisor::event::{Event, SubmitOrder, UploadKey, WorkerId, WorkerNews};
 use crate::system::mailbox::Letter;

@@ -8,7 +8,6 @@ use spooler_protocol::control::{
 };
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::status::StatusTable;
-use spooler_protocol::to_worker::Refusal;
 use tokio::sync::{oneshot, watch};
 
 use crate::supervisor::event::{Answer, Ask, Incoming, UploadKey};
@@ -77,7 +76,7 @@ impl Question {
     /// Gives the answer to whoever still waits for it.
     pub(super) fn answer(self, answer: Answer) {
         match (self, answer) {
-            (Self::Submit(to), Answer::Submitted(result)) => drop(to.send(result.map_err(api_error))),
+            (Self::Submit(to), Answer::Submitted(result)) => drop(to.send(result.map_err(ApiError::from))),
             (Self::Status(to), Answer::Status(table)) => drop(to.send(*table)),
             (Self::Overlay(to), Answer::Overlay(summaries)) => drop(to.send(summaries)),
             (Self::Queue(to), Answer::Queue(result)) => drop(to.send(result)),
@@ -91,10 +90,6 @@ impl Question {
             _ => {}
         }
     }
-}
-
-fn api_error(refusal: Refusal) -> ApiError {
-    ApiError { error: refusal.text, temporary: refusal.temporary }
 }
 
 /// What a request means for the loop.

@@ -104,8 +104,12 @@ impl Letters {
 
     /// Nothing is told of what this socket has, until it is changed back.
     pub fn set_deaf(&self, worker: WorkerId, socket: impl AsFd, deaf: bool) {
-        let flags = if deaf { EpollFlags::empty() } else { EpollFlags::EPOLLIN };
-        let _ = self.epoll.modify(socket, &mut EpollEvent::new(flags, key(worker)));
+        // One whose other end is gone is told of as long as it is watched at all, whatever is asked for.
+        let _ = if deaf {
+            self.epoll.delete(socket)
+        } else {
+            self.epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, key(worker)))
+        };
     }
 
     /// Nothing is to be heard of this socket any more.

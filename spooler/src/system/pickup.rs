@@ -14,6 +14,7 @@
 pub(crate) mod fuzzing;
 
 use std::collections::BinaryHeap;
+use std::fmt::Display;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, BufRead, BufReader, Read, Take, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -251,7 +252,7 @@ impl<R: BufRead> Content<R> {
 ///
 /// # Errors
 /// If it cannot be moved; it will be found again by the next scan then.
-pub fn set_aside(path: &Path, reason: &PickupError) -> io::Result<PathBuf> {
+pub fn set_aside(path: &Path, reason: &impl Display) -> io::Result<PathBuf> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file of a folder"));
     };
@@ -284,7 +285,8 @@ pub fn deposit(folder: &Path, submit: &Submit, content: &[u8]) -> io::Result<Pat
     file.sync_all()?;
     fs::rename(&hidden, &complete)?;
     std::mem::forget(unfinished);
-    sync_name(folder, &file)?;
+    // The caller will try again: this copy must not be there as well.
+    sync_name(folder, &file).inspect_err(|_| drop(fs::remove_file(&complete)))?;
     Ok(complete)
 }
 

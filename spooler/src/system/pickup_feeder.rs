@@ -12,6 +12,7 @@ use spooler_protocol::control::ApiError;
 use spooler_protocol::limits::{BODY_CHUNK_BYTES_MAX, BODY_INLINE_BYTES_MAX};
 use tokio::sync::oneshot;
 
+use crate::hops;
 use crate::system::control::{Access, Bridge, Operation, Request, SubmitContent, identify_absent, may};
 use crate::system::pickup::{self, Opened, PickupError};
 
@@ -85,10 +86,11 @@ impl Feeder {
                 tracing::warn!(%error, file = %path.display(), "cannot be read; it stays for the next look");
             }
             Err(Refused::ByUs(error)) => drop(pickup::set_aside(path, &error)?),
-            Err(Refused::BySpooler(error)) => {
+            Err(Refused::BySpooler(error)) if error.temporary => {
                 tracing::warn!(file = %path.display(), "not accepted, it stays for the next look: {}", error.error);
-                return Ok(!error.temporary);
+                return Ok(false);
             }
+            Err(Refused::BySpooler(error)) => drop(pickup::set_aside(path, &error.error)?),
         }
         Ok(true)
     }
@@ -117,6 +119,9 @@ impl Feeder {
             let mut rest = Bytes::from(std::mem::take(&mut held));
             while rest.len() >= BODY_CHUNK_BYTES_MAX || !more && !rest.is_empty() {
                 let chunk = rest.split_to(rest.len().min(BODY_CHUNK_BYTES_MAX));
+                if size == 0 {
+                    hops::check(&chunk).map_err(|refusal| Refused::BySpooler(refusal.into()))?;
+                }
                 size += chunk.len() as u64;
                 let (answer, written) = oneshot::channel();
                 self.bridge.upload(upload, chunk, answer);

@@ -18,7 +18,7 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::State;
 use axum::http::StatusCode;
 use http_body_util::BodyExt;
-use spooler_protocol::control::{Submit, Submitted};
+use spooler_protocol::control::{ApiError, Submit, Submitted};
 use spooler_protocol::limits::{BODY_CHUNK_BYTES_MAX, BODY_INLINE_BYTES_MAX, ENVELOPE_LINE_BYTES_MAX};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -26,6 +26,7 @@ use super::access::{Operation, Peer};
 use super::desk::Desk;
 use super::refusal::Refusal;
 use super::{Bridge, Request, SubmitContent};
+use crate::hops;
 use crate::line_ends::LineEnds;
 
 /// How long a sender may be silent in mid-message.
@@ -143,11 +144,13 @@ struct Content<'a> {
     held: Vec<u8>,
     size: u64,
     upload: Option<Upload>,
+    /// Its first bytes, which have its header, were.
+    looked_at: bool,
 }
 
 impl<'a> Content<'a> {
     fn new(desk: &'a Desk) -> Self {
-        Self { desk, ends: LineEnds::default(), held: Vec::new(), size: 0, upload: None }
+        Self { desk, ends: LineEnds::default(), held: Vec::new(), size: 0, upload: None, looked_at: false }
     }
 
     async fn take(&mut self, data: &[u8]) -> Result<(), Refusal> {
@@ -172,6 +175,9 @@ impl<'a> Content<'a> {
         let upload = self.upload.get_or_insert_with(|| Upload::begin(self.desk));
         let mut rest = Bytes::from(std::mem::take(&mut self.held));
         while !rest.is_empty() && rest.len() >= least {
+            if !std::mem::replace(&mut self.looked_at, true) {
+                hops::check(&rest).map_err(ApiError::from)?;
+            }
             upload.write(rest.split_to(rest.len().min(BODY_CHUNK_BYTES_MAX))).await?;
         }
         self.held.extend_from_slice(&rest);

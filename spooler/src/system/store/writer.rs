@@ -184,6 +184,10 @@ impl Committer {
                 self.commit(batch);
                 self.tidy();
             }
+            if self.waiting.is_empty() {
+                // Nothing is left that could show that the disk is well, or is not.
+                self.go_on();
+            }
             if !open && self.stuck.is_some() {
                 return self.give_up(jobs);
             }
@@ -325,11 +329,16 @@ impl Committer {
     }
 
     fn committed(&mut self, tickets: Vec<Ticket>) {
+        self.go_on();
+        self.tell(tickets.into_iter().map(|ticket| (ticket, Ok(()))).collect());
+    }
+
+    /// New messages are taken again.
+    fn go_on(&mut self) {
         if self.stuck.take().is_some() {
-            tracing::info!("The disk of the spool takes what it is given again");
+            tracing::info!("The disk of the spool is tried again with all that comes");
             (self.tell_stuck)(None);
         }
-        self.tell(tickets.into_iter().map(|ticket| (ticket, Ok(()))).collect());
     }
 
     /// What is told to whoever waits.

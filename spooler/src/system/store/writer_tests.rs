@@ -20,6 +20,7 @@ const GOOD: u8 = 0;
 const NO_ROOM_FOR_MESSAGES: u8 = 1;
 const NO_ROOM: u8 = 2;
 const FAILING: u8 = 3;
+const DAMAGED: u8 = 4;
 
 /// A store in memory on a disk with moods.
 struct Faulty {
@@ -42,6 +43,9 @@ impl Store for Faulty {
         }
         if mood == FAILING {
             return Err(StoreError::Failing { path: "/x".to_owned(), why: "EIO".to_owned() });
+        }
+        if mood == DAMAGED {
+            return Err(StoreError::Damaged { path: "/x".to_owned(), why: "no page".to_owned() });
         }
         self.inner.commit(units)
     }
@@ -267,6 +271,24 @@ fn a_failing_disk_refuses_new_messages_and_results_wait_and_both_sides_are_told(
     fixture.succeeds(10);
     assert_eq!(fixture.stuck.recv().unwrap(), None);
     assert_eq!(fixture.why(1), "kept");
+}
+
+#[test]
+fn when_what_waited_can_never_be_written_others_are_tried_again() {
+    let mut fixture = Fixture::new();
+    fixture.accept(1);
+    fixture.open_gate();
+    fixture.succeeds(1);
+    fixture.set_mood(NO_ROOM);
+    fixture.hold(10, 1, "kept");
+    fixture.stuck.recv().unwrap().unwrap();
+    fixture.set_mood(DAMAGED);
+    let (ticket, result) = fixture.reports.recv().unwrap();
+    assert!(ticket == Ticket(10) && matches!(result, Err(StoreError::Damaged { .. })), "{result:?}");
+    assert_eq!(fixture.stuck.recv().unwrap(), None);
+    fixture.set_mood(GOOD);
+    fixture.accept(2);
+    fixture.succeeds(2);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
-use nix::unistd::{Gid, Uid, fchown, fsync};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, unlinkat};
 
 use super::failure::Failure;
 use super::place::Place;
@@ -102,9 +102,13 @@ fn make(above: &OwnedFd, name: &str, making: &Making) -> Result<OwnedFd, Errno> 
     let folder = openat(above, name, flags, Mode::empty())?;
     // Only what this process made is given away: somebody may have put another folder in its place meanwhile.
     if made.is_ok() && Uid::from_raw(fstat(&folder)?.st_uid) == Uid::effective() {
-        fchmod(&folder, making.mode)?;
-        if let Some(owner) = making.owner {
-            fchown(&folder, Some(owner.uid), Some(owner.gid))?;
+        let owner = making.owner;
+        let given = fchmod(&folder, making.mode)
+            .and_then(|()| owner.map_or(Ok(()), |owner| fchown(&folder, Some(owner.uid), Some(owner.gid))));
+        if let Err(errno) = given {
+            // The next attempt would find it and take it for what it should be.
+            let _ = unlinkat(above, name, UnlinkatFlags::RemoveDir);
+            return Err(errno);
         }
         // A folder that may be passed but not read cannot be synced.
         if let Ok(above) = reopened(above) {

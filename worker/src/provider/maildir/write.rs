@@ -73,7 +73,11 @@ pub(super) fn write(
     renameat(&folder.tmp, letter.name.as_str(), &folder.new, name.as_str())
         .map_err(|errno| Failure::os("rename to", &path, errno))?;
     std::mem::forget(unfinished);
-    fsync(&folder.new).map_err(|errno| Failure::os("sync the folder of", &path, errno))?;
+    if let Err(errno) = fsync(&folder.new) {
+        // The message will be tried again: this copy must not be there as well.
+        let _ = unlinkat(&folder.new, name.as_str(), UnlinkatFlags::NoRemoveDir);
+        return Err(Failure::os("sync the folder of", &path, errno));
+    }
     Ok(path)
 }
 

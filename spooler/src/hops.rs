@@ -10,7 +10,7 @@ const HOPS_MAX: usize = 100;
 ///
 /// # Errors
 /// The refusal, for good.
-pub(super) fn check(start: &[u8]) -> Result<(), Refusal> {
+pub(crate) fn check(start: &[u8]) -> Result<(), Refusal> {
     let hops = header_lines(start).filter(|line| is_received(line)).count();
     if hops <= HOPS_MAX {
         return Ok(());
@@ -19,7 +19,7 @@ pub(super) fn check(start: &[u8]) -> Result<(), Refusal> {
 }
 
 /// What the sender of such a message is told.
-pub(super) fn refusal() -> Refusal {
+pub(crate) fn refusal() -> Refusal {
     let text = format!("The message has come through more than {HOPS_MAX} hosts: it goes round in circles");
     Refusal { temporary: false, enhanced: "5.4.6".to_owned(), text }
 }
