@@ -3,7 +3,6 @@
 use spooler_protocol::control::{MessageState, RecipientState};
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::message::{Address, Envelope};
-use spooler_protocol::notification::Notification;
 use spooler_protocol::outcome::Reply;
 use spooler_protocol::to_worker::{Refusal, ToWorker};
 
@@ -314,8 +313,7 @@ impl Supervisor {
         self.queue.change(message.id, |entry| entry.parts = found);
         let kept_now = self.queue.get(message.id).map(Entry::kept_by).unwrap_or_default();
         for id in kept_before.into_iter().filter(|id| !kept_now.contains(id)) {
-            let gone = Notification::AbortDeferred { message: message.id, cancelled: true };
-            self.say(id, ToWorker::Notify(gone), actions);
+            self.abort_kept(id, message.id, actions);
         }
         self.fail_unserved(message.id, nobody, actions);
     }
