@@ -16,7 +16,9 @@ use crate::record::{Change, NewMessage};
 pub(super) enum Acceptor {
     Worker(WorkerId, AcceptId),
     Client(AskId),
-    /// A report of our own.
+    /// A report of our own about this message.
+    Report(MessageId),
+    /// A notice to the postmaster.
     Nobody,
 }
 
@@ -27,8 +29,10 @@ pub(super) enum Pending {
     Upload(Acceptor, Box<NewMessage>, Entry),
     /// The message joins the queue.
     Accept(Acceptor, MessageId, Entry),
-    /// A report is being built; these changes go to disk with it.
-    Report(Vec<Change>),
+    /// A report about this message is being built; these changes go to disk with it.
+    Report(MessageId, Vec<Change>),
+    /// A notice to the postmaster is being built.
+    Notice,
     /// A message is in quarantine.
     Quarantined(MessageId),
     /// A client is told.
@@ -43,14 +47,22 @@ impl Pending {
         match self {
             Self::Upload(_, message, _) => Some(message.id),
             Self::Accept(_, id, _) => Some(*id),
-            Self::Report(_) | Self::Quarantined(_) | Self::Command(..) | Self::Kept(_) => None,
+            Self::Report(..) | Self::Notice | Self::Quarantined(_) | Self::Command(..) | Self::Kept(_) => None,
         }
     }
 }
 
 impl Supervisor {
-    /// Brings a unit to disk.
+    /// Brings a unit to disk, as soon as no report stands in its way.
     pub(super) fn commit(&mut self, unit: Vec<Change>, pending: Pending, actions: &mut Vec<Action>) {
+        match self.waits_behind(&unit, &pending) {
+            Some(id) => self.wait_behind(id, unit, pending, actions),
+            None => self.commit_now(unit, pending, actions),
+        }
+    }
+
+    /// Brings a unit to disk.
+    pub(super) fn commit_now(&mut self, unit: Vec<Change>, pending: Pending, actions: &mut Vec<Action>) {
         let ticket = Ticket(self.next_number());
         self.pending.insert(ticket, pending);
         actions.push(Action::Commit(ticket, unit));
@@ -58,14 +70,20 @@ impl Supervisor {
 
     /// Brings a unit to disk for which nobody waits.
     pub(super) fn keep(&mut self, unit: Vec<Change>, actions: &mut Vec<Action>) {
-        let mut ids = Few::default();
-        for id in unit.iter().map(Change::message) {
-            if !ids.as_slice().contains(&id) {
-                ids.push(id);
-            }
-        }
-        self.commit(unit, Pending::Kept(ids), actions);
+        let pending = Pending::Kept(messages_of(&unit));
+        self.commit(unit, pending, actions);
     }
+}
+
+/// Which messages a unit is about.
+pub(super) fn messages_of(unit: &[Change]) -> Few<MessageId> {
+    let mut ids = Few::default();
+    for id in unit.iter().map(Change::message) {
+        if !ids.as_slice().contains(&id) {
+            ids.push(id);
+        }
+    }
+    ids
 }
 
 #[cfg(test)]
@@ -82,7 +100,7 @@ mod tests {
         let now = Now { mono_ms: 0, wall_ms: 0 };
         let (mut supervisor, mut actions) = Supervisor::new(config, surroundings, now);
         // What became of recipients goes to disk with the report: without it they would be served again.
-        supervisor.pending.insert(Ticket(0), Pending::Report(vec![Change::Remove { id: MessageId(1) }]));
+        supervisor.pending.insert(Ticket(0), Pending::Report(MessageId(1), vec![Change::Remove { id: MessageId(1) }]));
         supervisor.step(now, Event::Stop, &mut actions);
         assert!(!actions.iter().any(|action| matches!(action, Action::Exit)));
         supervisor.step(now, Event::ReportBuilt(Ticket(0), None), &mut actions);

@@ -96,7 +96,7 @@ impl Supervisor {
         let more = std::mem::take(&mut self.quarantine.more);
         self.quarantine.told_ms = Some(now.mono_ms);
         let ticket = Ticket(self.next_number());
-        self.pending.insert(ticket, Pending::Report(Vec::new()));
+        self.pending.insert(ticket, Pending::Notice);
         actions.push(Action::Notice(NoticeOrder { ticket, ids, more }));
     }
 

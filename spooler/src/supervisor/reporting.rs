@@ -1,13 +1,16 @@
 //! Senders are told: of failure, of delay, and of success where they want it. A report goes to disk in one unit with what it reports,
-//! so that a crash can neither lose it nor make a second one.
+//! so that a crash can neither lose it nor make a second one. A report that a provider asks for reports nothing that could go to disk with
+//! it: after a crash it is asked for again with the recipient, which is not settled on disk before the report is there (`telling`).
 
 use spooler_protocol::calls::StatusReport;
 use spooler_protocol::ids::{DeliveryId, MessageId};
 use spooler_protocol::outcome::Reply;
 
-use super::event::{Action, Loudness, ReportKind, ReportOrder, ReportedRecipient, Ticket, WorkerId};
+use super::event::{Action, Loudness, ReportKind, ReportedRecipient, Ticket, WorkerId};
+use super::pending::messages_of;
 use super::{Acceptor, Pending, Supervisor, accepting, log};
 use crate::policy::Now;
+use crate::policy::queue::Entry;
 use crate::policy::retry::RetryPlan;
 use crate::record::{Change, NewMessage, StoredContent};
 
@@ -75,19 +78,6 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn report(
-        &mut self,
-        id: MessageId,
-        kind: ReportKind,
-        recipients: Vec<ReportedRecipient>,
-        unit: Vec<Change>,
-        actions: &mut Vec<Action>,
-    ) {
-        let ticket = Ticket(self.next_number());
-        self.pending.insert(ticket, Pending::Report(unit));
-        actions.push(Action::Report(ReportOrder { ticket, id, kind, recipients }));
-    }
-
     /// A report goes to disk together with what it reports.
     pub(super) fn on_report_built(
         &mut self,
@@ -96,30 +86,47 @@ impl Supervisor {
         now: Now,
         actions: &mut Vec<Action>,
     ) {
-        let Some(Pending::Report(mut unit)) = self.pending.remove(&ticket) else { return };
+        let (about, mut unit) = match self.pending.remove(&ticket) {
+            Some(Pending::Report(id, unit)) => (Some(id), unit),
+            Some(Pending::Notice) => (None, Vec::new()),
+            _ => return,
+        };
         self.refresh_marks(&mut unit);
-        let Some(mut report) = report else {
+        let Some((report, entry)) = report.and_then(|report| self.find_its_way(report, now, actions)) else {
             if !unit.is_empty() {
-                self.keep(unit, actions);
+                let pending = Pending::Kept(messages_of(&unit));
+                self.commit_now(unit, pending, actions);
+            }
+            if let Some(about) = about {
+                self.report_is_over(about, actions);
             }
             return;
         };
+        let id = report.id;
+        let acceptor = about.map_or(Acceptor::Nobody, Acceptor::Report);
+        unit.push(Change::Accept(report));
+        self.commit_now(unit, Pending::Accept(acceptor, id, entry), actions);
+    }
+
+    /// Gives a report its number and its place in the schedule; `None` if nobody serves its recipient.
+    fn find_its_way(
+        &mut self,
+        mut report: Box<NewMessage>,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) -> Option<(Box<NewMessage>, Entry)> {
         self.last_id = MessageId(self.last_id.0 + 1);
         report.id = self.last_id;
         let size = match &report.content {
             StoredContent::Inline(bytes) => bytes.len() as u64,
             StoredContent::File(size) => *size,
         };
-        let (id, entry) = (report.id, accepting::report_entry(&self.routing, &report, size, now));
+        let entry = accepting::report_entry(&self.routing, &report, size, now);
         if entry.parts.as_slice().is_empty() {
             log(actions, Loudness::Warn, "a report has nowhere to go: no provider serves its recipient".to_owned());
-            if !unit.is_empty() {
-                self.keep(unit, actions);
-            }
-            return;
+            return None;
         }
-        unit.push(Change::Accept(report));
-        self.commit(unit, Pending::Accept(Acceptor::Nobody, id, entry), actions);
+        Some((report, entry))
     }
 
     /// Deaths may have been counted while the report was being built.

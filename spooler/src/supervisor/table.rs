@@ -104,8 +104,10 @@ impl Supervisor {
     /// Reports that are on their way into the queue, often while the message that they are about has left it: nobody shall take a
     /// queue for empty that is not done yet.
     fn reports_under_way(&self) -> u64 {
-        let is_report =
-            |pending: &&Pending| matches!(pending, Pending::Report(_) | Pending::Accept(Acceptor::Nobody, ..));
+        let is_report = |pending: &&Pending| {
+            let joins = matches!(pending, Pending::Accept(Acceptor::Nobody | Acceptor::Report(_), ..));
+            joins || matches!(pending, Pending::Report(..) | Pending::Notice)
+        };
         self.pending.values().filter(is_report).count() as u64
     }
 

@@ -14,6 +14,7 @@
 //! | `flushes` | who begins and ends a flush, in which order, and who holds a resource |
 //! | `rows` | status rows, and those who watch them |
 //! | `reports` | who is told, once |
+//! | `telling` | what waits for a report that is being made |
 //! | `sleep` | who hears of sleep in time |
 //! | `quarantine` | messages whose workers die, and the postmaster |
 //! | `gating` | what the idle gate has done |
@@ -36,4 +37,5 @@ mod resources;
 mod rows;
 mod sessions;
 mod sleep;
+mod telling;
 mod validation;
