@@ -116,6 +116,16 @@ impl Change {
             Self::Recipients { id, .. } | Self::State { id, .. } | Self::Marks { id, .. } | Self::Remove { id } => *id,
         }
     }
+
+    /// Whether recipients are not tried again once this is on disk.
+    #[must_use]
+    pub fn settles(&self) -> bool {
+        match self {
+            Self::Recipients { updates, .. } => updates.iter().any(|update| update.state != RecipientState::Pending),
+            Self::Remove { .. } => true,
+            Self::Accept(_) | Self::State { .. } | Self::Marks { .. } => false,
+        }
+    }
 }
 
 /// What the schedule needs of one message, read back.

@@ -58,6 +58,7 @@ mod scenarios;
 mod sessions;
 mod system;
 mod table;
+mod telling;
 mod validating;
 mod waiting;
 mod watching;
@@ -157,8 +158,8 @@ pub struct Supervisor {
     validations: BTreeMap<RequestId, validating::Validation>,
     /// What senders were told of recipients, so that they are told once.
     told: HashMap<MessageId, BTreeSet<(u32, reporting::Fact)>>,
-    /// Messages of which reports are being built.
-    making: HashMap<MessageId, reporting::Making>,
+    /// Messages about which a report is being made, and what waits for it.
+    telling: HashMap<MessageId, telling::Line>,
     quarantine: quarantine::Quarantine,
     jitter: Jitter,
     cores: u32,
@@ -254,7 +255,7 @@ impl Supervisor {
             watch_seq: 0,
             validations: BTreeMap::new(),
             told: HashMap::new(),
-            making: HashMap::new(),
+            telling: HashMap::new(),
             quarantine: quarantine::Quarantine::default(),
             jitter: Jitter::new(surroundings.seed),
             cores: surroundings.cores,

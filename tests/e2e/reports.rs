@@ -223,15 +223,16 @@ fn what_cannot_be_delivered_in_time_fails() {
 fn each_recipient_is_settled_for_itself() {
     let post = Post::open("");
     post.send(&["good@remote.test", "bad@remote.test", "later@remote.test", "bob@local.test"]);
+    post.world.wait_for("the report and the local copy", |_| {
+        (post.letters("ann").len() == 1 && post.letters("bob").len() == 1).then_some(())
+    });
+    // A failure is on disk with its report.
     let shown = post.wait_deferred(1);
     let of = |address: &str| {
         let details = shown["recipient_details"].as_array().unwrap();
         details.iter().find(|detail| detail["address"] == address).unwrap()["state"].clone()
     };
     assert_eq!(["bad@remote.test", "later@remote.test"].map(of), ["failed", "pending"]);
-    post.world.wait_for("the report and the local copy", |_| {
-        (post.letters("ann").len() == 1 && post.letters("bob").len() == 1).then_some(())
-    });
     let report = Report::of(&post.letters("ann")[0]);
     assert_eq!(report.field("Final-Recipient"), "rfc822; bad@remote.test");
     let before = post.heard("RCPT").len();

@@ -10,7 +10,7 @@ use spooler_protocol::message::{Address, Envelope, Recipient};
 use spooler_protocol::to_worker::{Submission, ToWorker};
 
 use crate::agenda::Happening;
-use crate::checker::Verdict;
+use crate::checker::{Verdict, demand};
 use crate::disk::Told;
 use crate::worker::Worker;
 use crate::world::World;
@@ -234,13 +234,16 @@ impl World {
     }
 
     /// Builds a report, if anybody wants it.
-    pub(crate) fn build_report(&mut self, order: &ReportOrder) {
-        let built = match self.disk.store.get(order.id) {
-            Ok(Some(Scanned::Message(message))) => report_of(order, &message.envelope, self.stage.now().wall_ms),
+    pub(crate) fn build_report(&mut self, order: &ReportOrder) -> Verdict {
+        let found = self.disk.store.get(order.id).ok().flatten();
+        demand(found.is_some(), "what a report quotes is there", || format!("{order:?}"))?;
+        let built = match found {
+            Some(Scanned::Message(message)) => report_of(order, &message.envelope, self.stage.now().wall_ms),
             _ => None,
         };
         let event = Event::ReportBuilt(order.ticket, built.map(Box::new));
         self.soon(Happening::Hear(Box::new(event)));
+        Ok(())
     }
 }
 
@@ -254,7 +257,10 @@ fn report_of(order: &ReportOrder, envelope: &Envelope, now_ms: i64) -> Option<Ne
     let wanted = order.recipients.iter().any(|reported| {
         let place = usize::try_from(reported.index).unwrap_or(usize::MAX);
         let recipient = envelope.recipients.get(place);
-        recipient.is_some_and(|recipient| report::wanted(kind, recipient.notify, false, true))
+        recipient.is_some_and(|recipient| match order.kind {
+            ReportKind::SentAsAsked => recipient.notify.is_none_or(|notify| !notify.is_never()),
+            _ => report::wanted(kind, recipient.notify, false, true),
+        })
     });
     let envelope = Envelope { recipients: vec![Recipient::new(sender)], ..Envelope::default() };
     let content = StoredContent::Inline(bytes::Bytes::from_static(b"report"));

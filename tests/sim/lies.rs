@@ -60,8 +60,8 @@ fn news(stage: &mut Stage) -> SpoolerNotify {
     match stage.rng.below(6) {
         0 => SpoolerNotify::NewMail,
         1 => SpoolerNotify::ReadyToSend,
-        2 | 3 => SpoolerNotify::SentDeferred(MessageId(stage.rng.below(100))),
-        4 => SpoolerNotify::ConfigChange,
+        2 => SpoolerNotify::SentDeferred(MessageId(stage.rng.below(100))),
+        3 => SpoolerNotify::ConfigChange,
         _ => SpoolerNotify::CriticalError("nothing works any more".to_owned()),
     }
 }

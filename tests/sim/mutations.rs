@@ -12,7 +12,7 @@ use spooler_protocol::calls::{EndMessage, SpoolerNotify};
 use spooler_protocol::control::RecipientState;
 use spooler_protocol::from_worker::FromWorker;
 use spooler_protocol::ids::{DeliveryId, MessageId, Token};
-use spooler_protocol::notification::SystemMessage;
+use spooler_protocol::notification::{Notification, SystemMessage};
 use spooler_protocol::outcome::SubmitResult;
 use spooler_protocol::to_worker::ToWorker;
 
@@ -83,10 +83,16 @@ pub(crate) enum Mutation {
     AskedReportIsLost,
     /// A success is told twice.
     ToldTwice,
+    /// A report that was built is lost on its way to the supervisor.
+    BuiltIsLost,
+    /// What a report quotes is removed before it is built.
+    RemovedUnread,
+    /// That the machine is about to sleep is told to one that has no token, and gets none.
+    ToldIsKeptWaiting,
 }
 
 /// All of them.
-pub(crate) const ALL: [Mutation; 32] = [
+pub(crate) const ALL: [Mutation; 35] = [
     Mutation::AcceptIsLost,
     Mutation::AcceptedTooEarly,
     Mutation::TokenTwice,
@@ -119,6 +125,9 @@ pub(crate) const ALL: [Mutation; 32] = [
     Mutation::ResentForEver,
     Mutation::AskedReportIsLost,
     Mutation::ToldTwice,
+    Mutation::BuiltIsLost,
+    Mutation::RemovedUnread,
+    Mutation::ToldIsKeptWaiting,
 ];
 
 impl Mutation {
@@ -155,6 +164,9 @@ impl Mutation {
             Self::ResentForEver => "again at once is not for ever",
             Self::AskedReportIsLost => "what a provider wants told is told",
             Self::ToldTwice => "success is told once",
+            Self::BuiltIsLost => "a report that is built is kept",
+            Self::RemovedUnread => "what is settled waits for its reports",
+            Self::ToldIsKeptWaiting => "who is urgent waits for nobody",
         }
     }
 }
@@ -172,6 +184,8 @@ pub(crate) struct Mutant {
     wanting: Option<WorkerId>,
     /// Messages that workers had when they died.
     lost: BTreeSet<MessageId>,
+    /// Workers that were told that the machine is about to go.
+    deaf: BTreeSet<WorkerId>,
     count: u64,
 }
 
@@ -186,6 +200,7 @@ impl Mutant {
             asked: None,
             wanting: None,
             lost: BTreeSet::new(),
+            deaf: BTreeSet::new(),
             count: 0,
         }
     }
@@ -224,6 +239,17 @@ impl Mutant {
                 self.besides.extend(again.map(Action::Submit));
             }
             (
+                Some(Mutation::ResentForEver),
+                Event::Worker(_, WorkerNews::Said { said: FromWorker::Finished { delivery, result, end, .. }, .. }),
+            ) if (result, *end) == (&SubmitResult::Done, EndMessage::ResendNow) => {
+                let order = self.orders.iter().find(|order| order.delivery == *delivery).cloned();
+                let Some(order) = order else { return true };
+                let again = SubmitOrder { delivery: DeliveryId(order.delivery.0 + 500_000), ..order };
+                self.orders.push(again.clone());
+                self.besides.extend([Action::Forget(*delivery), Action::Submit(again)]);
+                return false;
+            }
+            (
                 Some(Mutation::HoldIgnored),
                 Event::Asked(ask, Ask::Queue(spooler_protocol::control::QueueAction::Hold, _)),
             ) => {
@@ -241,6 +267,9 @@ impl Mutant {
         if let (Mutation::FullUnseen, Event::Observed(seen)) = (mutation, &mut *event) {
             seen.unused = seen.capacity;
         }
+        if let (Mutation::BuiltIsLost, Event::ReportBuilt(_, report)) = (mutation, &mut *event) {
+            *report = None;
+        }
         let Event::Worker(worker, news) = event else { return };
         match (mutation, news) {
             (Mutation::FlightsForgotten, WorkerNews::Died(_)) => {
@@ -251,10 +280,6 @@ impl Mutant {
                 Mutation::KeptIsForgotten,
                 WorkerNews::Said { said: FromWorker::Finished { end: end @ EndMessage::Deferred, .. }, .. },
             ) => *end = EndMessage::ResendNow,
-            (
-                Mutation::ResentForEver,
-                WorkerNews::Said { said: FromWorker::Finished { result, end: EndMessage::ResendNow, .. }, .. },
-            ) if *result == SubmitResult::Done => *result = SubmitResult::Cancelled,
             _ => {}
         }
     }
@@ -317,6 +342,18 @@ impl Mutant {
                 actions.push(Action::Send(worker, word));
             }
             (Mutation::RecallIsLost, Action::Send(_, ToWorker::Recall { .. })) => {}
+            (Mutation::RemovedUnread, Action::Report(order)) => {
+                let id = order.id;
+                actions.push(Action::Report(order));
+                actions.push(Action::Commit(Ticket(1 << 50), vec![Change::Remove { id }]));
+            }
+            (Mutation::ToldIsKeptWaiting, Action::Send(worker, ToWorker::Notify(Notification::System(message)))) => {
+                let goes = matches!(message, SystemMessage::Suspend | SystemMessage::Shutdown);
+                self.deaf.extend(goes.then_some(worker));
+                actions.push(Action::Send(worker, ToWorker::Notify(Notification::System(message))));
+            }
+            (Mutation::ToldIsKeptWaiting, Action::Send(worker, ToWorker::Grant { .. }))
+                if self.deaf.contains(&worker) => {}
             (Mutation::AskedReportIsLost, Action::Report(order)) if order.kind == ReportKind::SentAsAsked => {}
             (Mutation::ToldTwice, Action::Report(order)) if order.kind == ReportKind::SentAsAsked => {
                 actions.push(Action::Report(order.clone()));

@@ -154,7 +154,7 @@ impl World {
             Happening::Buried(id, why) => self.buried(id, why)?,
             Happening::Scan(up_to) => self.scan(up_to),
             Happening::Lookup(id) => self.look_up(id),
-            Happening::Report(order) => self.build_report(&order),
+            Happening::Report(order) => self.build_report(&order)?,
             Happening::Load => self.load()?,
             Happening::Command => self.command()?,
             Happening::Look => self.look()?,

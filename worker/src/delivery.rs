@@ -68,22 +68,23 @@ impl DeliveryState {
         }
     }
 
-    /// Tells reports and, where there are too many outcomes for one message, the first of them; gives the rest.
+    /// Tells reports and, where there are too many outcomes for one message, the first of them; gives the rest. Reports go first: a
+    /// recipient is not settled on disk before what is to be told of it is there.
     pub(crate) fn tell_all_but_the_last(
         &self,
         delivery: DeliveryId,
         mut say: impl FnMut(&FromWorker),
     ) -> Vec<(u32, Outcome)> {
+        for reports in self.reports.take().chunks(TOLD_AT_ONCE_MAX) {
+            self.told.set(true);
+            say(&FromWorker::StatusRecips { delivery, reports: reports.to_vec() });
+        }
         let mut outcomes = self.outcomes.take();
         while outcomes.len() > TOLD_AT_ONCE_MAX {
             let rest = outcomes.split_off(TOLD_AT_ONCE_MAX);
             say(&FromWorker::Settled { delivery, outcomes });
             self.told.set(true);
             outcomes = rest;
-        }
-        for reports in self.reports.take().chunks(TOLD_AT_ONCE_MAX) {
-            self.told.set(true);
-            say(&FromWorker::StatusRecips { delivery, reports: reports.to_vec() });
         }
         outcomes
     }

@@ -1,8 +1,7 @@
 //! Who holds a token next: weighted fair by the CPU that workers really use.
 //!
-//! Each worker has a virtual time that grows with the CPU it used, divided by its weight; among those that want a token the one
-//! with the least goes first. A worker that was idle starts at the present, not in the past: idleness is not saved up. The present
-//! never goes back, so that being alone for a while is no debt either.
+//! Each worker has a virtual time that grows with the CPU it used, divided by its weight; among those that want a token the one with
+//! the least goes first. Who was idle starts at the present: idleness is not saved up. That never goes back: being alone is no debt.
 //!
 //! A slot that somebody kept from others without computing is charged like computing: otherwise one that sleeps on its token would
 //! stay the least served and go first for ever.
@@ -13,8 +12,8 @@
 //! keep its slot. So nobody waits longer than that patience and `ceil(w / s)` times (`t` + [`OVERDUE_MS`]), while there are slots and
 //! no section runs alone. Besides, no debt is larger than `DEBT_SLICES_MAX` (`debt`) slices.
 //!
-//! Listening providers, flushes and critical sections do not need a slot: somebody waits for them. The idle gate decides how many slots
-//! there are for the others, and there may be none. Whoever got no token for `force_after` gets one regardless, one worker at a time.
+//! Who is urgent needs no slot ([`Urgency`]). The idle gate decides how many slots there are for the others, and there may be none.
+//! Whoever got no token for `force_after` gets one regardless, one worker at a time.
 
 mod debt;
 
@@ -76,11 +75,13 @@ pub struct Urgency {
     pub critical: bool,
     /// It logs on or off: until that is over it is of no use, and its time is limited otherwise.
     pub passing: bool,
+    /// It is told that the machine sleeps or goes down, which does not wait for it.
+    pub told: bool,
 }
 
 impl Urgency {
     fn any(self) -> bool {
-        self.interactive || self.flush || self.critical || self.passing
+        self.interactive || self.flush || self.critical || self.passing || self.told
     }
 }
 
@@ -288,6 +289,11 @@ impl Scheduler {
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.urgency.passing = on;
         }
+    }
+
+    /// These are told that the machine sleeps or goes down.
+    pub fn set_told(&mut self, told: &[ProviderId]) {
+        self.workers.iter_mut().for_each(|(id, worker)| worker.urgency.told = told.contains(id));
     }
 
     /// A flush of its queue begins or ends.

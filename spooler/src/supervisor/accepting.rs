@@ -3,7 +3,6 @@
 use spooler_protocol::control::{MessageState, RecipientState};
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::message::{Address, Envelope};
-use spooler_protocol::notification::Notification;
 use spooler_protocol::outcome::Reply;
 use spooler_protocol::to_worker::{Refusal, ToWorker};
 
@@ -143,11 +142,18 @@ impl Supervisor {
                 self.touched.extend(entry.parts.as_slice().iter().filter_map(|part| Some(part.route?.provider)));
                 self.queue.add(id, entry);
                 answer(acceptor, Ok(id), actions);
+                if let Acceptor::Report(about) = acceptor {
+                    self.report_is_over(about, actions);
+                }
             }
             (Pending::Accept(acceptor, id, _), Err(refusal)) => {
                 self.astray.remove(&id);
                 actions.push(Action::DiscardContent(id));
                 log(actions, Loudness::Warn, format!("a message was refused: {}", refusal.text));
+                if let Acceptor::Report(about) = acceptor {
+                    self.leave_line(about, Vec::new(), actions);
+                    self.on_not_kept(Few::One(about), &refusal, actions);
+                }
                 answer(acceptor, Err(refusal), actions);
             }
             (Pending::Command(ask_id, done), result) => {
@@ -160,7 +166,7 @@ impl Supervisor {
             (Pending::Quarantined(id), Ok(())) => self.on_quarantined(id),
             (Pending::Quarantined(id), Err(refusal)) => self.on_not_kept([id].into_iter().collect(), &refusal, actions),
             (Pending::Kept(ids), Err(refusal)) => self.on_not_kept(ids, &refusal, actions),
-            (Pending::Kept(_), Ok(())) | (Pending::Upload(..) | Pending::Report(_) | Pending::Notice, _) => {}
+            (Pending::Kept(_), Ok(())) | (Pending::Upload(..) | Pending::Report(..) | Pending::Notice, _) => {}
         }
     }
 
@@ -314,8 +320,7 @@ impl Supervisor {
         self.queue.change(message.id, |entry| entry.parts = found);
         let kept_now = self.queue.get(message.id).map(Entry::kept_by).unwrap_or_default();
         for id in kept_before.into_iter().filter(|id| !kept_now.contains(id)) {
-            let gone = Notification::AbortDeferred { message: message.id, cancelled: true };
-            self.say(id, ToWorker::Notify(gone), actions);
+            self.abort_kept(id, message.id, actions);
         }
         self.fail_unserved(message.id, nobody, actions);
     }
@@ -410,6 +415,6 @@ fn answer(acceptor: Acceptor, result: Result<MessageId, Refusal>, actions: &mut 
     match acceptor {
         Acceptor::Worker(worker, accept) => actions.push(Action::Send(worker, ToWorker::Accepted { accept, result })),
         Acceptor::Client(ask_id) => actions.push(Action::Answer(ask_id, Answer::Submitted(result))),
-        Acceptor::Nobody => {}
+        Acceptor::Report(_) | Acceptor::Nobody => {}
     }
 }

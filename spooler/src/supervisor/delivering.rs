@@ -17,7 +17,8 @@ use crate::record::Change;
 const BUSY_MS: i64 = 2000;
 /// A provider that wants a message later gets it again after so long (SpoolerReconnectInterval of the ancestor).
 const LATER_MS: i64 = 60_000;
-/// A provider that wants a message again at once gets it so often in a row; then it is like wanting it later.
+/// A provider that wants a message again at once, or stops a delivery by itself, gets it so often in a row; then it is like wanting it
+/// later.
 const RESENDS_MAX: u8 = 10;
 /// Why a message is late that its provider deferred.
 const KEPT: &str = "The provider deferred the message and did not ask for it";
@@ -137,7 +138,13 @@ impl Supervisor {
             provider.life.on_success();
         }
         let longest_ms = self.retry_plan(route.provider).map_or(BUSY_MS, |plan| plan.give_up_ms);
-        let sequel = sequel(result, end, again, longest_ms, now);
+        let sequel = match result {
+            // It was told to come to an end: that is no wish of its own.
+            SubmitResult::Cancelled if self.is_leaving(worker) => {
+                Sequel { again, ..plain(Some(Waiting::Ready), "The delivery was stopped") }
+            }
+            result => sequel(result, end, again, longest_ms, now),
+        };
         self.conclude(delivery, verdict, open, sequel, now, actions);
         self.end_flight(delivery, worker, actions);
     }
@@ -174,7 +181,7 @@ impl Supervisor {
             (waiting, sequel.attempted)
         });
         if sequel.waiting == Some(Waiting::Callback) && left && next.is_none() {
-            self.abort_deferred(worker, id, true, actions);
+            self.abort_kept(worker.provider, id, actions);
         }
         self.note_busy(worker, (id, route), sequel.busy && next.is_some());
         let settled = verdict.settled_indexes();
@@ -212,6 +219,11 @@ impl Supervisor {
         self.end_flight(delivery, worker, actions);
     }
 
+    /// Whether a worker was told to log off, or to go.
+    fn is_leaving(&self, worker: WorkerId) -> bool {
+        self.providers.get(&worker.provider).is_none_or(|provider| !provider.life.is_ready())
+    }
+
     pub(super) fn end_flight(&mut self, delivery: DeliveryId, worker: WorkerId, actions: &mut Vec<Action>) {
         self.flights.remove(&delivery);
         self.touched.insert(worker.provider);
@@ -238,14 +250,18 @@ struct Sequel {
 fn sequel(result: SubmitResult, end: EndMessage, again: Again, longest_ms: i64, now: Now) -> Sequel {
     let in_ms = |ms: i64| Some(Waiting::Deferred { due_ms: now.mono_ms + ms });
     let wished = |ms: u64| in_ms(i64::try_from(ms).unwrap_or(i64::MAX).min(longest_ms));
-    let plain = |waiting, why: &str| Sequel {
-        waiting,
-        attempted: false,
-        busy: false,
-        why: Reply::local(450, "4.4.7", why),
-        again: Again::default(),
-    };
     let attempt = |waiting, why| Sequel { attempted: true, why, ..plain(waiting, "") };
+    // So often in a row, and then later.
+    let at_once = |why| {
+        if again.resends < RESENDS_MAX {
+            Sequel {
+                again: Again { resends: again.resends + 1, ..Again::default() },
+                ..plain(Some(Waiting::Ready), why)
+            }
+        } else {
+            plain(in_ms(LATER_MS), why)
+        }
+    };
     let silence = || Reply::local(450, "4.3.0", "The provider said nothing about this recipient");
     match (result, end) {
         (SubmitResult::Error(reply), _) => attempt(None, reply.capped()),
@@ -257,19 +273,20 @@ fn sequel(result: SubmitResult, end: EndMessage, again: Again, longest_ms: i64, 
         (SubmitResult::Wait { after_ms }, _) => {
             Sequel { busy: true, again, ..plain(wished(after_ms), "The provider wanted to wait") }
         }
-        (SubmitResult::Cancelled | SubmitResult::NotMe, _) => plain(Some(Waiting::Ready), "The delivery was stopped"),
+        // A person gave up on what is not served yet, or the delivery would have been passed on.
+        (SubmitResult::NotMe, _) => plain(Some(Waiting::Ready), "The provider does not serve the recipient"),
+        (SubmitResult::Cancelled, _) => at_once("The provider stopped the delivery each time"),
         (SubmitResult::NotWanted, _) if again.asked_by.is_some() => plain(Some(Waiting::Callback), KEPT),
         (SubmitResult::NotWanted, _) | (SubmitResult::Done, EndMessage::ResendLater) => {
             plain(in_ms(LATER_MS), "The provider wanted the message later each time")
         }
         (SubmitResult::Done, EndMessage::Done) => attempt(None, silence()),
         (SubmitResult::Done, EndMessage::Deferred) => plain(Some(Waiting::Callback), KEPT),
-        (SubmitResult::Done, EndMessage::ResendNow) if again.resends < RESENDS_MAX => Sequel {
-            again: Again { resends: again.resends + 1, ..Again::default() },
-            ..plain(Some(Waiting::Ready), "The provider wanted the message again each time")
-        },
-        (SubmitResult::Done, EndMessage::ResendNow) => {
-            plain(in_ms(LATER_MS), "The provider wanted the message again each time")
-        }
+        (SubmitResult::Done, EndMessage::ResendNow) => at_once("The provider wanted the message again each time"),
     }
+}
+
+/// What comes after a delivery of which nothing was said: no attempt, and nothing to be remembered.
+fn plain(waiting: Option<Waiting>, why: &str) -> Sequel {
+    Sequel { waiting, attempted: false, busy: false, why: Reply::local(450, "4.4.7", why), again: Again::default() }
 }

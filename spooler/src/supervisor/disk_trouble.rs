@@ -5,7 +5,7 @@
 //! | results of deliveries do not come to disk | they wait with the writer; nothing new is delivered until they are there |
 //! | a result can never come to disk | its message is set aside: it is not delivered again by this supervisor |
 //! | a message cannot be read now | its delivery is tried later; no attempt is counted |
-//! | a report cannot be built now | what it reports stays off the disk until it can. If the spooler stops before, that is not known any more, and the recipients are tried again by the next one |
+//! | a report cannot be built now | what it reports, and what settles the message further, stays off the disk until it can (`telling`). If the spooler stops before, that is not known any more, and the recipients are tried again by the next one |
 //! | a message cannot find its way again now | it waits, and is looked up later |
 //! | the queue cannot be read at the start | it is read again (`accepting`) |
 
@@ -73,11 +73,8 @@ impl Supervisor {
     /// What was to go to disk with a report does not go there.
     fn leave_off_the_disk(&mut self, ticket: Option<Ticket>, actions: &mut Vec<Action>) {
         let left = ticket.and_then(|ticket| self.pending.remove(&ticket));
-        if let Some(Pending::Report(id)) = left
-            && self.give_report_up(id)
-        {
-            let text = format!("what became of recipients of message {id} is not on disk: they will be tried again");
-            log(actions, Loudness::Warn, text);
+        if let Some(Pending::Report(about, unit)) = left {
+            self.leave_line(about, unit, actions);
         }
     }
 

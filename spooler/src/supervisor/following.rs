@@ -35,9 +35,8 @@ impl Supervisor {
             }
         }
         let owed = |pending: &Pending| match pending {
-            Pending::Accept(..) | Pending::Upload(..) | Pending::Report(_) | Pending::Notice | Pending::Command(..) => {
-                true
-            }
+            Pending::Accept(..) | Pending::Upload(..) | Pending::Command(..) => true,
+            Pending::Report(..) | Pending::Notice => true,
             // It is with the writer, who ends when it has written everything.
             Pending::Kept(_) | Pending::Quarantined(_) => false,
         };

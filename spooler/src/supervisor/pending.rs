@@ -16,7 +16,9 @@ use crate::record::{Change, NewMessage};
 pub(super) enum Acceptor {
     Worker(WorkerId, AcceptId),
     Client(AskId),
-    /// A report of our own.
+    /// A report of our own about this message.
+    Report(MessageId),
+    /// A notice to the postmaster.
     Nobody,
 }
 
@@ -27,8 +29,8 @@ pub(super) enum Pending {
     Upload(Acceptor, Box<NewMessage>, Entry),
     /// The message joins the queue.
     Accept(Acceptor, MessageId, Entry),
-    /// A report about this message is being built.
-    Report(MessageId),
+    /// A report about this message is being built; these changes go to disk with it.
+    Report(MessageId, Vec<Change>),
     /// A notice to the postmaster is being built.
     Notice,
     /// A message is in quarantine.
@@ -45,30 +47,43 @@ impl Pending {
         match self {
             Self::Upload(_, message, _) => Some(message.id),
             Self::Accept(_, id, _) => Some(*id),
-            Self::Report(_) | Self::Notice | Self::Quarantined(_) | Self::Command(..) | Self::Kept(_) => None,
+            Self::Report(..) | Self::Notice | Self::Quarantined(_) | Self::Command(..) | Self::Kept(_) => None,
         }
     }
 }
 
 impl Supervisor {
-    /// Brings a unit to disk.
+    /// Brings a unit to disk, as soon as no report stands in its way.
     pub(super) fn commit(&mut self, unit: Vec<Change>, pending: Pending, actions: &mut Vec<Action>) {
+        match self.waits_behind(&unit, &pending) {
+            Some(id) => self.wait_behind(id, unit, pending, actions),
+            None => self.commit_now(unit, pending, actions),
+        }
+    }
+
+    /// Brings a unit to disk.
+    pub(super) fn commit_now(&mut self, unit: Vec<Change>, pending: Pending, actions: &mut Vec<Action>) {
         let ticket = Ticket(self.next_number());
         self.pending.insert(ticket, pending);
         actions.push(Action::Commit(ticket, unit));
     }
 
-    /// Brings a unit to disk for which nobody waits; what ends something of a message waits for the reports about it.
+    /// Brings a unit to disk for which nobody waits.
     pub(super) fn keep(&mut self, unit: Vec<Change>, actions: &mut Vec<Action>) {
-        let Some(unit) = self.unless_reported_first(unit) else { return };
-        let mut ids = Few::default();
-        for id in unit.iter().map(Change::message) {
-            if !ids.as_slice().contains(&id) {
-                ids.push(id);
-            }
-        }
-        self.commit(unit, Pending::Kept(ids), actions);
+        let pending = Pending::Kept(messages_of(&unit));
+        self.commit(unit, pending, actions);
     }
+}
+
+/// Which messages a unit is about.
+pub(super) fn messages_of(unit: &[Change]) -> Few<MessageId> {
+    let mut ids = Few::default();
+    for id in unit.iter().map(Change::message) {
+        if !ids.as_slice().contains(&id) {
+            ids.push(id);
+        }
+    }
+    ids
 }
 
 #[cfg(test)]
@@ -76,7 +91,7 @@ mod tests {
     use super::*;
     use crate::policy::Now;
     use crate::supervisor::Surroundings;
-    use crate::supervisor::event::{Event, ReportKind};
+    use crate::supervisor::event::Event;
 
     #[test]
     fn it_does_not_end_while_a_report_is_being_built() {
@@ -85,14 +100,10 @@ mod tests {
         let now = Now { mono_ms: 0, wall_ms: 0 };
         let (mut supervisor, mut actions) = Supervisor::new(config, surroundings, now);
         // What became of recipients goes to disk with the report: without it they would be served again.
-        let (kind, gone) = (ReportKind::Failed, vec![Change::Remove { id: MessageId(1) }]);
-        supervisor.report(MessageId(1), kind, Vec::new(), gone, &mut actions);
-        let ticket = actions
-            .iter()
-            .find_map(|action| if let Action::Report(order) = action { Some(order.ticket) } else { None });
+        supervisor.pending.insert(Ticket(0), Pending::Report(MessageId(1), vec![Change::Remove { id: MessageId(1) }]));
         supervisor.step(now, Event::Stop, &mut actions);
         assert!(!actions.iter().any(|action| matches!(action, Action::Exit)));
-        supervisor.step(now, Event::ReportBuilt(ticket.unwrap(), None), &mut actions);
+        supervisor.step(now, Event::ReportBuilt(Ticket(0), None), &mut actions);
         assert!(actions.iter().any(|action| matches!(action, Action::Commit(..))));
         assert!(actions.iter().any(|action| matches!(action, Action::Exit)));
     }

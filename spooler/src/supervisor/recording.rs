@@ -91,8 +91,8 @@ impl Supervisor {
         let deferred =
             verdict.deferred.iter().map(|(index, reply)| update(*index, RecipientState::Pending, reply, next_try_ms));
         let failed = verdict.failed.iter().map(|(index, reply)| update(*index, RecipientState::Failed, reply, 0));
-        let (settled, deferred): (Vec<RecipientUpdate>, Vec<RecipientUpdate>) =
-            (sent.chain(failed).collect(), deferred.collect());
+        let (sent, failed, deferred): (Vec<RecipientUpdate>, Vec<RecipientUpdate>, Vec<RecipientUpdate>) =
+            (sent.collect(), failed.collect(), deferred.collect());
         for (index, reply) in &verdict.deferred {
             log(actions, Loudness::Info, format!("message {id} recipient {index} deferred by {provider}: {reply}"));
         }
@@ -100,23 +100,27 @@ impl Supervisor {
         if !deferred.is_empty() {
             self.keep(vec![Change::Recipients { id, updates: deferred }], actions);
         }
-        let mut unit = Vec::new();
-        if gone {
-            unit.push(Change::Remove { id });
-        } else if !settled.is_empty() {
-            unit.push(Change::Recipients { id, updates: settled });
-        }
         let ours = verdict.sent.into_iter().filter(|sent| wants_success && sent.ours_to_report);
         let ours: Vec<ReportedRecipient> =
             ours.map(|sent| sent.recipient).filter(|sent| self.is_news(id, sent.index, Fact::Delivered)).collect();
-        if !verdict.failed.is_empty() {
-            self.report_failure(id, verdict.failed, unit, actions);
-            unit = Vec::new();
-        }
-        if !ours.is_empty() {
-            self.report(id, ReportKind::Sent, ours, unit, actions);
-        } else if !unit.is_empty() {
-            self.keep(unit, actions);
+        let all = |updates: Vec<RecipientUpdate>| match (gone, updates.is_empty()) {
+            (true, _) => vec![Change::Remove { id }],
+            (false, true) => Vec::new(),
+            (false, false) => vec![Change::Recipients { id, updates }],
+        };
+        // Each report goes to disk with what it reports, and the last one with the rest.
+        match (verdict.failed.is_empty(), ours.is_empty()) {
+            (true, true) if !gone && sent.is_empty() => {}
+            (true, true) => self.keep(all(sent), actions),
+            (true, false) => self.report(id, ReportKind::Sent, ours, all(sent), actions),
+            (false, true) => {
+                self.report_failure(id, verdict.failed, all(sent.into_iter().chain(failed).collect()), actions)
+            }
+            (false, false) => {
+                let failures = vec![Change::Recipients { id, updates: failed }];
+                self.report_failure(id, verdict.failed, failures, actions);
+                self.report(id, ReportKind::Sent, ours, all(sent), actions);
+            }
         }
     }
 

@@ -1,17 +1,16 @@
-//! Senders are told: of failure, of delay, and of success where they want it.
-//!
-//! Reports quote the message, so they are built beside the loop. What ends something of the message waits meanwhile: it goes to disk in one
-//! unit with the last of its reports that are being built. So a crash cannot lose a report, and whoever is told of one thing at a time is not
-//! told twice.
+//! Senders are told: of failure, of delay, and of success where they want it. A report goes to disk in one unit with what it reports,
+//! so that a crash can neither lose it nor make a second one. A report that a provider asks for reports nothing that could go to disk with
+//! it: after a crash it is asked for again with the recipient, which is not settled on disk before the report is there (`telling`).
 
 use spooler_protocol::calls::StatusReport;
-use spooler_protocol::control::RecipientState;
 use spooler_protocol::ids::{DeliveryId, MessageId};
 use spooler_protocol::outcome::Reply;
 
-use super::event::{Action, Loudness, ReportKind, ReportOrder, ReportedRecipient, Ticket, WorkerId};
+use super::event::{Action, Loudness, ReportKind, ReportedRecipient, Ticket, WorkerId};
+use super::pending::messages_of;
 use super::{Acceptor, Pending, Supervisor, accepting, log};
 use crate::policy::Now;
+use crate::policy::queue::Entry;
 use crate::policy::retry::RetryPlan;
 use crate::record::{Change, NewMessage, StoredContent};
 
@@ -20,16 +19,6 @@ use crate::record::{Change, NewMessage, StoredContent};
 pub(super) enum Fact {
     Delivered,
     Failed,
-}
-
-/// Reports of one message that are being built.
-#[derive(Debug, Default)]
-pub(super) struct Making {
-    reports: u32,
-    /// What goes to disk with the last one.
-    unit: Vec<Change>,
-    /// One of them cannot be built by this supervisor: what is reported stays off the disk.
-    given_up: bool,
 }
 
 impl Supervisor {
@@ -89,58 +78,7 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn report(
-        &mut self,
-        id: MessageId,
-        kind: ReportKind,
-        recipients: Vec<ReportedRecipient>,
-        unit: Vec<Change>,
-        actions: &mut Vec<Action>,
-    ) {
-        let ticket = Ticket(self.next_number());
-        self.pending.insert(ticket, Pending::Report(id));
-        let making = self.making.entry(id).or_default();
-        making.reports += 1;
-        making.unit.extend(unit);
-        actions.push(Action::Report(ReportOrder { ticket, id, kind, recipients }));
-    }
-
-    /// Puts a unit aside if it ends something of a message whose reports are being built: without the message they cannot be, and what is on
-    /// disk as failed is not told again.
-    pub(super) fn unless_reported_first(&mut self, unit: Vec<Change>) -> Option<Vec<Change>> {
-        let ends = |change: &Change| match change {
-            Change::Remove { .. } => true,
-            Change::Recipients { updates, .. } => updates.iter().any(|update| update.state != RecipientState::Pending),
-            Change::Accept(_) | Change::Marks { .. } | Change::State { .. } => false,
-        };
-        let Some(id) = unit.iter().find(|change| ends(change)).map(Change::message) else { return Some(unit) };
-        let Some(making) = self.making.get_mut(&id) else { return Some(unit) };
-        making.unit.extend(unit);
-        None
-    }
-
-    /// A report is not being built any more. What goes to disk with it, if it was the last one of its message.
-    fn made(&mut self, id: MessageId) -> Vec<Change> {
-        let Some(making) = self.making.get_mut(&id) else { return Vec::new() };
-        making.reports -= 1;
-        if making.reports > 0 || making.given_up {
-            return Vec::new();
-        }
-        let mut unit = self.making.remove(&id).map(|making| making.unit).unwrap_or_default();
-        self.refresh_marks(&mut unit);
-        unit
-    }
-
-    /// A report cannot be built before the spooler ends: what becomes of its message stays off the disk from now on. True if there is something
-    /// of that already.
-    pub(super) fn give_report_up(&mut self, id: MessageId) -> bool {
-        let Some(making) = self.making.get_mut(&id) else { return false };
-        making.reports -= 1;
-        making.given_up = true;
-        !making.unit.is_empty()
-    }
-
-    /// A report, or a notice, goes to disk; a report together with what it reports.
+    /// A report goes to disk together with what it reports.
     pub(super) fn on_report_built(
         &mut self,
         ticket: Ticket,
@@ -148,33 +86,47 @@ impl Supervisor {
         now: Now,
         actions: &mut Vec<Action>,
     ) {
-        let mut unit = match self.pending.remove(&ticket) {
-            Some(Pending::Report(id)) => self.made(id),
-            Some(Pending::Notice) => Vec::new(),
+        let (about, mut unit) = match self.pending.remove(&ticket) {
+            Some(Pending::Report(id, unit)) => (Some(id), unit),
+            Some(Pending::Notice) => (None, Vec::new()),
             _ => return,
         };
-        let Some(mut report) = report else {
+        self.refresh_marks(&mut unit);
+        let Some((report, entry)) = report.and_then(|report| self.find_its_way(report, now, actions)) else {
             if !unit.is_empty() {
-                self.keep(unit, actions);
+                let pending = Pending::Kept(messages_of(&unit));
+                self.commit_now(unit, pending, actions);
+            }
+            if let Some(about) = about {
+                self.report_is_over(about, actions);
             }
             return;
         };
+        let id = report.id;
+        let acceptor = about.map_or(Acceptor::Nobody, Acceptor::Report);
+        unit.push(Change::Accept(report));
+        self.commit_now(unit, Pending::Accept(acceptor, id, entry), actions);
+    }
+
+    /// Gives a report its number and its place in the schedule; `None` if nobody serves its recipient.
+    fn find_its_way(
+        &mut self,
+        mut report: Box<NewMessage>,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) -> Option<(Box<NewMessage>, Entry)> {
         self.last_id = MessageId(self.last_id.0 + 1);
         report.id = self.last_id;
         let size = match &report.content {
             StoredContent::Inline(bytes) => bytes.len() as u64,
             StoredContent::File(size) => *size,
         };
-        let (id, entry) = (report.id, accepting::report_entry(&self.routing, &report, size, now));
+        let entry = accepting::report_entry(&self.routing, &report, size, now);
         if entry.parts.as_slice().is_empty() {
             log(actions, Loudness::Warn, "a report has nowhere to go: no provider serves its recipient".to_owned());
-            if !unit.is_empty() {
-                self.keep(unit, actions);
-            }
-            return;
+            return None;
         }
-        unit.push(Change::Accept(report));
-        self.commit(unit, Pending::Accept(Acceptor::Nobody, id, entry), actions);
+        Some((report, entry))
     }
 
     /// Deaths may have been counted while the report was being built.

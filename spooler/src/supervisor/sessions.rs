@@ -16,6 +16,7 @@ use spooler_protocol::from_worker::LoggedOn;
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::limits::CREDIT_MAX;
 use spooler_protocol::notification::Notification;
+use spooler_protocol::status::WorkerState;
 use spooler_protocol::to_worker::ToWorker;
 
 use super::event::{Action, Loudness, WorkerId};
@@ -62,6 +63,12 @@ impl Provider {
     /// Whether calls other than the last ones can be made.
     pub(super) fn may_be_called(&self) -> bool {
         self.life.is_ready() && self.session.critical_error.is_none()
+    }
+
+    /// Whether it hears what happens elsewhere: it is logged on, and goes on.
+    pub(super) fn may_be_told(&self) -> bool {
+        let logged_on = matches!(self.life.state(), WorkerState::Ready | WorkerState::Draining);
+        logged_on && self.session.critical_error.is_none()
     }
 }
 
@@ -155,7 +162,7 @@ impl Supervisor {
     }
 
     /// Nothing more is called until somebody restarts or validates the provider, or it says that it can send again. What it has in
-    /// hand it may finish.
+    /// hand it may finish, and persons may cancel.
     fn on_critical_error(&mut self, id: ProviderId, text: String, actions: &mut Vec<Action>) {
         let Some(provider) = self.providers.get_mut(&id) else { return };
         log(actions, Loudness::Warn, format!("provider {}: critical error: {text}", provider.config.name));
@@ -200,7 +207,8 @@ impl Supervisor {
         }
         let kept: BTreeSet<MessageId> = self.queue.callbacks(worker.provider).map(|(message, _)| message).collect();
         for message in kept {
-            self.abort_deferred(worker, message, false, actions);
+            let gone = Notification::AbortDeferred { message, cancelled: false };
+            actions.push(Action::Send(worker, ToWorker::Notify(gone)));
         }
         self.queue.free_callbacks(worker.provider);
     }
@@ -214,21 +222,16 @@ impl Supervisor {
         self.abandon_validations(id, "its worker has gone", actions);
     }
 
-    /// Tells a provider that a message that it deferred is not waited for any more.
-    pub(super) fn abort_deferred(
-        &self,
-        worker: WorkerId,
-        message: MessageId,
-        cancelled: bool,
-        actions: &mut Vec<Action>,
-    ) {
-        let notification = Notification::AbortDeferred { message, cancelled };
-        actions.push(Action::Send(worker, ToWorker::Notify(notification)));
+    /// A message is given up, deleted, or goes another way: providers that keep something of it are told.
+    pub(super) fn abort_all_deferred(&self, message: MessageId, actions: &mut Vec<Action>) {
+        let keepers = self.queue.get(message).map(crate::policy::queue::Entry::kept_by).unwrap_or_default();
+        keepers.into_iter().for_each(|id| self.abort_kept(id, message, actions));
     }
 
-    /// A message is given up or deleted: providers that keep something of it are told.
-    pub(super) fn abort_all_deferred(&self, message: MessageId, actions: &mut Vec<Action>) {
-        for id in self.queue.get(message).map(crate::policy::queue::Entry::kept_by).unwrap_or_default() {
+    /// A provider is told that a message that it deferred will not be its any more, unless nothing is called there. One that has had a critical
+    /// error and goes on asks for the message in vain.
+    pub(super) fn abort_kept(&self, id: ProviderId, message: MessageId, actions: &mut Vec<Action>) {
+        if self.providers.get(&id).is_some_and(Provider::may_be_told) {
             self.say(id, ToWorker::Notify(Notification::AbortDeferred { message, cancelled: true }), actions);
         }
     }

@@ -9,10 +9,12 @@
 //! A network that is back and a machine that woke up make waiting deliveries ready, but not again and again while a link flaps. A
 //! provider that needs a device is offline without it; whether it is there is seen by others and told here. Time that the machine slept
 //! is no time: the clock that decides stands still meanwhile.
+//!
+//! Who hears that the machine is about to sleep or to go down gets its tokens at once, whatever the gate and the slots say, until the
+//! machine is let go: otherwise it would hear of it too late.
 
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::notification::{Notification, SystemMessage};
-use spooler_protocol::status::WorkerState;
 use spooler_protocol::to_worker::ToWorker;
 
 use super::event::{Action, Loudness};
@@ -99,6 +101,9 @@ impl Supervisor {
             log(actions, Loudness::Info, in_words(&message));
             self.tell_all(&message, actions);
         }
+        if matches!(message, SystemMessage::Shutdown | SystemMessage::PowerFailure | SystemMessage::Suspend) {
+            self.let_told_pass();
+        }
         match message {
             SystemMessage::Shutdown => self.machine.shutdown_ms = Some(now.mono_ms + TOLD_MS),
             SystemMessage::PowerFailure => self.on_power_failure(now, actions),
@@ -123,13 +128,29 @@ impl Supervisor {
         }
     }
 
-    /// Every provider that is logged on hears of it.
+    /// Every provider that is logged on hears of it, unless nothing is called there.
     pub(super) fn tell_all(&self, message: &SystemMessage, actions: &mut Vec<Action>) {
-        for (id, provider) in &self.providers {
-            if matches!(provider.life.state(), WorkerState::Ready | WorkerState::Draining) {
-                self.say(*id, ToWorker::Notify(Notification::System(message.clone())), actions);
-            }
+        for id in self.audience() {
+            self.say(id, ToWorker::Notify(Notification::System(message.clone())), actions);
         }
+    }
+
+    /// Who hears what happens to the machine.
+    fn audience(&self) -> impl Iterator<Item = ProviderId> {
+        self.providers.iter().filter(|(_, provider)| provider.may_be_told()).map(|(id, _)| *id)
+    }
+
+    /// The machine is about to go: who hears of it waits neither for the gate nor for a slot.
+    fn let_told_pass(&mut self) {
+        let told: Vec<ProviderId> = self.audience().collect();
+        self.scheduler.set_told(&told);
+        self.tokens_touched = true;
+    }
+
+    /// The machine may go; or it stays.
+    fn end_passing(&mut self) {
+        self.scheduler.set_told(&[]);
+        self.tokens_touched = true;
     }
 
     /// What runs may end if it is quick; everything that is known is on its way to the disk.
@@ -145,7 +166,7 @@ impl Supervisor {
     fn on_resume(&mut self, now: Now, actions: &mut Vec<Action>) {
         self.machine.rest = Rest::Awake;
         self.machine.shutdown_ms = None;
-        self.tokens_touched = true;
+        self.end_passing();
         self.touched.extend(self.order.iter().copied());
         self.look_for_devices(actions);
         self.wake_waiting(now);
@@ -202,7 +223,7 @@ impl Supervisor {
         let due = |at: Option<i64>| at.is_some_and(|at| at <= now.mono_ms);
         if due(self.machine.shutdown_ms) {
             self.machine.shutdown_ms = None;
-            actions.push(Action::LetMachineGo);
+            self.let_machine_go(actions);
         }
         if due(self.machine.wake_due_ms) {
             self.wake_waiting(now);
@@ -224,8 +245,13 @@ impl Supervisor {
         let told = now.mono_ms >= since_ms + TOLD_MS;
         if now.mono_ms >= since_ms + SETTLE_MS || (told && self.flights.is_empty()) {
             self.machine.rest = Rest::Asleep { since_ms: now.mono_ms };
-            actions.push(Action::LetMachineGo);
+            self.let_machine_go(actions);
         }
+    }
+
+    fn let_machine_go(&mut self, actions: &mut Vec<Action>) {
+        self.end_passing();
+        actions.push(Action::LetMachineGo);
     }
 
     /// When [`Supervisor::on_machine_tick`] has something to do.

@@ -105,7 +105,8 @@ impl Supervisor {
     /// queue for empty that is not done yet.
     fn reports_under_way(&self) -> u64 {
         let is_report = |pending: &&Pending| {
-            matches!(pending, Pending::Report(_) | Pending::Notice | Pending::Accept(Acceptor::Nobody, ..))
+            let joins = matches!(pending, Pending::Accept(Acceptor::Nobody | Acceptor::Report(_), ..));
+            joins || matches!(pending, Pending::Report(..) | Pending::Notice)
         };
         self.pending.values().filter(is_report).count() as u64
     }

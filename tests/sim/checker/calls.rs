@@ -101,9 +101,10 @@ impl Calls {
                 session.ready = false;
                 session.kept.clear();
             }
-            Action::Send(worker, ToWorker::Notify(Notification::AbortDeferred { message, .. })) => {
+            Action::Send(worker, word @ ToWorker::Notify(Notification::AbortDeferred { message, .. })) => {
                 let session = self.sessions.entry(*worker).or_default();
                 session.kept.retain(|(id, _)| id != message);
+                return self.tells(*worker, word);
             }
             Action::Send(worker, word) => return self.calls(*worker, word),
             Action::Submit(order) => {
@@ -135,6 +136,9 @@ impl Calls {
             ToWorker::StartMessage => Call::Receive { start: true },
             ToWorker::Announce => Call::Announce,
             ToWorker::Idle => Call::Idle,
+            ToWorker::FlushQueues(_) | ToWorker::ValidateState { .. } | ToWorker::Notify(_) => {
+                return self.tells(worker, word);
+            }
             _ => return Ok(()),
         };
         let session = self.sessions.entry(worker).or_default();
@@ -143,6 +147,18 @@ impl Calls {
         demand(!session.open.iter().any(same), "one call at a time", || format!("{worker:?}: {call:?}"))?;
         session.open.push(call);
         Ok(())
+    }
+
+    /// What else a provider hears. What has failed is only logged off, and persons may cancel what it has in hand.
+    fn tells(&self, worker: WorkerId, word: &ToWorker) -> Verdict {
+        let last = match word {
+            ToWorker::Notify(Notification::EndInbound | Notification::EndOutbound) => true,
+            ToWorker::Notify(Notification::AbortDeferred { cancelled, .. }) => !cancelled,
+            ToWorker::Notify(Notification::CancelMessage(_)) => true,
+            _ => false,
+        };
+        let failed = self.sessions.get(&worker).is_some_and(|session| session.failed);
+        demand(!failed || last, "after a critical error nothing is called", || format!("{worker:?}: {word:?}"))
     }
 
     pub(super) fn stepped(&mut self, now: Now) -> Verdict {
@@ -181,7 +197,9 @@ impl Session {
     }
 
     fn ends(&mut self, order: &SubmitOrder, result: &SubmitResult, end: EndMessage) {
-        if (result, end) == (&SubmitResult::Done, EndMessage::ResendNow) {
+        // A provider that stops a delivery by itself wants the message again, too.
+        let at_once = (result, end) == (&SubmitResult::Done, EndMessage::ResendNow);
+        if at_once || (*result == SubmitResult::Cancelled && self.ready) {
             self.again.insert((order.id, order.recipients.clone()));
         }
         if (result, end) == (&SubmitResult::Done, EndMessage::Deferred) && self.ready {

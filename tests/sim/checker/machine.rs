@@ -125,3 +125,8 @@ impl Machine {
         *self = Self::new(self.slack_ms);
     }
 }
+
+/// Whether the machine is about to go, and will not wait for long.
+pub(super) fn is_farewell(message: &SystemMessage) -> bool {
+    matches!(message, SystemMessage::Suspend | SystemMessage::Shutdown | SystemMessage::PowerFailure)
+}

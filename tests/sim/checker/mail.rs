@@ -69,9 +69,9 @@ pub(crate) struct Mail {
     asked: BTreeMap<AskId, Option<(QueueAction, MessageId)>>,
     /// Nothing comes to disk now.
     stuck: bool,
-    /// Failures that were heard in this step and have to be reported in it.
+    /// Failures that were heard and have to be reported in this step, or after the reports about the same message that are being made.
     owed: BTreeSet<(MessageId, u32)>,
-    /// Failures and successes that a provider wants to be told, heard in this step: it settles nothing.
+    /// Failures and successes that a provider wants to be told, in the same way: it settles nothing.
     owed_as_asked: BTreeSet<(MessageId, u32, bool)>,
     /// Reports that are being built, and of which messages.
     making: BTreeMap<Ticket, MessageId>,
@@ -370,10 +370,12 @@ impl Mail {
         }
     }
 
-    pub(super) fn stepped(&mut self) -> Verdict {
-        let unheard = &self.owed_as_asked;
-        demand(unheard.is_empty(), "what a provider wants told is told", || format!("nobody hears of {unheard:?}"))?;
-        demand(self.owed.is_empty(), "failure is told", || format!("nobody hears of {:?}", self.owed))
+    /// `is_waiting`: whether reports about a message wait for one that is being made.
+    pub(super) fn stepped(&mut self, is_waiting: impl Fn(MessageId) -> bool) -> Verdict {
+        let unheard = self.owed_as_asked.iter().find(|(id, ..)| !is_waiting(*id));
+        demand(unheard.is_none(), "what a provider wants told is told", || format!("nobody hears of {unheard:?}"))?;
+        let unheard = self.owed.iter().find(|(id, _)| !is_waiting(*id));
+        demand(unheard.is_none(), "failure is told", || format!("nobody hears of {unheard:?}"))
     }
 
     pub(super) fn committed(&mut self, unit: &[Change], on_disk: bool) {

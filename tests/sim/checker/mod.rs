@@ -3,6 +3,7 @@
 //! | file | rules |
 //! |---|---|
 //! | `mail` | no accepted message is lost, none is delivered again without a reason, none twice at once, senders are told |
+//! | `reports` | what a report quotes is there until it is on disk, and what settles it waits |
 //! | `calls` | one call at a time, nothing after a critical error, nothing for ever |
 //! | `hangs` | who hangs is made to go |
 //! | `silence` | who is silent, or computes without end, is made to go |
@@ -24,6 +25,8 @@ pub(crate) mod hangs;
 pub(crate) mod machine;
 // What becomes of messages.
 pub(crate) mod mail;
+// Reports are made in time.
+pub(crate) mod reports;
 // Workers that live and do not get on.
 pub(crate) mod silence;
 // Status rows are true.
@@ -77,6 +80,7 @@ pub(crate) struct Checker {
     pub(crate) hangs: hangs::Hangs,
     pub(crate) silence: silence::Silence,
     calls: calls::Calls,
+    reports: reports::Reports,
     agreement: agreement::Agreement,
     /// Reports that could not be built, because the disk could not be read: they are ordered again, as the same.
     unread: BTreeSet<Ticket>,
@@ -95,6 +99,7 @@ impl Checker {
             hangs: hangs::Hangs::new(plan.tick_late_ms_max + 2),
             silence: silence::Silence::new(plan, plan.tick_late_ms_max + 2),
             calls: calls::Calls::new(plan.tick_late_ms_max + 2),
+            reports: reports::Reports::default(),
             agreement: agreement::Agreement::default(),
             unread: BTreeSet::new(),
             stopping: false,
@@ -123,12 +128,13 @@ impl Checker {
 
     /// Whether nothing is on its way anywhere.
     pub(crate) fn is_settled(&self, disk: &Disk) -> bool {
-        self.agreement.is_settled() && disk.is_quiet() && self.mail.flights() == 0
+        self.agreement.is_settled() && self.reports.is_settled() && disk.is_quiet() && self.mail.flights() == 0
     }
 
     /// The supervisor is about to hear something.
     pub(crate) fn hears(&mut self, now: Now, event: &Event) {
         self.agreement.hears(event);
+        self.reports.hears(event);
         if let Event::NotRead(Reading::Report(order), _) = event {
             self.unread.insert(order.ticket);
         }
@@ -175,6 +181,7 @@ impl Checker {
         self.machine.wants(now, action)?;
         self.calls.wants(action)?;
         self.tokens.wants(now, action)?;
+        self.reports.wants(action)?;
         self.mail.wants(action, disk)?;
         self.table.wants(action)
     }
@@ -195,7 +202,9 @@ impl Checker {
             .filter(|worker| !asleep && tokens.could_answer(*worker) && mail.has_flights(*worker));
         self.silence.stepped(now, tokens.bound_ms(), owing, |worker| asleep || !tokens.could_be_lost(worker))?;
         self.tokens.stepped(now, self.machine.is_asleep())?;
-        self.mail.stepped()?;
+        self.reports.stepped()?;
+        let reports = &self.reports;
+        self.mail.stepped(|id| reports.is_open(id))?;
         self.agreement.stepped(supervisor, disk, &self.mail)
     }
 
@@ -216,6 +225,7 @@ impl Checker {
         self.silence.supervisor_gone();
         self.calls.supervisor_gone();
         self.agreement = agreement::Agreement::default();
+        self.reports = reports::Reports::default();
         self.unread.clear();
         self.stopping = false;
     }

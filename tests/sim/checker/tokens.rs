@@ -9,10 +9,11 @@ use spooler::supervisor::event::{Action, Answer, Ask, AskId, Event, WorkerId, Wo
 use spooler_protocol::calls::FlushFlags;
 use spooler_protocol::from_worker::FromWorker;
 use spooler_protocol::ids::Token;
-use spooler_protocol::notification::Notification;
+use spooler_protocol::notification::{Notification, SystemMessage};
 use spooler_protocol::to_worker::ToWorker;
 
 use super::gate::Gate;
+use super::machine::is_farewell;
 use super::{Broken, Verdict, demand};
 use crate::plan::{ANSWER_MS, Plan};
 
@@ -54,6 +55,8 @@ struct Worker {
     /// It logs on or off.
     passing: bool,
     logs_off: bool,
+    /// It is told that the machine is about to go.
+    told: bool,
     /// In which directions it is flushed.
     flushing: FlushFlags,
     hold: Hold,
@@ -144,6 +147,7 @@ impl Tokens {
     pub(super) fn hears_other(&mut self, event: &Event, now: Now) {
         match event {
             Event::Observed(seen) => self.gate.observed(*seen, now.mono_ms),
+            Event::System(SystemMessage::Resume) => self.forget_told(),
             Event::Asked(ask, Ask::FlushBegin(_)) => {
                 self.flushes_asked.insert(*ask);
             }
@@ -164,6 +168,7 @@ impl Tokens {
                     interactive,
                     passing: true,
                     logs_off: false,
+                    told: false,
                     flushing: FlushFlags::default(),
                     hold: Hold::Idle,
                     section: None,
@@ -260,16 +265,20 @@ impl Tokens {
                 }
                 Ok(())
             }
-            Action::Send(id, ToWorker::FlushQueues(flags)) => {
-                self.flushes_worker(*id, |flushing| flushing | *flags);
-                Ok(())
-            }
+            Action::Send(id, ToWorker::FlushQueues(flags)) => self.flushes_worker(*id, |flushing| flushing | *flags),
             Action::Send(id, ToWorker::Notify(Notification::EndOutboundFlush)) => {
-                self.flushes_worker(*id, |flushing| FlushFlags(flushing.0 & !FlushFlags::OUTBOUND.0));
-                Ok(())
+                self.flushes_worker(*id, |flushing| FlushFlags(flushing.0 & !FlushFlags::OUTBOUND.0))
             }
             Action::Send(id, ToWorker::Notify(Notification::EndInboundFlush)) => {
-                self.flushes_worker(*id, |flushing| FlushFlags(flushing.0 & !FlushFlags::INBOUND.0));
+                self.flushes_worker(*id, |flushing| FlushFlags(flushing.0 & !FlushFlags::INBOUND.0))
+            }
+            Action::Send(id, ToWorker::Notify(Notification::System(message))) => {
+                let told = self.workers.get_mut(&id.provider).filter(|worker| worker.id == *id);
+                told.into_iter().for_each(|worker| worker.told |= is_farewell(message));
+                Ok(())
+            }
+            Action::LetMachineGo => {
+                self.forget_told();
                 Ok(())
             }
             // One that is to go before it has logged on passes the gate as well.
@@ -289,20 +298,26 @@ impl Tokens {
         }
     }
 
+    fn forget_told(&mut self) {
+        self.workers.values_mut().for_each(|worker| worker.told = false);
+    }
+
     /// Whether a worker needs no slot. While a flush runs, nobody here knows for whom.
     fn is_urgent(&self, worker: &Worker) -> bool {
         worker.interactive
             || worker.passing
+            || worker.told
             || worker.section.is_some()
             || worker.flushing.0 & (FlushFlags::OUTBOUND | FlushFlags::INBOUND).0 != 0
             || !self.flushes.is_empty()
             || !self.flushes_asked.is_empty()
     }
 
-    fn flushes_worker(&mut self, id: WorkerId, change: impl FnOnce(FlushFlags) -> FlushFlags) {
+    fn flushes_worker(&mut self, id: WorkerId, change: impl FnOnce(FlushFlags) -> FlushFlags) -> Verdict {
         if let Some(worker) = self.workers.get_mut(&id.provider).filter(|worker| worker.id == id) {
             worker.flushing = change(worker.flushing);
         }
+        Ok(())
     }
 
     fn grants(&mut self, id: WorkerId, token: Token, now: Now) -> Verdict {
@@ -462,7 +477,7 @@ impl Tokens {
                 if asleep || (alone && !worker.section.as_ref().is_some_and(|section| section.alone)) {
                     *since_ms = now.mono_ms;
                 }
-                let urgent = worker.interactive || worker.section.is_some();
+                let urgent = worker.interactive || worker.told || worker.section.is_some();
                 demand(!urgent || alone || asleep, "who is urgent waits for nobody", || format!("{:?}", worker.id))?;
                 let waited_ms = now.mono_ms - (*since_ms).max(clear_since_ms);
                 demand(waited_ms <= bound_ms, "nobody waits past the bound", || {

@@ -10,14 +10,14 @@ use spooler_protocol::calls::{EndMessage, SpoolerNotify, Wishes};
 use spooler_protocol::control::{FlushCommand, FlushProgress, MessageState, MessageSummary};
 use spooler_protocol::from_worker::{FromWorker, LoggedOn};
 use spooler_protocol::ids::{Generation, MessageId};
-use spooler_protocol::message::{Envelope, Recipient};
+use spooler_protocol::message::{Address, Envelope, Recipient};
 use spooler_protocol::outcome::{Outcome, Reply, SubmitResult};
 use spooler_protocol::status::ProviderRow;
 use spooler_protocol::to_worker::{Refusal, ToWorker};
 
 use crate::policy::Now;
 use crate::policy::priority_plan::Reached;
-use crate::record::{Change, RecipientUpdate, Scanned, ScannedMessage};
+use crate::record::{Change, NewMessage, ORIGIN_REPORT, RecipientUpdate, Scanned, ScannedMessage, StoredContent};
 use crate::supervisor::event::{
     Action, Answer, Ask, AskId, Event, Incoming, NoticeOrder, Reading, ReportOrder, SubmitOrder, WorkerId, WorkerNews,
 };
@@ -56,6 +56,8 @@ pub(in crate::supervisor) struct Bench {
     pub(in crate::supervisor) refuse_commits: Option<Refusal>,
     /// The store cannot be read so many times.
     pub(in crate::supervisor) reads_to_fail: u32,
+    /// Reports are built when the test has them built; otherwise at once, and nobody wants them.
+    pub(in crate::supervisor) reports_take_time: bool,
     asked: u64,
     /// What the surroundings have to say, in order.
     events: VecDeque<Event>,
@@ -122,6 +124,7 @@ impl Bench {
             exited: false,
             refuse_commits: None,
             reads_to_fail: 0,
+            reports_take_time: false,
             asked: 0,
             events: VecDeque::new(),
         };
@@ -271,6 +274,32 @@ impl Bench {
         }
     }
 
+    /// The report that was ordered last is built, from the message on disk.
+    pub(in crate::supervisor) fn build_report(&mut self) {
+        let order = self.reports.last().expect("no report was ordered");
+        let quoted = self.disk.get(&order.id).expect("what the report quotes is gone");
+        let envelope = Envelope {
+            recipients: vec![Recipient::new(Address::smtp(&quoted.envelope.sender).unwrap())],
+            ..Envelope::default()
+        };
+        let report = NewMessage {
+            id: MessageId(0),
+            envelope,
+            submitted_ms: self.now.wall_ms,
+            origin: ORIGIN_REPORT.to_owned(),
+            owner_uid: None,
+            content: StoredContent::Inline(bytes::Bytes::from_static(b"report")),
+        };
+        self.hear(Event::ReportBuilt(order.ticket, Some(Box::new(report))));
+    }
+
+    /// Messages on disk that are no reports, and how many reports there are.
+    pub(in crate::supervisor) fn kept(&self) -> (Vec<MessageId>, usize) {
+        let (reports, others): (Vec<_>, Vec<_>) =
+            self.disk.values().partition(|message| message.envelope.sender.is_empty());
+        (others.iter().map(|message| message.id).collect(), reports.len())
+    }
+
     /// A provider's row.
     pub(in crate::supervisor) fn row(&mut self, name: &str) -> ProviderRow {
         match self.ask(Ask::Status) {
@@ -363,9 +392,10 @@ impl Bench {
                 self.notices.push(order);
             }
             Action::Report(order) => {
-                let ticket = order.ticket;
+                if !self.reports_take_time {
+                    self.events.push_back(Event::ReportBuilt(order.ticket, None));
+                }
                 self.reports.push(order);
-                self.events.push_back(Event::ReportBuilt(ticket, None));
             }
             Action::Answer(ask_id, answer) => drop(self.answers.insert(ask_id, answer)),
             Action::Log(_, text) => self.log.push(text),

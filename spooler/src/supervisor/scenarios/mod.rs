@@ -14,6 +14,8 @@
 //! | `flushes` | who begins and ends a flush, in which order, and who holds a resource |
 //! | `rows` | status rows, and those who watch them |
 //! | `reports` | who is told, once |
+//! | `telling` | what waits for a report that is being made |
+//! | `sleep` | who hears of sleep in time |
 //! | `quarantine` | messages whose workers die, and the postmaster |
 //! | `gating` | what the idle gate has done |
 //! | `resources` | receiving and failing where providers share a resource, or a call is out |
@@ -34,4 +36,6 @@ mod reports;
 mod resources;
 mod rows;
 mod sessions;
+mod sleep;
+mod telling;
 mod validation;

@@ -220,3 +220,19 @@ fn what_is_not_this_workers_is_not_believed() {
     bench.deliver("a", &order);
     assert!(bench.disk.is_empty());
 }
+
+#[test]
+fn who_stops_a_delivery_by_itself_gets_it_ten_times_again_and_then_later() {
+    let mut bench = one();
+    bench.submit(&["x@y"]);
+    for _ in 0..11 {
+        let order = bench.delivery("a");
+        assert_eq!(order.attempt, 1, "no attempt is counted");
+        bench.finish("a", &order, SubmitResult::Cancelled);
+    }
+    assert!(bench.calls("a").is_empty());
+    bench.pass(59_000);
+    assert!(bench.calls("a").is_empty());
+    bench.pass(1000);
+    bench.delivery("a");
+}

@@ -2,11 +2,10 @@
 
 use spooler_protocol::calls::{EndMessage, StatusReport, Wishes};
 use spooler_protocol::from_worker::FromWorker;
-use spooler_protocol::message::{Envelope, Recipient};
 use spooler_protocol::outcome::{Outcome, SubmitResult};
 
 use super::bench::{Bench, reply, smtp};
-use crate::supervisor::event::{Ask, Incoming, ReportKind, SubmitOrder};
+use crate::supervisor::event::{ReportKind, SubmitOrder};
 
 const ONE: &str = "[provider.a]\nkind = 'smtp'\n";
 
@@ -64,24 +63,6 @@ fn what_was_reported_ends_on_disk_only_with_its_report() {
     assert_eq!(bench.disk.len(), 1, "the report cannot be built, and would have nothing to quote");
     bench.pass(10_000);
     assert_eq!(ordered(&bench), [(ReportKind::Failed, vec![0])]);
-    assert!(bench.disk.is_empty());
-}
-
-#[test]
-fn two_reports_of_one_delivery_are_both_built_before_the_message_goes() {
-    let mut bench = Bench::ready(ONE, &[("a", smtp(Wishes::default()))]);
-    let mut recipients: Vec<Recipient> = ["x@y", "z@y"].map(|address| Recipient::new(address.parse().unwrap())).into();
-    recipients[0].notify = "SUCCESS".parse().ok();
-    let envelope = Envelope { sender: "me@here".to_owned(), recipients, ..Envelope::default() };
-    let content = Incoming::Inline(bytes::Bytes::from_static(b"Subject: x\r\n\r\nx\r\n"));
-    bench.ask(Ask::Submit { envelope, origin: "uid 1".to_owned(), owner_uid: 1, content });
-    let order = bench.delivery("a");
-    bench.reads_to_fail = 1;
-    let outcomes = vec![(0, Outcome::Delivered(reply(250, "kept"))), (1, Outcome::Failed(reply(550, "no")))];
-    bench.end("a", &order, SubmitResult::Done, EndMessage::Done, outcomes);
-    assert_eq!((ordered(&bench).len(), bench.disk.len()), (1, 1));
-    bench.pass(10_000);
-    assert_eq!(ordered(&bench), [(ReportKind::Sent, vec![0]), (ReportKind::Failed, vec![1])]);
     assert!(bench.disk.is_empty());
 }
 

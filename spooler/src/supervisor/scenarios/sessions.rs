@@ -1,8 +1,9 @@
 //! How a session begins, changes, fails and ends.
 
 use spooler_protocol::calls::{EndMessage, LogonFlags, SpoolerNotify, Wishes};
-use spooler_protocol::control::{ProviderAction, ProviderCommand};
+use spooler_protocol::control::{ProviderAction, ProviderCommand, QueueAction};
 use spooler_protocol::from_worker::{FromWorker, LoggedOn};
+use spooler_protocol::notification::SystemMessage;
 use spooler_protocol::outcome::SubmitResult;
 use spooler_protocol::status::StatusCode;
 use spooler_protocol::to_worker::ToWorker;
@@ -135,4 +136,34 @@ fn after_a_critical_error_nothing_is_called() {
     bench.notify("a", SpoolerNotify::ReadyToSend);
     assert!(bench.calls("a").contains(&"Submit 2".to_owned()), "its own word clears it");
     assert!(!bench.row("a").code.contains(StatusCode::FAILURE));
+}
+
+#[test]
+fn after_a_critical_error_nothing_is_told_either_until_the_logoff() {
+    let mut bench = Bench::ready(ONE, &[("a", smtp(Wishes::default()))]);
+    let id = bench.submit(&["x@y"]);
+    let order = bench.delivery("a");
+    bench.end("a", &order, SubmitResult::Done, EndMessage::Deferred, vec![]);
+    bench.notify("a", SpoolerNotify::CriticalError("the line is cut".to_owned()));
+    bench.hear(Event::System(SystemMessage::LinkUp { interface: "eth0".to_owned() }));
+    bench.ask(Ask::Queue(QueueAction::Delete, vec![id]));
+    assert!(bench.disk.is_empty());
+    assert!(bench.calls("a").is_empty(), "neither of the link nor of the message");
+    bench.hear(Event::Stop);
+    assert_eq!(bench.calls("a"), ["EndInbound", "EndOutbound", "Logoff"]);
+}
+
+#[test]
+fn who_stops_a_delivery_because_it_has_to_go_is_not_counted() {
+    let mut bench = Bench::ready(ONE, &[("a", smtp(Wishes::default()))]);
+    bench.submit(&["x@y"]);
+    for _ in 0..20 {
+        let order = bench.delivery("a");
+        command(&mut bench, "a", ProviderAction::Restart);
+        bench.finish("a", &order, SubmitResult::Cancelled);
+        bench.die("a", "exit code 0");
+        bench.pass(1000);
+        bench.say("a", FromWorker::LoggedOn(smtp(Wishes::default())));
+    }
+    bench.delivery("a");
 }
