@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 /// | 1 | tokens, deliveries, inbound messages, critical sections |
 /// | 2 | the whole provider contract: polls, flushes, validation, deferred messages, system messages |
 /// | 3 | the sandbox of workers; what a worker says comes as packets on its standard input |
+/// | 4 | a token says at once that it is asked back |
 pub const PROTOCOL_VERSION: u32 = 4;
 
 /// Bytes of the secret by which a worker knows that its supervisor came.

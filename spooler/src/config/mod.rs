@@ -49,18 +49,7 @@ use places::Places;
 
 /// A configuration without mistakes.
 ///
-/// | table | keys and their defaults |
-/// |---|---|
-/// | `[mail]` | `hostname`: this machine's name, `postmaster`: none |
-/// | `[spool]` | `path = "/var/spool/spooler"`, `pickup`: `pickup` below the path, `min_free = "64M"`, `max_message_size = "50M"` |
-/// | `[control]` | `socket = "/run/spooler/control.sock"`, `submit_group`: none, `anyone_may_submit = true` |
-/// | `[scheduler]` | `slots`: the number of cores, `slice = "200ms"` |
-/// | `[retry]` | `first = "1m"`, `factor = 2.0`, `max = "1h"`, `give_up = "5d"`, `delay_warning = "4h"` (`"0"` for never) |
-/// | `[routing]` | `order`: the order of the file, with providers last that wish to be |
-/// | `[reports]` | `max_returned_size = "100K"` |
-/// | `[worker]` | `program`: `spooler-worker` beside this program, `stop_timeout = "30s"` |
-/// | `[provider.NAME]` | `kind`: must be given, `claims = []`, `address_types`: what its worker announces, `enabled = true`, `interactive`: whether the kind is `smtp-in`, `nice = 10` (0 if interactive), `sched = "batch"` (`"other"` if interactive), `io = "best-effort:7"` (`best-effort:4` if interactive), `weight = 100`, `critical_nice = -10`, `critical_class`: `"rr"` for the kind `serial`, else `"nice"`, `critical_max = "120s"`, `overrun_max = "30s"`, `answer_timeout = "60s"`, `patience = "15m"`, `start_timeout = "10s"`, `poll_interval = "10m"`, `needs_device`: none, `resource`: none, `sandbox = true`, `run_as`: a user of its own if the spooler is root, `memory_max`, `files_max`, `processes_max`, `file_size_max`, `cpu_max`: what the provider declares, `may_read = []`, `may_write = []`, and the keys of its kind |
-/// | `[provider.NAME.retry]` | as `[retry]` |
+/// README.md has all keys with their defaults.
 ///
 /// The environment variable `SPOOLER_WORKER` names the worker program whatever the file says.
 #[derive(Clone, Debug, PartialEq)]

@@ -296,20 +296,29 @@ impl Queue {
         {
             woken.extend(route.map(|route| route.provider));
             self.make_ready(id, route);
+            self.due.remove(&(due_ms, id, route));
         }
         woken
     }
 
-    /// Makes a deferred part ready before its time.
+    /// Makes a deferred part ready before its time. Only this part is touched: a message may have a thousand.
     pub fn make_ready(&mut self, id: MessageId, route: Option<Route>) {
-        let found = self.change(id, |entry| {
-            let is_due = |part: &&mut Part| part.route == route && matches!(part.waiting, Waiting::Deferred { .. });
-            let part = entry.parts.as_mut_slice().iter_mut().find(is_due)?;
-            part.waiting = Waiting::Ready;
-            Some(())
-        });
-        if found.flatten().is_none() {
-            self.due.retain(|(_, of, way)| (*of, *way) != (id, route));
+        let Some(entry) = self.messages.get_mut(&id) else { return };
+        let (key, suspect, active) = (entry.key(id), entry.deaths > 0, entry.standing == Standing::Active);
+        let deferred = entry.parts.as_mut_slice().iter_mut().filter(|part| part.route == route);
+        let due_ms = |part: &Part| if let Waiting::Deferred { due_ms } = part.waiting { Some(due_ms) } else { None };
+        let Some((part, due_ms)) = deferred.filter_map(|part| due_ms(part).map(|due_ms| (part, due_ms))).next() else {
+            return;
+        };
+        part.waiting = Waiting::Ready;
+        if active {
+            let lane = route.and_then(|route| self.lanes.get_mut(&route.provider));
+            if self.due.remove(&(due_ms, id, route))
+                && let Some(lane) = lane
+            {
+                lane.deferred -= 1;
+            }
+            enter(&mut self.lanes, &mut self.due, &mut self.callbacks, key, suspect, part);
         }
     }
 
