@@ -70,6 +70,8 @@ pub struct Provider {
     pub sandbox: Option<Sandbox>,
     /// The rights of root's that it declares to need.
     pub privileges: Vec<Privilege>,
+    /// Whether it declares to run programs: pipes, filters, hooks.
+    pub programs: bool,
     /// Those that it needs and the supervisor has given up, in words. Known to who reads the configuration again.
     pub lacks: Option<String>,
     /// Whether it runs.
@@ -104,6 +106,7 @@ impl fmt::Debug for Provider {
             .field("resource", &self.resource)
             .field("sandbox", &self.sandbox)
             .field("privileges", &self.privileges)
+            .field("programs", &self.programs)
             .field("lacks", &self.lacks)
             .field("enabled", &self.enabled)
             .finish_non_exhaustive()
@@ -203,6 +206,7 @@ fn read_common(name: String, kind: String, settings: &mut Settings, base: &Retry
         resource: read_resource(settings),
         sandbox: sandbox::read(settings),
         privileges: Vec::new(),
+        programs: false,
         lacks: None,
         enabled: settings.boolean("enabled", true),
         settings: String::new(),

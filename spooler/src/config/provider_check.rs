@@ -96,6 +96,7 @@ pub(super) fn check_all(config: &mut Config, notes: &mut Notes) -> bool {
                     fit_patience(provider, &place, &silence, &mut config.effective, notes);
                 }
                 provider.privileges = std::mem::take(&mut findings.privileges);
+                provider.programs = findings.programs;
                 effective.extend(notes.take(&format!("{place}."), findings));
             }
             Err(error) => error.note(&place, notes),

@@ -76,12 +76,14 @@ pub fn check(kind: &str, settings: Settings) -> Result<Findings, UnknownKind> {
     with_kind!(kind, check_kind())
 }
 
-/// Reads the settings of a provider, says which rights it needs with them, and does nothing else. The keys that all kinds have are allowed, so that they are among those that
+/// Reads the settings of a provider, says which rights it needs with them and whether it runs programs, and does nothing else. The keys that all kinds have are allowed, so that they are among those that
 /// a mistake names.
 #[must_use]
 pub fn check_settings<P: Provider>(mut settings: Settings) -> Findings {
     let own = P::settings(&mut settings);
-    let _ = Filters::read(&mut settings);
+    let filters = Filters::read(&mut settings);
     PROVIDER_KEYS.iter().for_each(|key| settings.ignore(key));
-    Findings { privileges: P::needs(&own).privileges, ..settings.finish() }
+    let needs = P::needs(&own);
+    let programs = needs.programs || filters.run_programs();
+    Findings { privileges: needs.privileges, programs, ..settings.finish() }
 }
