@@ -173,7 +173,8 @@ fn read(name: String, mut own: Table, base: &Retry, notes: &mut Notes) -> (Provi
 
 /// Everything but the claims and the keys of the kind.
 fn read_common(name: String, kind: String, settings: &mut Settings, base: &Retry) -> Provider {
-    let interactive = settings.boolean("interactive", kind == "smtp-in");
+    // A line that cannot wait must not wait for a slot before its section can begin either.
+    let interactive = settings.boolean("interactive", kind == "smtp-in" || kind == "serial");
     let nice = settings.signed("nice", if interactive { 0 } else { 10 }, -20..=19);
     let critical_nice = settings.signed("critical_nice", nice.min(-10), -20..=19);
     if critical_nice > nice {
