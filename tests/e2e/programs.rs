@@ -8,7 +8,7 @@ use crate::{IN, relay, smtp};
 
 const MAIL: &[u8] = b"Subject: hello\r\n\r\nbody\r\n";
 /// Computes for about a second, as the kernel counts it in ticks; then does as good as nothing until it may end.
-const COMPUTE: &str = "(ulimit -t 1; while :; do :; done); until test -e {dir}/go; do sleep 0.05; done";
+const COMPUTE: &str = "(ulimit -t 1; while :; do :; done); while test -d {dir} -a ! -e {dir}/go; do sleep 0.05; done";
 
 fn cpu_ms(world: &World, provider: &str) -> Option<u64> {
     world.provider(provider)?["cpu_ms"].as_u64()

@@ -120,6 +120,9 @@ fn own_us(pid: u32) -> Option<u64> {
 mod tests {
     use std::process::{Child, Command, Stdio};
 
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+
     use super::*;
 
     /// A shell that computes until it has used about a second (the kernel counts ticks), in a program that lives on until its input ends.
@@ -150,8 +153,8 @@ mod tests {
 
     #[test]
     fn who_is_orphaned_is_looked_at_until_its_end() {
-        // The one in the middle ends when its child has told that it runs; the outermost keeps living.
-        let script = "sh -c 'sh -c \"ulimit -t 1; while :; do :; done\" & read -r _'; read -r _";
+        // The one in the middle ends when it is told to; the outermost lives on.
+        let script = "sh -c 'sh -c \"ulimit -t 60; while :; do :; done\" & read -r _'; read -r _";
         let mut worker =
             Command::new("/bin/sh").args(["-c", script]).stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut cpu = ProgramCpu::of(worker.id());
@@ -162,6 +165,9 @@ mod tests {
             std::thread::yield_now();
         }
         wait_until_used(&mut cpu, 300_000);
+        let orphans: Vec<u32> = cpu.known.keys().copied().collect();
+        assert_eq!(orphans.len(), 1, "the one that computes");
+        kill(Pid::from_raw(orphans[0].try_into().unwrap()), Signal::SIGKILL).unwrap();
         drop(input);
         worker.wait().unwrap();
     }
