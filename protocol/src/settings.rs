@@ -380,13 +380,10 @@ impl Settings {
     /// Ends reading: what is left over is a mistake.
     #[must_use]
     pub fn finish(mut self) -> Findings {
-        let unknown: Vec<String> = self.table.keys().cloned().collect();
-        for key in unknown {
-            let mut known = self.known.clone();
-            known.sort();
-            known.dedup();
-            self.mistake(&key, format!("is not known here; allowed are {}", known.join(", ")));
-        }
+        self.known.sort();
+        self.known.dedup();
+        let (unknown, known) = (std::mem::take(&mut self.table), self.known.join(", "));
+        unknown.keys().for_each(|key| self.mistake(key, format!("is not known here; allowed are {known}")));
         self.findings
     }
 }

@@ -15,8 +15,16 @@ from tools import Trouble, end, wait_for
 
 # Bytes that the line keeps for its reader: a 16550 UART, and the buffer of a terminal.
 FIFOS = (16, 4096)
-# How it is named, `critical`, `critical_class`.
-MODES = (("without a section", "never", "nice"), ("section, nice", "always", "nice"), ("section, real time", "always", "rr"))
+# How it is named, `critical`, `critical_class`, and how many bursts.
+MODES = (
+    ("without a section", "never", "nice", 1),
+    ("section, nice", "always", "nice", 1),
+    ("section, real time", "always", "rr", 1),
+    ("bursts, no section", "never", "nice", 4),
+    ("bursts, by default", None, None, 4),
+)
+# Between bursts: longer than the end of a frame takes, and than the idle gate takes to close.
+PAUSE_S = 5
 
 
 def label(fifo, mode):
@@ -33,7 +41,7 @@ class Line(Polite):
     def start(self):
         super().start()
         wait_for("the line", lambda: "is open" in self.log.read_text(errors="replace"))
-        if self.mode[1] != "never":
+        if self.mode[1] == "always":
             wait_for("the section", lambda: self.row()["critical"])
 
     def row(self):
@@ -41,7 +49,11 @@ class Line(Polite):
 
     def _config(self):
         (self.folder / "mail").mkdir()
-        _, critical, critical_class = self.mode
+        _, critical, critical_class, _ = self.mode
+        section = "" if critical is None else f'''
+critical = "{critical}"
+critical_class = "{critical_class}"
+critical_max = "10m"'''
         head = super()._config().split("[provider.relay]")[0]
         return f"""{head}
 [provider.line]
@@ -50,10 +62,7 @@ device = "{self.device}"
 run_as = "root"
 framing = "idle"
 gap = "1s"
-frame_max = "16M"
-critical = "{critical}"
-critical_class = "{critical_class}"
-critical_max = "10m"
+frame_max = "16M"{section}
 to = ["x@archive.test"]
 [provider.archive]
 kind = "maildir"
@@ -75,9 +84,10 @@ def busy_loops():
 
 
 def measure(bench, folder, fifo, mode, seconds):
-    """Sends over a line for so long; what the other end says of it."""
+    """Sends over a line for so long, at once or in bursts; what the other end says of it."""
     target = pathlib.Path(f"{folder}.sent")
-    command = [pathlib.Path(bench.options.programs) / "examples" / "line", str(fifo), str(seconds), target]
+    line = pathlib.Path(bench.options.programs) / "examples" / "line"
+    command = [line, str(fifo), str(seconds), target, str(mode[3]), str(PAUSE_S)]
     other_end = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     system, busy = None, []
     try:
@@ -111,11 +121,14 @@ def run(bench):
     for number in bench.rounds():
         for fifo in FIFOS:
             for mode in MODES:
-                folder = bench.folder / f"line-{number}-{fifo}-{mode[2]}-{mode[1]}"
+                folder = bench.folder / f"line-{number}-{fifo}-{MODES.index(mode)}"
                 result, priority = measure(bench, folder, fifo, mode, seconds)
                 all_bytes = result["passed"] + result["lost"]
                 bench.say(
-                    f"  {label(fifo, mode[0])}: {result['lost']} of {all_bytes} bytes lost; at most {result['largest']} unread;"
+                    f"  {label(fifo, mode[0])}: {result['lost']} of {all_bytes} bytes lost,"
+                    f" {result['early']} of them in the first 0.1 s of a burst; at most {result['largest']} unread;"
                     f" a processor stood still {result['stills']} times, {result['still_us'] / 1000:.1f} ms in all ({priority})"
                 )
                 bench.note(("lost", label(fifo, mode[0])), "ours", result["lost"])
+                if mode[3] > 1:
+                    bench.note(("later", label(fifo, mode[0])), "ours", result["lost"] - result["early"])

@@ -28,8 +28,13 @@ ANYTHING = ("", None)
 
 
 def must_of_line(fifo, mode):
-    """With a section, and the class that is the default of the kind, nothing is lost."""
+    """With a section that is there already, and the class that is the default of the kind, nothing is lost."""
     return absolute(0) if mode[2] == "rr" or (mode[1] != "never" and fifo >= 4096) else ANYTHING
+
+
+def must_be_later(mode):
+    """Once the section of a burst is there, nothing is lost."""
+    return absolute(0) if mode[1] != "never" else ANYTHING
 
 
 # Key of the results, what it is, its unit, digits, what must be.
@@ -69,6 +74,11 @@ ROWS = (
         (("lost", critical.label(fifo, mode[0])), f"lost at 115,200 baud: {critical.label(fifo, mode[0])}", "bytes", 0,
          must_of_line(fifo, mode))
         for fifo in critical.FIFOS for mode in critical.MODES
+    ),
+    *(
+        (("later", critical.label(fifo, mode[0])), f"after 0.1 s of each: {critical.label(fifo, mode[0])}", "bytes", 0,
+         must_be_later(mode))
+        for fifo in critical.FIFOS for mode in critical.MODES if mode[3] > 1
     ),
 )
 COLUMNS = "{:50} {:>12} {:>12} {:>8}   {:15} {}"

@@ -345,9 +345,16 @@ impl Driver {
                 if let (FromWorker::Yield { token, .. }, Some(link)) = (&said, link) {
                     link.on_returned(*token);
                 }
+                self.hear_of_programs(worker);
                 WorkerNews::Said { said, cpu_us: self.cpu_us(worker) }
             }
-            said => WorkerNews::Said { said, cpu_us: None },
+            said => {
+                // It may go on with the next program under the same token.
+                if matches!(said, FromWorker::Settled { .. } | FromWorker::Finished { .. }) {
+                    self.hear_of_programs(worker);
+                }
+                WorkerNews::Said { said, cpu_us: None }
+            }
         };
         self.hear(Event::Worker(worker, news));
     }
@@ -356,6 +363,14 @@ impl Driver {
     fn cpu_us(&self, worker: WorkerId) -> Option<u64> {
         let used = self.workers.get(&worker)?.process.cpu?.used()?;
         u64::try_from(used.as_micros()).ok()
+    }
+
+    /// Tells what the programs of a worker have used, if it runs any.
+    fn hear_of_programs(&mut self, worker: WorkerId) {
+        let used_us = self.workers.get_mut(&worker).and_then(|known| known.process.programs_used_us());
+        if let Some(used_us) = used_us {
+            self.hear(Event::Worker(worker, WorkerNews::Programs(used_us)));
+        }
     }
 
     fn name(&self, worker: WorkerId) -> &str {

@@ -385,6 +385,10 @@ impl Supervisor {
             WorkerNews::Died(end) => self.on_died(worker, &end, now, actions),
             WorkerNews::Priority(level, reached) => self.on_priority(worker, level, &reached, actions),
             WorkerNews::Cpu(cpu_us) => self.on_cpu_read(worker, cpu_us, now, actions),
+            WorkerNews::Programs(used_us) => {
+                self.scheduler.charge_programs(worker.provider, used_us);
+                self.tokens_touched = true;
+            }
             WorkerNews::Reads(delivery) => self.on_delivery_news(worker, delivery, now, actions),
         }
     }

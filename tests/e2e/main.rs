@@ -17,6 +17,7 @@
 //! | `peers` | other people's servers and programs at the far end |
 //! | `poison` | a message that kills its workers, among thousands that do not |
 //! | `politeness` | background work waits for the idle gate, and whoever somebody waits for does not |
+//! | `programs` | what programs compute is their provider's, and nobody is blamed for it |
 //! | `reports` | senders are told what became of their messages |
 //! | `rights` | other users send, and have to do with their own messages only |
 //! | `rogue` | a worker that misbehaves costs the others nothing, and its row says what is wrong |
@@ -73,6 +74,8 @@ mod peers;
 mod poison;
 #[cfg(test)]
 mod politeness;
+#[cfg(test)]
+mod programs;
 #[cfg(test)]
 mod reports;
 #[cfg(test)]

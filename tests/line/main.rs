@@ -10,8 +10,10 @@
 //! overdue, and while the sender itself is, the time of the line stands still; how often and how long is in the result.
 //!
 //! ```text
-//!   line FIFO-BYTES SECONDS TARGET
+//!   line FIFO-BYTES SECONDS TARGET [BURSTS PAUSE-SECONDS]
 //! ```
+//!
+//! With BURSTS, the SECONDS are that many parts with a pause in between, and the bytes of the first [`EARLY`] of each count apart.
 //!
 //! It makes the pseudo-terminal, prints its name, and waits for a line on standard input. Then it sends, and prints one JSON object. What
 //! was really sent is in the file TARGET. With the right to do so it runs before everything else (SCHED_FIFO), so that what is measured
@@ -38,6 +40,8 @@ const BYTES_A_TICK: u64 = 4;
 /// The first of the codes that may stand in a frame of any kind, and how many.
 const FIRST: u64 = 0x20;
 const CODES: u64 = 0x5f;
+/// What a burst begins with, for which nobody can be prepared.
+const EARLY: Duration = Duration::from_millis(100);
 /// A witness sleeps so long, and is overdue after so long.
 const WITNESS_PAUSE: Duration = Duration::from_micros(150);
 const WITNESS_OVERDUE: Duration = Duration::from_micros(500);
@@ -54,8 +58,12 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [fifo_bytes, seconds, target] = arguments.as_slice() else {
-        return Err("usage: line FIFO-BYTES SECONDS TARGET".into());
+    let (fifo_bytes, seconds, target, bursts, pause) = match arguments.as_slice() {
+        [fifo_bytes, seconds, target] => (fifo_bytes, seconds, target, 1, 0),
+        [fifo_bytes, seconds, target, bursts, pause] => {
+            (fifo_bytes, seconds, target, bursts.parse::<u64>()?.max(1), pause.parse()?)
+        }
+        _ => return Err("usage: line FIFO-BYTES SECONDS TARGET [BURSTS PAUSE-SECONDS]".into()),
     };
     let (fifo_bytes, seconds): (u64, u64) = (fifo_bytes.parse()?, seconds.parse()?);
     let line = Line::new(fifo_bytes)?;
@@ -63,12 +71,15 @@ fn run() -> Result<(), Box<dyn Error>> {
     let witnesses = Witnesses::start()?;
     writeln!(io::stdout(), "{}", line.name()?)?;
     io::stdin().read_line(&mut String::new())?;
-    let result = line.send(BYTES_A_SECOND * seconds, &witnesses)?;
+    // A whole number of ticks each.
+    let burst_bytes = (BYTES_A_SECOND * seconds / bursts).next_multiple_of(BYTES_A_TICK);
+    let plan = Plan { bursts, burst_bytes, pause: Duration::from_secs(pause) };
+    let result = line.send(&plan, &witnesses)?;
     fs::write(target, &result.passed)?;
-    let Sent { passed, lost, largest, stills, still } = result;
+    let Sent { passed, lost, early, largest, stills, still } = result;
     writeln!(
         io::stdout(),
-        "{{\"passed\": {}, \"lost\": {lost}, \"largest\": {largest}, \"stills\": {stills}, \"still_us\": {}, \
+        "{{\"passed\": {}, \"lost\": {lost}, \"early\": {early}, \"largest\": {largest}, \"stills\": {stills}, \"still_us\": {}, \
          \"realtime\": {realtime}}}",
         passed.len(),
         still.as_micros(),
@@ -131,10 +142,19 @@ struct Line {
     fifo_bytes: u64,
 }
 
+/// What to send.
+struct Plan {
+    bursts: u64,
+    burst_bytes: u64,
+    pause: Duration,
+}
+
 /// What became of the bytes.
 struct Sent {
     passed: Vec<u8>,
     lost: u64,
+    /// Of these, those of the first [`EARLY`] of a burst.
+    early: u64,
     /// The most that the FIFO held.
     largest: u64,
     /// How often the time of the line stood still, and how long in all.
@@ -158,12 +178,18 @@ impl Line {
         Ok(rustix::pty::ptsname(self.ours.as_fd(), Vec::new())?.into_string()?)
     }
 
-    fn send(&self, bytes: u64, witnesses: &Witnesses) -> Result<Sent, Box<dyn Error>> {
-        let mut sent = Sent { passed: Vec::new(), lost: 0, largest: 0, stills: 0, still: Duration::ZERO };
+    fn send(&self, plan: &Plan, witnesses: &Witnesses) -> Result<Sent, Box<dyn Error>> {
+        let mut sent = Sent { passed: Vec::new(), lost: 0, early: 0, largest: 0, stills: 0, still: Duration::ZERO };
+        let early_bytes = BYTES_A_SECOND * u64::try_from(EARLY.as_millis())? / 1000;
         let mut held = 0;
         let mut start = Instant::now();
         let mut done = 0;
-        while done < bytes {
+        while done < plan.bursts * plan.burst_bytes {
+            let in_burst = done % plan.burst_bytes;
+            if in_burst == 0 && done > 0 {
+                std::thread::sleep(plan.pause);
+                start += plan.pause;
+            }
             let due = start + Duration::from_nanos((done + BYTES_A_TICK) * 1_000_000_000 / BYTES_A_SECOND);
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             while witnesses.one_is_overdue() {
@@ -185,6 +211,7 @@ impl Line {
             self.write(&piece)?;
             sent.passed.extend_from_slice(&piece);
             sent.lost += BYTES_A_TICK - room;
+            sent.early += if in_burst < early_bytes { BYTES_A_TICK - room } else { 0 };
             held += room;
             sent.largest = sent.largest.max(held);
             done += BYTES_A_TICK;

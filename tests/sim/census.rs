@@ -127,6 +127,7 @@ fn kind_of_news(news: &WorkerNews) -> &'static str {
         WorkerNews::Priority(..) => "worker: priority",
         WorkerNews::Cpu(_) => "worker: clock",
         WorkerNews::Reads(_) => "worker: reads",
+        WorkerNews::Programs(_) => "worker: programs",
     }
 }
 

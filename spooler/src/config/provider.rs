@@ -73,6 +73,8 @@ pub struct Provider {
     pub privileges: Vec<Privilege>,
     /// Files that it reads at its start and that not everybody can read.
     pub secret_files: Vec<PathBuf>,
+    /// Whether it declares to run programs: pipes, filters, hooks.
+    pub programs: bool,
     /// Those that it needs and the supervisor has given up, in words. Known to who reads the configuration again.
     pub lacks: Option<String>,
     /// Whether it runs.
@@ -108,6 +110,7 @@ impl fmt::Debug for Provider {
             .field("sandbox", &self.sandbox)
             .field("privileges", &self.privileges)
             .field("secret_files", &self.secret_files)
+            .field("programs", &self.programs)
             .field("lacks", &self.lacks)
             .field("enabled", &self.enabled)
             .finish_non_exhaustive()
@@ -174,7 +177,8 @@ fn read(name: String, mut own: Table, base: &Retry, notes: &mut Notes) -> (Provi
 
 /// Everything but the claims and the keys of the kind.
 fn read_common(name: String, kind: String, settings: &mut Settings, base: &Retry) -> Provider {
-    let interactive = settings.boolean("interactive", kind == "smtp-in");
+    // A line that cannot wait must not wait for a slot before its section can begin either.
+    let interactive = settings.boolean("interactive", kind == "smtp-in" || kind == "serial");
     let nice = settings.signed("nice", if interactive { 0 } else { 10 }, -20..=19);
     let critical_nice = settings.signed("critical_nice", nice.min(-10), -20..=19);
     if critical_nice > nice {
@@ -208,6 +212,7 @@ fn read_common(name: String, kind: String, settings: &mut Settings, base: &Retry
         sandbox: sandbox::read(settings),
         privileges: Vec::new(),
         secret_files: Vec::new(),
+        programs: false,
         lacks: None,
         enabled: settings.boolean("enabled", true),
         settings: String::new(),

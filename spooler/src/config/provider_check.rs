@@ -99,6 +99,7 @@ pub(super) fn check_all(config: &mut Config, notes: &mut Notes) -> bool {
                 warn_of_programs(provider, &place, &findings, notes);
                 provider.privileges = std::mem::take(&mut findings.privileges);
                 provider.secret_files = std::mem::take(&mut findings.secret_files);
+                provider.programs = findings.programs;
                 effective.extend(notes.take(&format!("{place}."), findings));
             }
             Err(error) => error.note(&place, notes),

@@ -64,6 +64,13 @@ fn the_example_works_as_written() {
 }
 
 #[test]
+fn a_line_that_cannot_wait_passes_the_gate() {
+    let line = |keys: &str| parsed(&format!("[provider.line]\nkind = 'serial'\n{keys}")).providers.remove(0);
+    assert!(line("").interactive && line("").critical_realtime);
+    assert!(!line("interactive = false").interactive);
+}
+
+#[test]
 fn an_empty_file_is_all_defaults_and_a_warning() {
     let config = parsed("");
     assert_eq!(config.control.socket, Path::new("/run/spooler/control.sock"));

@@ -47,6 +47,7 @@ impl Driver {
                 self.flights.remove(&delivery);
             }
             Action::ReadCpu(worker) => {
+                self.hear_of_programs(worker);
                 let cpu_us = self.cpu_us(worker);
                 self.hear(Event::Worker(worker, WorkerNews::Cpu(cpu_us)));
             }
@@ -102,8 +103,12 @@ impl Driver {
         );
         self.names.insert(worker.provider, name);
         match started {
-            Ok(process) => {
-                self.equipment.probe.own(process.pid);
+            Ok(mut process) => {
+                let runs_programs = self.supervisor.runs_programs(worker.provider);
+                if runs_programs {
+                    process.count_programs();
+                }
+                self.equipment.probe.own(process.pid, runs_programs);
                 let debts = Debts::new(worker, mailbox);
                 self.workers.insert(worker, Worker { process, link: None, words: None, debts, level: None });
             }

@@ -54,6 +54,7 @@ impl Driver {
     pub(super) fn read_cpu_clocks(&mut self) {
         let live: Vec<WorkerId> = self.supervisor.live_workers().collect();
         for worker in live {
+            self.hear_of_programs(worker);
             let cpu_us = self.cpu_us(worker);
             self.hear(Event::Worker(worker, WorkerNews::Cpu(cpu_us)));
         }

@@ -92,6 +92,8 @@ struct Worker {
     hold: Hold,
     virtual_us: u64,
     cpu_us: u64,
+    /// That of its programs.
+    programs_us: u64,
     /// CPU since it got its token, or gave it back.
     stretch_us: u64,
     overdraft_us: u64,
@@ -233,6 +235,7 @@ impl Scheduler {
             hold: Hold::Idle,
             virtual_us,
             cpu_us: 0,
+            programs_us: 0,
             stretch_us: 0,
             overdraft_us: 0,
             alone: false,
@@ -483,10 +486,10 @@ impl Scheduler {
         }
     }
 
-    /// CPU and overdraft of a worker so far, microseconds.
+    /// CPU of a worker with its programs, and overdraft, so far, microseconds.
     #[must_use]
     pub fn cpu_us(&self, id: ProviderId) -> (u64, u64) {
-        self.workers.get(&id).map_or((0, 0), |worker| (worker.cpu_us, worker.overdraft_us))
+        self.workers.get(&id).map_or((0, 0), |worker| (worker.cpu_us + worker.programs_us, worker.overdraft_us))
     }
 }
 

@@ -189,7 +189,7 @@ mod tests {
 
     /// A supervisor with one worker that has logged on.
     fn with_modem() -> (Supervisor, WorkerId, i64) {
-        let text = "[provider.modem]\nkind = \"serial\"\naddress_types = [\"X\"]\ncritical_max = \"10s\"\n";
+        let text = "[provider.modem]\nkind = \"modem\"\naddress_types = [\"X\"]\ncritical_class = \"rr\"\ncritical_max = \"10s\"\n";
         let config = crate::config::parse(text, std::path::Path::new("x.toml")).unwrap();
         let surroundings = Surroundings { cores: 1, pid: 1, seed: 1, last_id: MessageId(0) };
         let (mut supervisor, actions) = Supervisor::new(config, surroundings, Now { mono_ms: 0, wall_ms: 0 });

@@ -118,6 +118,8 @@ pub enum WorkerNews {
     Priority(Level, Reached),
     /// The process's CPU clock, read for the status row or because the supervisor wants to know.
     Cpu(Option<u64>),
+    /// Microseconds of CPU that the programs which it runs have used so far.
+    Programs(u64),
     /// It asked for a piece of the body of a delivery that it has in its hands.
     Reads(DeliveryId),
 }

@@ -79,6 +79,12 @@ impl Supervisor {
         }
     }
 
+    /// Whether the worker of a provider may run programs, whose CPU is its own.
+    #[must_use]
+    pub fn runs_programs(&self, id: ProviderId) -> bool {
+        self.providers.get(&id).is_some_and(|provider| provider.config.programs)
+    }
+
     /// Has the clocks of those workers read that are to be looked at.
     pub(super) fn look_after_workers(&mut self, now: Now, actions: &mut Vec<Action>) {
         for (id, provider) in &mut self.providers {

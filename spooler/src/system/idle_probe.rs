@@ -1,7 +1,7 @@
 //! Looks at how much of the machine others use, when it is told to, and right after the kernel reports pressure.
 //!
-//! A look is the difference of two readings: what all CPUs did less what the supervisor, its workers and the programs that those ran
-//! to their end did. The kernel's pressure (a PSI trigger) only says when to look, because pressure of our own making looks the same.
+//! A look is the difference of two readings: what all CPUs did less what the supervisor, its workers and the programs that those run
+//! did. The kernel's pressure (a PSI trigger) only says when to look, because pressure of our own making looks the same.
 //! A thread of its own, which sleeps without a timer while nobody wants a look. What the machine does not show is said once in the log.
 
 use std::collections::BTreeMap;
@@ -19,6 +19,7 @@ use crate::policy::idle_gate::Observation;
 use crate::supervisor::event::Event;
 use crate::system::mailbox::{Letter, Mailbox};
 use crate::system::priority;
+use crate::system::program_cpu::{self, ProgramCpu};
 
 /// The shortest look: the kernel counts in ticks of 10 ms.
 const SHORT_LOOK: Duration = Duration::from_millis(200);
@@ -30,7 +31,7 @@ const STACK_BYTES: usize = 128 * 1024;
 
 enum Command {
     Look(Option<Duration>),
-    Own(u32),
+    Own(u32, bool),
     Disown(u32),
 }
 
@@ -59,9 +60,9 @@ impl IdleProbe {
         self.tell(Command::Look(every_ms.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or_default()))));
     }
 
-    /// A process whose use of the CPU is ours.
-    pub fn own(&self, pid: u32) {
-        self.tell(Command::Own(pid));
+    /// A process whose use of the CPU is ours, and that of the programs that it may run.
+    pub fn own(&self, pid: u32, runs_programs: bool) {
+        self.tell(Command::Own(pid, runs_programs));
     }
 
     /// That process is gone.
@@ -81,7 +82,7 @@ struct Looking {
     bell: Arc<EventFd>,
     mailbox: Mailbox,
     pressure: Option<File>,
-    own: Vec<u32>,
+    own: BTreeMap<u32, Option<ProgramCpu>>,
     every: Option<Duration>,
     last: Option<Reading>,
     due: Option<Instant>,
@@ -102,7 +103,7 @@ impl Looking {
             bell,
             mailbox,
             pressure: pressure.ok(),
-            own: vec![std::process::id()],
+            own: BTreeMap::from([(std::process::id(), None)]),
             every: None,
             last: None,
             due: None,
@@ -148,8 +149,12 @@ impl Looking {
         let _ = self.bell.read();
         loop {
             match self.commands.try_recv() {
-                Ok(Command::Own(pid)) => self.own.push(pid),
-                Ok(Command::Disown(pid)) => self.own.retain(|known| *known != pid),
+                Ok(Command::Own(pid, runs_programs)) => {
+                    self.own.insert(pid, runs_programs.then(|| ProgramCpu::of(pid)));
+                }
+                Ok(Command::Disown(pid)) => {
+                    self.own.remove(&pid);
+                }
                 Ok(Command::Look(every)) => {
                     self.every = every;
                     let now = Instant::now();
@@ -197,10 +202,11 @@ impl Looking {
         }
     }
 
-    fn read(&self, at: Instant) -> Option<Reading> {
+    fn read(&mut self, at: Instant) -> Option<Reading> {
         let text = std::fs::read_to_string("/proc/stat").ok()?;
         let (unused_ms, cpus) = parse_stat(&text)?;
-        let own_us = self.own.iter().filter_map(|pid| Some((*pid, used_us(*pid)?))).collect();
+        let own_us = self.own.iter_mut().filter_map(|(pid, programs)| Some((*pid, used_us(*pid, programs.as_mut())?)));
+        let own_us = own_us.collect();
         Some(Reading { at, unused_ms, cpus, own_us })
     }
 }
@@ -229,18 +235,11 @@ impl Reading {
     }
 }
 
-/// Microseconds that a process has used, and the programs that it ran to their end.
-fn used_us(pid: u32) -> Option<i64> {
+/// Microseconds that a process has used, and what it runs: programs that live too, if it is one that has programs.
+fn used_us(pid: u32, programs: Option<&mut ProgramCpu>) -> Option<i64> {
     let own = i64::try_from(priority::cpu_used(pid)?.as_micros()).ok()?;
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    Some(own + children_ms(&stat).unwrap_or_default() * 1000)
-}
-
-/// Fields 16 and 17 of /proc/PID/stat; the second one, in parentheses, may hold spaces.
-fn children_ms(stat: &str) -> Option<i64> {
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(13).take(2).collect();
-    let ticks: i64 = fields.iter().filter_map(|field| field.parse::<i64>().ok()).sum();
-    Some(ticks * TICK_MS)
+    let others = programs.map_or_else(|| program_cpu::reaped_us(pid).unwrap_or_default(), ProgramCpu::used_us);
+    Some(own + i64::try_from(others).ok()?)
 }
 
 /// USER_HZ is 100 on everything that Linux still runs on.
@@ -325,9 +324,27 @@ mod tests {
     }
 
     #[test]
-    fn what_programs_used_is_found_behind_a_name_with_spaces() {
-        let stat = "12 (a b) c) S 1 12 12 0 -1 4194560 1 2 3 4 50 60 7 8 20 -5 3 0 100";
-        assert_eq!(children_ms(stat), Some(150));
+    fn a_program_that_computes_is_ours_while_it_lives() {
+        use std::process::{Command as Program, Stdio};
+        let (mailbox, _letters) = Mailbox::new().unwrap();
+        let (sender, commands) = unbounded();
+        let bell = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).unwrap());
+        let mut looking = Looking::new(commands, bell, mailbox);
+        // Stands for a worker: it waits, and its program computes.
+        let script = "while :; do :; done & read -r _; kill $!";
+        let mut worker = Program::new("/bin/sh").args(["-c", script]).stdin(Stdio::piped()).spawn().unwrap();
+        let pid = worker.id();
+        sender.send(Command::Own(pid, true)).unwrap();
+        looking.take_commands().unwrap();
+        while looking.read(Instant::now()).unwrap().own_us[&pid] < 200_000 {
+            std::thread::yield_now();
+        }
+        assert!(used_us(pid, None).unwrap() < 200_000, "nothing that it has waited for, nor itself");
+        drop(worker.stdin.take());
+        worker.wait().unwrap();
+        sender.send(Command::Disown(pid)).unwrap();
+        looking.take_commands().unwrap();
+        assert!(!looking.read(Instant::now()).unwrap().own_us.contains_key(&pid));
     }
 
     #[test]

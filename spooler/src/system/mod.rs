@@ -30,6 +30,8 @@ pub mod pickup;
 pub mod pickup_feeder;
 // What the kernel is told about a worker's urgency.
 pub mod priority;
+// What the programs of a worker use.
+mod program_cpu;
 // The class and the I/O priority of every thread of a worker.
 mod sched_class;
 // What of root's power is given up.

@@ -29,7 +29,10 @@ pub fn set(pid: u32, autogroup: Option<&File>, level: Level) -> (Reached, bool) 
     let realtime = matches!(level, Level::Critical { realtime: true, .. });
     let raised = if realtime { threads::make_realtime(pid) } else { threads::make_ordinary(pid) };
     let class = sched_class::set(pid, (!realtime || raised.is_err()).then(|| level.sched()), level.io());
-    let group = threads::set_nice(pid, nice);
+    let group = threads::set_nice(pid, nice).and_then(|()| match level {
+        Level::Critical { .. } => Ok(()),
+        Level::Base { .. } | Level::Demoted { .. } => threads::put_programs_back(pid, nice),
+    });
     let own_group = autogroup;
     let autogroup = set_autogroup(pid, own_group, nice);
     let later = autogroup.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);

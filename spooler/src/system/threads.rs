@@ -6,7 +6,10 @@
 //! **Guards.** A real-time thread that computes without a pause could keep a core from everybody else. The kernel leaves others 5 % of
 //! the time (`sched_rt_runtime_us`), and ends a worker whose thread runs for 2 s without waiting for anything: each worker has set itself
 //! that limit before anything else (`RLIMIT_RTTIME`, SIGXCPU). When the class is taken away, it is taken from the programs that the worker has started, too.
+//!
+//! **Programs** are in process groups of their own. What they were born with in a critical section, the nice value too, is put back with it.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 
@@ -70,6 +73,18 @@ pub(super) fn make_realtime(pid: u32) -> io::Result<()> {
     })
 }
 
+/// Sets the nice value of the programs that a process has started, where they are more urgent than that.
+///
+/// # Errors
+/// The kernel's, if it refuses.
+pub(super) fn put_programs_back(pid: u32, nice: i32) -> io::Result<()> {
+    let raised = || {
+        let programs = family(pid).into_iter().filter(|member| *member != pid).flat_map(running);
+        programs.filter(|(_, running)| running.nice < nice).map(|(thread, _)| thread).collect()
+    };
+    until_settled(raised, |thread| set_priority(libc::PRIO_PROCESS, thread, nice))
+}
+
 /// Takes the real-time class from every thread of a process and of the programs that it has started.
 ///
 /// # Errors
@@ -101,16 +116,21 @@ fn until_settled(needy: impl Fn() -> Vec<u32>, act: impl Fn(u32) -> io::Result<(
 
 /// A process and its descendants.
 fn family(pid: u32) -> Vec<u32> {
-    let mut family = vec![pid];
+    families(vec![pid], usize::MAX)
+}
+
+/// Processes and their descendants, each once, and no more than so many.
+pub(super) fn families(roots: Vec<u32>, most: usize) -> Vec<u32> {
+    let mut seen: HashSet<u32> = roots.iter().copied().collect();
+    let mut families = roots;
     let mut next = 0;
-    while let Some(member) = family.get(next) {
+    while let Some(member) = families.get(next).filter(|_| families.len() < most) {
         let tasks = std::fs::read_dir(format!("/proc/{member}/task"));
         let children = tasks.into_iter().flatten().filter_map(|task| children(&task.ok()?.path()));
-        let children: Vec<u32> = children.flatten().filter(|child| !family.contains(child)).collect();
-        family.extend(children);
+        families.extend(children.flatten().filter(|child| seen.insert(*child)).collect::<Vec<u32>>());
         next += 1;
     }
-    family
+    families
 }
 
 /// The processes that a thread has started.
@@ -152,6 +172,29 @@ mod tests {
         let me = std::process::id();
         assert!(running(me).iter().all(|(_, running)| !running.realtime));
         assert!(family(me).contains(&me));
+    }
+
+    #[test]
+    fn programs_that_are_too_urgent_are_put_back_and_others_left() {
+        use std::process::{Command, Stdio};
+        // Stands for a worker with one program.
+        let script = "sh -c 'read -r _; :'; :";
+        let mut worker = Command::new("/bin/sh").args(["-c", script]).stdin(Stdio::piped()).spawn().unwrap();
+        let own = running(worker.id())[0].1.nice;
+        let program = loop {
+            if let [_, program] = family(worker.id())[..] {
+                break program;
+            }
+            std::thread::yield_now();
+        };
+        let nice = |pid: u32| running(pid)[0].1.nice;
+        assert_eq!(nice(program), own, "as it was born");
+        let (base, lower) = (19.min(own + 5), 19.min(own + 3));
+        put_programs_back(worker.id(), base).unwrap();
+        put_programs_back(worker.id(), lower).unwrap();
+        assert_eq!((nice(worker.id()), nice(program)), (own, base), "who has made itself less urgent stays so");
+        drop(worker.stdin.take());
+        worker.wait().unwrap();
     }
 
     #[test]

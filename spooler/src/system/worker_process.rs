@@ -21,6 +21,7 @@ use crate::supervisor::event::{WorkerEnd, WorkerId};
 use crate::system::mailbox::{Letter, Mailbox};
 use crate::system::packets::{self, Packets, hang_up};
 use crate::system::priority::{self, CpuClock};
+use crate::system::program_cpu::ProgramCpu;
 use crate::system::worker_link::{Greeted, greet};
 
 /// The last lines of a worker's log that are kept for the reason of its death.
@@ -40,6 +41,8 @@ pub struct WorkerProcess {
     pub autogroup: Option<File>,
     /// The clock of its CPU.
     pub cpu: Option<CpuClock>,
+    /// That of its programs, if it runs any, and what was told of it.
+    programs: Option<(ProgramCpu, u64)>,
     pidfd: Arc<OwnedFd>,
 }
 
@@ -76,7 +79,7 @@ impl WorkerProcess {
         let (packets, place) = (Packets::new(Arc::clone(&ours)), folder.to_owned());
         let (mailbox, provider) = (mailbox.clone(), provider.to_owned());
         let (autogroup, cpu) = (priority::open_autogroup(pid), CpuClock::of(pid));
-        let (watched, process) = (Arc::clone(&pidfd), Self { pid, autogroup, cpu, pidfd });
+        let (watched, process) = (Arc::clone(&pidfd), Self { pid, autogroup, cpu, programs: None, pidfd });
         thread("worker-minder")
             .spawn(move || {
                 let how = mind(child, &watched, stderr, &provider);
@@ -90,6 +93,18 @@ impl WorkerProcess {
             })
             .map_err(|error| failed("no thread for", &error))?;
         Ok(process)
+    }
+
+    /// It may run programs: what they use is to be known.
+    pub fn count_programs(&mut self) {
+        self.programs = Some((ProgramCpu::of(self.pid), 0));
+    }
+
+    /// Microseconds of CPU that its programs have used, if that is more than it was.
+    pub fn programs_used_us(&mut self) -> Option<u64> {
+        let (programs, told_us) = self.programs.as_mut()?;
+        let used_us = programs.used_us();
+        (std::mem::replace(told_us, used_us) < used_us).then_some(used_us)
     }
 
     /// SIGTERM.

@@ -1,4 +1,4 @@
-//! What a turn costs: virtual time for CPU, and for a slot that was kept from others.
+//! What a turn costs: virtual time for CPU, that of programs too, and for a slot that was kept from others.
 
 use super::{Decision, Hold, OVERDUE_MS, Scheduler, WEIGHT_BASE};
 use crate::policy::ProviderId;
@@ -17,6 +17,17 @@ impl Scheduler {
             let most_us = present_us + DEBT_SLICES_MAX * self.slice_us * WEIGHT_BASE / worker.weight;
             worker.virtual_us = worker.virtual_us.min(most_us);
         }
+    }
+
+    /// Books what the programs of a worker have used. It is as good as CPU of its own for who is next and for what the gate allows, but
+    /// never overdraft: a program knows of no slices and cannot yield, and its worker waits for it as for a network. How long it may take
+    /// is limited by its own timeout.
+    pub fn charge_programs(&mut self, id: ProviderId, programs_us: u64) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let used_us = programs_us.saturating_sub(worker.programs_us);
+        worker.programs_us += used_us;
+        self.background_us += if worker.urgency.any() { 0 } else { used_us };
+        self.spend(id, used_us);
     }
 
     /// From now on what the worker overruns counts twice, or once again.

@@ -66,6 +66,19 @@ fn what_is_overrun_counts_twice_after_a_surcharge() {
 }
 
 #[test]
+fn what_programs_use_is_charged_and_is_no_overdraft() {
+    let mut scheduler = scheduler(1, 2);
+    scheduler.charge_programs(ONE, 3 * SLICE_US);
+    scheduler.charge_programs(ONE, 2 * SLICE_US);
+    assert_eq!(scheduler.cpu_us(ONE), (3 * SLICE_US, 0), "far past a slice, without a token");
+    assert_eq!(scheduler.take_background_us(), 3 * SLICE_US, "the gate knows");
+    let turns: Vec<ProviderId> = (1..=3).map(|turns| turn(&mut scheduler, turns * SLICE_US, 0)).collect();
+    assert_eq!(turns, [TWO; 3], "until the other one has had as much");
+    scheduler.charge(TWO, Some(4 * SLICE_US));
+    assert_eq!(turn(&mut scheduler, 0, 0), ONE);
+}
+
+#[test]
 fn one_worker_is_asked_for_its_token_once() {
     let mut scheduler = scheduler(1, 1);
     assert_eq!(scheduler.recall_one(ONE, 0), None, "it has none");
