@@ -91,7 +91,7 @@ bits! {
         FORCE = 0x08;
         /// Without showing progress (FLUSH_NO_UI).
         NO_UI = 0x10;
-        /// Nobody waits for the end (FLUSH_ASYNC_OK).
+        /// The client need not wait for the end (FLUSH_ASYNC_OK). Said to the spooler only, never to a provider.
         ASYNC_OK = 0x20;
     }
 }

@@ -326,6 +326,11 @@ impl Support {
 
     /// Tells the spooler something (IMAPISupport::SpoolerNotify).
     pub fn spooler_notify(&self, news: SpoolerNotify) {
+        if matches!(news, SpoolerNotify::CriticalError(_)) {
+            // Flushes end with it, and nobody says so to one that cannot go on.
+            self.inner.directions.end_flushes();
+            self.inner.session.borrow_mut().on_flush(false);
+        }
         self.send(&FromWorker::Notify(news));
     }
 

@@ -75,12 +75,12 @@ impl Supervisor {
         let busy = self.is_busy(id);
         let more = self.queue.lane_of(id).is_some_and(|lane| lane.ready() > 0) && self.is_share_over(id, now);
         let can_start = self.can_start(id, now);
-        let can_be_asked = self.can_be_asked(id);
+        let (can_be_asked, watched) = (self.can_be_asked(id), self.flushing.is_watched(id));
         let Some(view) = self.flush_view(id, now) else { return false };
         let Some(flush) = self.flushing.running.get_mut(&id) else { return false };
         let steps = match down {
             Some(why) if flush.is_waiting() || !busy => flush.fail(why),
-            _ if flush.is_waiting() && can_start => flush.start(can_be_asked, view),
+            _ if flush.is_waiting() && can_start => flush.start(can_be_asked, watched, view),
             _ if flush.is_outbound() && drained && more => flush.hand_over(view),
             _ if flush.is_outbound() && drained => flush.on_drained(view),
             _ => return false,
@@ -178,10 +178,13 @@ impl Supervisor {
         for step in steps {
             match step {
                 Step::Call(flags) => self.say(id, ToWorker::FlushQueues(flags), actions),
-                Step::BeginOutbound => self.make_all_ready(id),
+                Step::BeginOutbound => {
+                    self.say(id, ToWorker::Notify(Notification::BeginOutboundFlush), actions);
+                    self.make_all_ready(id);
+                }
                 Step::EndOutbound => self.end_way(id, Ways::OUTBOUND, actions),
                 // Whoever is touched is asked.
-                Step::BeginInbound => {}
+                Step::BeginInbound => self.say(id, ToWorker::Notify(Notification::BeginInboundFlush), actions),
                 Step::EndInbound => self.end_way(id, Ways::INBOUND, actions),
                 Step::Over(askers, why) => self.flush_is_over(id, &askers, why.as_deref(), now, actions),
                 Step::HandOver => self.release_resource(id),

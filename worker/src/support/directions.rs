@@ -70,6 +70,11 @@ impl Directions {
         self.outbound.set(false);
     }
 
+    /// No flush runs any more.
+    pub(crate) fn end_flushes(&self) {
+        self.flushing.set(FlushFlags::default());
+    }
+
     /// Waits until inbound has begun (`true`) or ended.
     pub(crate) async fn until_inbound(&self, begun: bool) {
         loop {
