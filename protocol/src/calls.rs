@@ -153,7 +153,7 @@ pub enum EndMessage {
 /// How a call of `start_message` ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StartResult {
-    /// A message was handed over and is on disk.
+    /// A message was handed over and is on disk, or an inbound hook has discarded it: its source need not keep it.
     Saved,
     /// Nothing was handed over: there was nothing to receive.
     NotSaved,

@@ -371,6 +371,7 @@ impl Supervisor {
             WorkerNews::Said { said, cpu_us } => self.on_said(worker, said, cpu_us, now, actions),
             WorkerNews::Accept { accept, envelope, content } => {
                 let origin = format!("provider {}", provider.config.name);
+                self.on_call_news(worker, now, actions);
                 let acceptor = Acceptor::Worker(worker, accept);
                 self.accept(acceptor, envelope, content, origin, None, now, actions);
             }
@@ -381,6 +382,7 @@ impl Supervisor {
             WorkerNews::Died(end) => self.on_died(worker, &end, now, actions),
             WorkerNews::Priority(level, reached) => self.on_priority(worker, level, &reached, actions),
             WorkerNews::Cpu(cpu_us) => self.on_cpu_read(worker, cpu_us, now, actions),
+            WorkerNews::Uploads => self.on_call_news(worker, now, actions),
             WorkerNews::Reads(delivery) => self.on_delivery_news(worker, delivery, now, actions),
         }
     }

@@ -47,6 +47,8 @@ pub(crate) enum Outgoing {
     Accept(AcceptId),
     /// A piece of a body is asked for.
     Reads(DeliveryId),
+    /// A piece of a message is handed in.
+    Uploads,
 }
 
 /// A worker process.
@@ -159,6 +161,13 @@ impl Worker {
                 if let Some(task) = of_it.next() {
                     task.cancelled = true;
                 }
+            }
+            ToWorker::Notify(Notification::BeginOutboundFlush | Notification::BeginInboundFlush) => {
+                self.session.on_flush(true);
+            }
+            // Inbound follows, and is begun anew.
+            ToWorker::Notify(Notification::EndOutboundFlush | Notification::EndInboundFlush) => {
+                self.session.on_flush(false);
             }
             ToWorker::CriticalGranted { section, .. } => {
                 if let Some((task, waits)) = self.sections.get_mut(&section) {
@@ -345,6 +354,7 @@ impl Worker {
                 self.next += 1;
                 self.put_out(Outgoing::Accept(AcceptId(self.next)), stage);
             }
+            Act::Upload => self.put_out(Outgoing::Uploads, stage),
             Act::ReadBody => {
                 let reads = task.delivery.map(|(delivery, _)| Outgoing::Reads(delivery));
                 if let Some(reads) = reads {

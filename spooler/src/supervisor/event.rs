@@ -120,6 +120,8 @@ pub enum WorkerNews {
     Cpu(Option<u64>),
     /// It asked for a piece of the body of a delivery that it has in its hands.
     Reads(DeliveryId),
+    /// It handed in a piece of a large message.
+    Uploads,
 }
 
 /// A question of a client, or a submission.

@@ -96,7 +96,7 @@ impl Supervisor {
         }
         let news = ValidateFlags::CONFIG_CHANGED | ValidateFlags::SUPPRESS_UI;
         if all && flags.contains(ValidateFlags::CONFIG_CHANGED) {
-            self.ask_to_announce(id, actions);
+            self.ask_to_announce(id, now, actions);
             if news.contains(flags) {
                 return Some(Ok("says again what it serves".to_owned()));
             }

@@ -14,6 +14,7 @@ use spooler_protocol::to_worker::ToWorker;
 use super::event::{Action, Loudness, WorkerId};
 use super::{Provider, Supervisor, log};
 use crate::policy::flush::{Asker, Flush, Step, View, Ways};
+use crate::policy::overrun::Call;
 use crate::policy::routing::Route;
 use crate::policy::{Now, ProviderId};
 
@@ -177,7 +178,10 @@ impl Supervisor {
     pub(super) fn take_flush_steps(&mut self, id: ProviderId, steps: Vec<Step>, now: Now, actions: &mut Vec<Action>) {
         for step in steps {
             match step {
-                Step::Call(flags) => self.say(id, ToWorker::FlushQueues(flags), actions),
+                Step::Call(flags) => {
+                    self.note_call(id, Call::Flush, now);
+                    self.say(id, ToWorker::FlushQueues(flags), actions);
+                }
                 Step::BeginOutbound => {
                     self.say(id, ToWorker::Notify(Notification::BeginOutboundFlush), actions);
                     self.make_all_ready(id);
@@ -338,12 +342,15 @@ impl Supervisor {
         phases.chain(rests.chain(shares).filter(|at_ms| *at_ms > self.ticked_ms)).min()
     }
 
-    /// These ways are not to be flushed any more, whoever asked.
+    /// These ways are not to be flushed any more, whoever asked. A message that is being received for it stays where it is.
     pub(super) fn stop_flushes(&mut self, only: Option<ProviderId>, ways: Ways, now: Now, actions: &mut Vec<Action>) {
         let ids: Vec<ProviderId> =
             self.flushing.running.keys().copied().filter(|id| only.is_none_or(|only| only == *id)).collect();
         for id in ids {
             let Some(view) = self.flush_view(id, now) else { continue };
+            if ways.inbound && self.flushing.running.get(&id).is_some_and(Flush::is_inbound) {
+                self.cancel_receipt(id, actions);
+            }
             let Some(flush) = self.flushing.running.get_mut(&id) else { continue };
             let steps = flush.stop(ways, view);
             self.take_flush_steps(id, steps, now, actions);

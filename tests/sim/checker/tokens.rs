@@ -264,6 +264,14 @@ impl Tokens {
                 self.flushes_worker(*id, |flushing| flushing | *flags);
                 Ok(())
             }
+            Action::Send(id, ToWorker::Notify(Notification::BeginOutboundFlush)) => {
+                self.flushes_worker(*id, |flushing| flushing | FlushFlags::OUTBOUND);
+                Ok(())
+            }
+            Action::Send(id, ToWorker::Notify(Notification::BeginInboundFlush)) => {
+                self.flushes_worker(*id, |flushing| flushing | FlushFlags::INBOUND);
+                Ok(())
+            }
             Action::Send(id, ToWorker::Notify(Notification::EndOutboundFlush)) => {
                 self.flushes_worker(*id, |flushing| FlushFlags(flushing.0 & !FlushFlags::OUTBOUND.0));
                 Ok(())

@@ -227,6 +227,33 @@ fn anybody_may_stop_it() {
 }
 
 #[test]
+fn stopping_a_flush_cancels_the_message_that_comes_in_and_it_is_fetched_at_another_time() {
+    let mut bench = Bench::ready(ONE, &[("a", smtp(Wishes::default()))]);
+    let inbound = || FlushCommand { inbound: true, ..FlushCommand::default() };
+    let number = bench.flush(FlushCommand { no_wait: true, ..inbound() });
+    assert_eq!(bench.calls("a"), ["BeginInboundFlush", "StartMessage"]);
+    bench.flush(FlushCommand { outbound: true, stop: true, ..FlushCommand::default() });
+    assert!(bench.calls("a").is_empty(), "that is the other way");
+    for expected in [&["CancelInbound", "EndInboundFlush"] as &[&str], &[]] {
+        bench.flush(FlushCommand { stop: true, ..inbound() });
+        assert_eq!(bench.calls("a"), expected);
+    }
+    assert!(bench.flush_progress(number).done);
+    started(&mut bench, "a", StartResult::Failed("cancelled".to_owned()));
+    assert_eq!(bench.row("a").last_error, None, "it was asked to");
+    bench.pass(599_000);
+    assert!(bench.calls("a").is_empty(), "not at once");
+    bench.pass(1000);
+    assert_eq!(bench.calls("a"), ["StartMessage"], "but it is not forgotten");
+    // What comes in without a flush is not stopped by one, nor by who only looks no longer.
+    bench.flush(FlushCommand { stop: true, ..inbound() });
+    let number = bench.flush(inbound());
+    bench.calls("a");
+    bench.ask(Ask::FlushEnd(number));
+    assert_eq!(bench.calls("a"), ["EndInboundFlush"]);
+}
+
+#[test]
 fn a_worker_that_dies_is_flushed_again() {
     let mut bench = Bench::ready(ONE, &[("a", flushable())]);
     deferred(&mut bench, "a");
