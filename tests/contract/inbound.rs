@@ -65,7 +65,7 @@ fn a_message_that_a_hook_discards_is_done_with_and_the_next_one_is_asked_for() {
     let results: Vec<StartResult> = (0..3).map(|_| start(&mut worker)).collect();
     assert_eq!(results, [StartResult::Saved, StartResult::Saved, StartResult::NotSaved]);
     let received: Vec<&[u8]> = worker.received.iter().map(|message| message.content.as_slice()).collect();
-    assert_eq!(received, [b"eggs\r\n"]);
+    assert_eq!(received, [b"eggs"]);
 }
 
 #[test]

@@ -70,6 +70,7 @@ impl Supervisor {
             critical: None,
             overrun: overrunning::ladder(config, now),
             lacks_device: false,
+            stays_offline: config.offline,
             sandbox: super::confining::Sandbox::default(),
             session: super::sessions::Session::default(),
             logon: super::logon::Logon::default(),
@@ -83,6 +84,9 @@ impl Supervisor {
         let Some(provider) = self.providers.get_mut(&id) else { return };
         let old = std::mem::replace(&mut provider.config, new.clone());
         provider.lacks_device &= new.needs_device == old.needs_device;
+        if old.offline != new.offline {
+            provider.stays_offline = new.offline;
+        }
         provider.retry = retry_plan(&new.retry);
         provider.overrun.set_limits(overrunning::limits(new));
         provider.removed = false;
@@ -92,6 +96,7 @@ impl Supervisor {
             || old.settings != new.settings
             || old.interactive != new.interactive
             || old.resource != new.resource
+            || old.offline != new.offline
             || old.sandbox != new.sandbox;
         let step = match (old.enabled && !provider.paused, new.enabled && !provider.paused) {
             (false, true) => life.want(&mut self.generation, now.mono_ms),
@@ -132,8 +137,13 @@ impl Supervisor {
 
     fn welcome(&self, worker: WorkerId) -> Option<Welcome> {
         let provider = self.providers.get(&worker.provider)?;
-        let quiet = LogonFlags::NO_INBOUND | LogonFlags::NO_OUTBOUND;
-        let flags = if provider.logon.has_person() { quiet } else { quiet | LogonFlags::NO_DIALOG };
+        let mut flags = LogonFlags::NO_INBOUND | LogonFlags::NO_OUTBOUND;
+        if !provider.logon.has_person() {
+            flags |= LogonFlags::NO_DIALOG;
+        }
+        if provider.stays_offline {
+            flags |= LogonFlags::NO_CONNECT;
+        }
         Some(Welcome {
             provider: provider.config.name.clone(),
             kind: provider.config.kind.clone(),
