@@ -37,6 +37,9 @@ fn a_poll_is_repeated_at_its_interval_and_never_doubled() {
     assert_eq!(bench.calls("a"), ["Poll"]);
 }
 
+/// Something that a test does.
+type Begin = fn(&mut Bench);
+
 /// A provider that polls, in a worker whose runtime lives, with half of its patience gone.
 fn half_gone() -> Bench {
     let mut bench = polling();
@@ -72,7 +75,7 @@ fn a_poll_that_never_returns_is_shown_and_its_worker_is_replaced() {
 
 #[test]
 fn whoever_gets_on_or_has_nothing_to_answer_is_left_alone() {
-    let renews: [fn(&mut Bench); 4] = [
+    let renews: [Begin; 4] = [
         |bench| bench.hear(Event::Worker(bench.worker("a"), WorkerNews::Uploads)),
         |bench| {
             let update = RowUpdate { progress: Some(40), ..RowUpdate::default() };
@@ -104,7 +107,7 @@ fn whoever_gets_on_or_has_nothing_to_answer_is_left_alone() {
 
 #[test]
 fn no_kind_of_call_may_hang_for_ever_and_others_do_not_excuse_it() {
-    let cases: [(Wishes, fn(&mut Bench), &str); 4] = [
+    let cases: [(Wishes, Begin, &str); 4] = [
         (Wishes::default(), |bench| bench.notify("a", SpoolerNotify::NewMail), "(StartMessage)"),
         (Wishes::default(), |bench| bench.notify("a", SpoolerNotify::ConfigChange), "(AddressTypes)"),
         (Wishes::IDLE, |_| {}, "(Idle)"),
