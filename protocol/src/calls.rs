@@ -91,7 +91,7 @@ bits! {
         FORCE = 0x08;
         /// Without showing progress (FLUSH_NO_UI).
         NO_UI = 0x10;
-        /// Nobody waits for the end (FLUSH_ASYNC_OK).
+        /// The client need not wait for the end (FLUSH_ASYNC_OK). Said to the spooler only, never to a provider.
         ASYNC_OK = 0x20;
     }
 }
@@ -153,7 +153,7 @@ pub enum EndMessage {
 /// How a call of `start_message` ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StartResult {
-    /// A message was handed over and is on disk.
+    /// A message was handed over and is on disk, or an inbound hook has discarded it: its source need not keep it.
     Saved,
     /// Nothing was handed over: there was nothing to receive.
     NotSaved,

@@ -36,6 +36,7 @@ pub const PROVIDER_KEYS: &[&str] = &[
     "memory_max",
     "needs_device",
     "nice",
+    "offline",
     "overrun_max",
     "patience",
     "poll_interval",

@@ -107,6 +107,8 @@ struct Provider {
     overrun: Overrun,
     /// The device that it needs is not there.
     lacks_device: bool,
+    /// It is to make no connections (LOGON_NO_CONNECT): as configured, until somebody has it connect or disconnect.
+    stays_offline: bool,
     sandbox: confining::Sandbox,
     session: sessions::Session,
     logon: logon::Logon,
@@ -375,6 +377,7 @@ impl Supervisor {
             WorkerNews::Said { said, cpu_us } => self.on_said(worker, said, cpu_us, now, actions),
             WorkerNews::Accept { accept, envelope, content } => {
                 let origin = format!("provider {}", provider.config.name);
+                self.on_call_news(worker, now, actions);
                 let acceptor = Acceptor::Worker(worker, accept);
                 self.accept(acceptor, envelope, content, origin, None, now, actions);
             }
@@ -389,6 +392,7 @@ impl Supervisor {
                 self.scheduler.charge_programs(worker.provider, used_us);
                 self.tokens_touched = true;
             }
+            WorkerNews::Uploads => self.on_call_news(worker, now, actions),
             WorkerNews::Reads(delivery) => self.on_delivery_news(worker, delivery, now, actions),
         }
     }

@@ -11,6 +11,7 @@
 //! | `forever` | waits for what never comes |
 //! | `compute MS` | uses so much time without waiting |
 //! | `yield` | yields, and writes down what that brings |
+//! | `flushing` | writes down what is being flushed |
 //! | `critical REASON`, `noncritical` | begins a critical section; ends the last one |
 //! | `settle N WORD`, `report N WORD` | of recipient N, or all with `*`: `delivered`, `failed`, `deferred`; long with an `!` behind |
 //! | `settle-again N WORD` | the same as `settle`, if the message was deferred before |
@@ -303,6 +304,7 @@ impl Scripted {
                 let (inbound_flush, outbound_flush) = (bit("inbound"), bit("outbound"));
                 self.support.modify_status_row(RowUpdate { inbound_flush, outbound_flush, ..update });
             }
+            "flushing" => self.record(&format!("flushing {:#x}", self.support.flushing().0)),
             "progress" => self.support.modify_status_row(RowUpdate { progress: rest.parse().ok(), ..update }),
             "row" => {
                 let (name, percent) = rest.split_once(' ').unwrap_or((rest, ""));

@@ -90,6 +90,17 @@ fn in_a_flush_a_yield_keeps_the_token_and_afterwards_it_does_not() {
 }
 
 #[test]
+fn a_critical_error_ends_the_flush_that_nobody_ends_any_more() {
+    let mut worker = Scripted::new("");
+    worker.tell(Notification::BeginInboundFlush);
+    worker.deliver_script(1, &["a@d"], "flushing; notify error; flushing");
+    worker.finished(1);
+    let calls = worker.calls();
+    let flushing: Vec<&String> = calls.iter().filter(|call| call.starts_with("flushing")).collect();
+    assert_eq!(flushing, ["flushing 0x4", "flushing 0x0"]);
+}
+
+#[test]
 fn what_is_told_during_a_flush_is_heard_between_yields() {
     let mut worker = Scripted::new("notify = ['', '', '', 'say heard']");
     worker.tell(Notification::BeginOutboundFlush);

@@ -58,6 +58,17 @@ fn a_cancelled_message_cannot_be_accepted_and_the_next_one_can() {
 }
 
 #[test]
+fn a_message_that_a_hook_discards_is_done_with_and_the_next_one_is_asked_for() {
+    let discards = r#"[[inbound_hook]]
+        command = ["/bin/sh", "-c", 'grep -q spam && echo "{\"action\":\"discard\"}"; exit 0']"#;
+    let mut worker = Scripted::new(&format!("start = ['write spam; accept', 'write eggs; accept', '']\n{discards}"));
+    let results: Vec<StartResult> = (0..3).map(|_| start(&mut worker)).collect();
+    assert_eq!(results, [StartResult::Saved, StartResult::Saved, StartResult::NotSaved]);
+    let received: Vec<&[u8]> = worker.received.iter().map(|message| message.content.as_slice()).collect();
+    assert_eq!(received, [b"eggs"]);
+}
+
+#[test]
 fn receiving_shows_while_it_lasts() {
     let mut worker = Scripted::new("start = ['wait go']");
     worker.say(&ToWorker::StartMessage);

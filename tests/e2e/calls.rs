@@ -67,6 +67,69 @@ fn who_wishes_it_is_polled_and_what_waits_is_fetched_and_delivered() {
 }
 
 #[test]
+fn a_provider_hears_when_a_flush_begins_and_ends_and_knows_that_it_need_not_yield() {
+    let world = started(&[("far", "start = [\"flushing; write x; accept bob@home.test\", \"\"]"), ("home", "")]);
+    // What is in the queue waits for a flush.
+    send(&world, &["bob@far.test"], "settle-if open delivered\nflushing");
+    wait_call(&world, "far", "end ");
+    fs::write(world.path("far/open"), "").unwrap();
+    fs::write(world.path("far/calls"), "").unwrap();
+    let output = world.spoolctl(&["flush", "far"]);
+    assert!(output.status.success(), "{output:?}");
+    // It was told before that ended, but it may not have heard it yet.
+    let far = wait_call(&world, "far", "notify EndInboundFlush");
+    let expected = [
+        "flush 0xe",
+        "notify BeginOutboundFlush",
+        "submit ",
+        "flushing 0x2",
+        "end ",
+        "notify EndOutboundFlush",
+        "notify BeginInboundFlush",
+        "start",
+        "flushing 0x4",
+        "write Ok(())",
+        "accept Ok(",
+        "start",
+        "notify EndInboundFlush",
+    ];
+    let heard: Vec<&String> = far.iter().filter(|call| *call != "notify returned").collect();
+    assert!(heard.iter().zip(expected).all(|(call, expected)| call.starts_with(expected)), "{far:#?}");
+    assert_eq!(heard.len(), expected.len(), "{far:#?}");
+    send(&world, &["bob@far.test"], "settle * delivered\nflushing");
+    wait_call(&world, "far", "flushing 0x0");
+}
+
+#[test]
+fn one_that_hangs_as_it_looks_for_mail_is_replaced_and_the_next_one_fetches_it() {
+    let fetching = "wishes = [\"poll\"]\npatience = \"1s\"\npoll = [\"wait open; return waiting\", \"\"]\n\
+                    start = [\"write settle * delivered; accept bob@home.test\"]";
+    let world = started(&[("far", fetching), ("home", "")]);
+    let row = world.wait_for("the warning", |world| world.provider("far").filter(|row| row["overrun"] == "warned"));
+    assert!(row["text"].as_str().unwrap().contains("said nothing of whether a message waits (Poll)"), "{row}");
+    let row = world.wait_for("its end", |world| world.provider("far").filter(|row| row["deaths"] == 1));
+    assert!(row["last_error"].as_str().unwrap().contains("(Poll)"), "{row}");
+    fs::write(world.path("far/open"), "").unwrap();
+    wait_call(&world, "home", "submit ");
+    // One that has nothing to answer is left alone.
+    assert_eq!(world.provider("home").unwrap()["deaths"], 0);
+}
+
+#[test]
+fn stopping_a_flush_cancels_what_comes_in() {
+    let start = "start = [\"write half; say half of it; cancelled; accept bob@far.test\"]";
+    let world = started(&[("far", start)]);
+    assert!(world.spoolctl(&["flush", "far", "--inbound", "--no-wait"]).status.success());
+    world.wait_for("half of the message", |world| world.provider("far").filter(|row| row["text"] == "half of it"));
+    assert_eq!(calls(&world, "far").iter().find(|call| call.starts_with("flush ")), Some(&"flush 0x1c".to_owned()));
+    assert!(world.spoolctl(&["flush", "far", "--inbound", "--stop"]).status.success());
+    let far = wait_call(&world, "far", "accept Err(");
+    assert!(position(&far, "notify CancelInbound") > position(&far, "notify BeginInboundFlush"), "{far:#?}");
+    wait_call(&world, "far", "notify EndInboundFlush");
+    assert_eq!(world.queued(), Some(0));
+}
+
+#[test]
 fn what_a_provider_keeps_waits_until_it_asks_for_it() {
     let world = started(&[("far", "end = [\"return deferred\", \"\"]")]);
     send(&world, &["bob@far.test"], "settle-again * delivered");

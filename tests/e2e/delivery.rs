@@ -103,3 +103,21 @@ fn an_offline_provider_burns_nobodys_time_and_goes_on_by_itself() {
     sink.wait(21);
     world.wait_empty();
 }
+
+#[test]
+fn one_that_is_to_stay_offline_connects_when_it_is_told_to_and_so_does_the_next_worker() {
+    let sink = Sink::start();
+    let world = World::running(&format!("{IN}{}offline = true\n", relay(sink.port)));
+    smtp::send(world.port("submission"), "a@b.test", &["x@remote.test"], MAIL);
+    let row = world.provider("relay").unwrap();
+    assert!(row["text"].as_str().unwrap().contains("told to stay offline"), "{row}");
+    assert_eq!((row["ready"].as_u64(), row["in_flight"].as_u64()), (Some(1), Some(0)), "{row}");
+    let connected = world.spoolctl(&["provider", "validate", "relay", "--connect"]);
+    assert!(connected.status.success(), "{connected:?}");
+    sink.wait(1);
+    world.wait_empty();
+    world.restart("relay");
+    smtp::send(world.port("submission"), "a@b.test", &["x@remote.test"], MAIL);
+    sink.wait(2);
+    world.wait_empty();
+}

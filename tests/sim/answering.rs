@@ -57,7 +57,7 @@ impl Worker {
             script.push_back(Act::Sleep(stage.rng.between(0, 500)));
         }
         if answer == FromWorker::StartEnded(StartResult::Saved) {
-            script.push_back(Act::HandIn);
+            script.extend([Act::Upload, Act::HandIn]);
         }
         if stage.mishap(stage.plan.troubles.answer) {
             match stage.rng.below(3) {

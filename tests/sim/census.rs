@@ -13,7 +13,7 @@ use spooler_protocol::outcome::SubmitResult;
 pub(crate) type Census = BTreeMap<&'static str, u64>;
 
 /// What has to be heard in some run.
-pub(crate) const EVERYTHING: [&str; 74] = [
+pub(crate) const EVERYTHING: [&str; 75] = [
     "worker: started",
     "worker: not started",
     "worker: accept",
@@ -22,6 +22,7 @@ pub(crate) const EVERYTHING: [&str; 74] = [
     "worker: priority",
     "worker: clock",
     "worker: reads",
+    "worker: uploads",
     "said: logged on",
     "said: logon failed",
     "said: announced",
@@ -128,6 +129,7 @@ fn kind_of_news(news: &WorkerNews) -> &'static str {
         WorkerNews::Cpu(_) => "worker: clock",
         WorkerNews::Reads(_) => "worker: reads",
         WorkerNews::Programs(_) => "worker: programs",
+        WorkerNews::Uploads => "worker: uploads",
     }
 }
 

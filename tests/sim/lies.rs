@@ -41,7 +41,7 @@ pub(crate) fn lie(id: DeliveryId, stage: &mut Stage) -> FromWorker {
             let told = StatusReport::Failed(reply(stage));
             FromWorker::StatusRecips { delivery, reports: vec![(place, told.clone()), (0, told)] }
         }
-        13 if stage.rng.chance(200) => FromWorker::Confined(Confined {
+        13 if stage.rng.chance(500) => FromWorker::Confined(Confined {
             level: "z".repeat(3000),
             took_us: u64::MAX,
             needs: vec![("memory".to_owned(), "all".to_owned()); 300],

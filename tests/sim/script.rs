@@ -39,6 +39,8 @@ pub(crate) enum Act {
     LogOn(Result<(), LogonError>),
     /// The provider has ended.
     LogOff,
+    /// A piece of a message is handed in.
+    Upload,
     /// A message is handed in.
     HandIn,
     /// A piece of the body of the delivery is asked for.

@@ -47,6 +47,8 @@ pub(crate) enum Outgoing {
     Accept(AcceptId),
     /// A piece of a body is asked for.
     Reads(DeliveryId),
+    /// A piece of a message is handed in.
+    Uploads,
 }
 
 /// A worker process.
@@ -153,13 +155,7 @@ impl Worker {
                     self.spawn(Script::from([Act::Compute(1), Act::HandIn]));
                 }
             }
-            ToWorker::Notify(Notification::CancelMessage(delivery)) => {
-                let mut of_it =
-                    self.tasks.values_mut().filter(|task| task.delivery.is_some_and(|(id, _)| id == delivery));
-                if let Some(task) = of_it.next() {
-                    task.cancelled = true;
-                }
-            }
+            ToWorker::Notify(notification) => self.be_told(&notification),
             ToWorker::CriticalGranted { section, .. } => {
                 if let Some((task, waits)) = self.sections.get_mut(&section) {
                     let task = std::mem::take(waits).then(|| self.tasks.get_mut(task)).flatten();
@@ -181,17 +177,29 @@ impl Worker {
                     self.spawn(Script::from([Act::LogOff]));
                 }
             }
-            ToWorker::Body { .. }
-            | ToWorker::UploadCredit { .. }
-            | ToWorker::Accepted { .. }
-            | ToWorker::Notify(_)
-            | ToWorker::Claims(_) => {}
+            ToWorker::Body { .. } | ToWorker::UploadCredit { .. } | ToWorker::Accepted { .. } | ToWorker::Claims(_) => {
+            }
             call @ (ToWorker::Announce
             | ToWorker::Poll
             | ToWorker::StartMessage
             | ToWorker::Idle
             | ToWorker::FlushQueues(_)
             | ToWorker::ValidateState { .. }) => self.be_called(&call, stage),
+        }
+    }
+
+    fn be_told(&mut self, notification: &Notification) {
+        match notification {
+            Notification::CancelMessage(delivery) => {
+                let is_its = |task: &&mut Task| task.delivery.is_some_and(|(id, _)| id == *delivery);
+                if let Some(task) = self.tasks.values_mut().find(is_its) {
+                    task.cancelled = true;
+                }
+            }
+            Notification::BeginOutboundFlush | Notification::BeginInboundFlush => self.session.on_flush(true),
+            // One way follows the other, and is begun anew.
+            Notification::EndOutboundFlush | Notification::EndInboundFlush => self.session.on_flush(false),
+            _ => {}
         }
     }
 
@@ -345,6 +353,7 @@ impl Worker {
                 self.next += 1;
                 self.put_out(Outgoing::Accept(AcceptId(self.next)), stage);
             }
+            Act::Upload => self.put_out(Outgoing::Uploads, stage),
             Act::ReadBody => {
                 let reads = task.delivery.map(|(delivery, _)| Outgoing::Reads(delivery));
                 if let Some(reads) = reads {

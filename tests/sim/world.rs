@@ -248,6 +248,7 @@ impl World {
                 WorkerNews::Accept { accept, envelope, content }
             }
             Outgoing::Reads(delivery) => WorkerNews::Reads(delivery),
+            Outgoing::Uploads => WorkerNews::Uploads,
             Outgoing::Said(said @ (FromWorker::Want | FromWorker::Yield { .. })) => {
                 WorkerNews::Said { said, cpu_us: Some(cpu_us) }
             }

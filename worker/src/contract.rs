@@ -139,8 +139,8 @@ pub trait Provider: Sized + 'static {
 
     /// News that the provider may have to act on (IXPLogon::TransportNotify). Arrives while deliveries run, in its order: the next word
     /// waits until this call is over, so it should not take long. What can be seen from [`Support`], [`Delivery`] and [`Inbound`]
-    /// (inbound ended, a flush, a cancellation) is already so. After the end of a flush its bit in the row is cleared, if the provider
-    /// has not done that here.
+    /// (inbound ended, a flush, a cancellation) is already so. That a flush runs shows by itself: a bit of the row that is set when it is
+    /// over already asks for another one. After its end the bit is cleared, if the provider has not done that here.
     async fn notify(&self, notification: &Notification) {
         let _ = notification;
     }

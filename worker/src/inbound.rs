@@ -34,6 +34,7 @@ pub struct Inbound {
 ///   open ──cancel──▶ cancelled       in both: accept ──▶ refused
 ///     ├───return───▶ over
 ///     └───accept───▶ handed over ──its answer──▶ saved, or as before
+///                     └─discarded by a hook──▶ saved: the source is done with it
 /// ```
 #[derive(Debug, Default)]
 pub(crate) struct InboundCall {
@@ -142,6 +143,9 @@ impl Inbound {
         let Some(held) = self.held.take() else { return self.hand_over(envelope).await };
         let filters = self.support.filters().clone();
         let Some((envelope, content)) = filters.receive(&self.support, envelope, held).await? else {
+            self.call.check()?;
+            // As if it were on disk: there may be another one.
+            self.call.saved.set(true);
             return Ok(MessageId(0));
         };
         let mut offset = 0;

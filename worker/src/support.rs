@@ -4,7 +4,7 @@
 //! |---|---|
 //! | here | the provider's side: tokens, critical sections, rows, prompts, news |
 //! | `answers` | what it waits for, and the supervisor's answers |
-//! | `directions` | what the spooler has begun: inbound, outbound, flushes |
+//! | `directions` | what the spooler has begun and called off: inbound, outbound, flushes |
 //! | `rows` | when words about status rows leave |
 
 mod answers;
@@ -326,6 +326,10 @@ impl Support {
 
     /// Tells the spooler something (IMAPISupport::SpoolerNotify).
     pub fn spooler_notify(&self, news: SpoolerNotify) {
+        if matches!(news, SpoolerNotify::CriticalError(_)) {
+            // Nobody tells one that cannot go on of the end of its flush.
+            [Notification::EndOutboundFlush, Notification::EndInboundFlush].iter().for_each(|end| self.hear(end));
+        }
         self.send(&FromWorker::Notify(news));
     }
 
@@ -455,43 +459,10 @@ impl Support {
         }
     }
 
-    /// A flush has ended, and the provider knows it: bits of its row that still stand for it are cleared.
-    pub(crate) fn clear_flush_bits(&self, ended: FlushFlags) {
-        let FlushFlags(set) = self.inner.rows.borrow().flushing();
-        let off = |flag: FlushFlags| (set & ended.0 & flag.0 != 0).then_some(false);
-        let (inbound_flush, outbound_flush) = (off(FlushFlags::INBOUND), off(FlushFlags::OUTBOUND));
-        if inbound_flush.is_some() || outbound_flush.is_some() {
-            self.modify_status_row(RowUpdate { inbound_flush, outbound_flush, ..RowUpdate::default() });
-        }
-    }
-
     /// The message for a call of `start_message`.
     pub(crate) fn begin_inbound(&self) -> Inbound {
         let message = self.inbound();
         *self.inner.receiving.borrow_mut() = message.call();
         message
-    }
-
-    /// Hears what the spooler begins and ends.
-    pub(crate) fn hear(&self, notification: &Notification) {
-        self.hear_cancellation(notification);
-        self.inner.directions.on_notification(notification);
-        let flushing = self.flushing() != FlushFlags::default();
-        self.inner.session.borrow_mut().on_flush(flushing);
-    }
-
-    /// Hears a cancellation: at once when it comes, and again in its turn, for what was still waiting to begin.
-    pub(crate) fn hear_cancellation(&self, notification: &Notification) {
-        match notification {
-            Notification::CancelMessage(delivery) => {
-                if let Some(state) = self.inner.deliveries.borrow().get(delivery)
-                    && state.cancel()
-                {
-                    self.inner.cancelled.borrow_mut().push(*delivery);
-                }
-            }
-            Notification::CancelInbound => self.inner.receiving.borrow().cancel(),
-            _ => {}
-        }
     }
 }

@@ -63,6 +63,8 @@ pub struct Provider {
     pub start_timeout: Duration,
     /// The device that it works with, as its name below `/dev` or that of a network interface: without it, it is offline.
     pub needs_device: Option<String>,
+    /// Whether it makes no connections until somebody has it connect.
+    pub offline: bool,
     /// Between two looks whether messages wait to be received, where the provider wishes to be asked.
     pub poll_interval: Duration,
     /// The scarce thing that it needs, such as a modem: of all providers that name the same, only one works at a time.
@@ -105,6 +107,7 @@ impl fmt::Debug for Provider {
             .field("patience", &self.patience)
             .field("start_timeout", &self.start_timeout)
             .field("needs_device", &self.needs_device)
+            .field("offline", &self.offline)
             .field("poll_interval", &self.poll_interval)
             .field("resource", &self.resource)
             .field("sandbox", &self.sandbox)
@@ -207,6 +210,7 @@ fn read_common(name: String, kind: String, settings: &mut Settings, base: &Retry
         patience: settings.duration("patience", "15m", milliseconds(400)..=seconds(7 * 86_400)),
         start_timeout: settings.duration("start_timeout", "10s", milliseconds(100)..=seconds(600)),
         needs_device: read_device(settings),
+        offline: settings.boolean("offline", false),
         poll_interval: settings.duration("poll_interval", "10m", seconds(1)..=seconds(7 * 86_400)),
         resource: read_resource(settings),
         sandbox: sandbox::read(settings),

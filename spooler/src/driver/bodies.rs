@@ -132,6 +132,7 @@ impl Driver {
             // Taken and thrown away; the refusal comes when the message is complete.
             return self.say(worker, ToWorker::UploadCredit { accept });
         }
+        self.hear(Event::Worker(worker, WorkerNews::Uploads));
         let Some((link, debt)) = self.owe(worker, data.len()) else { return };
         let done = move |result: Result<(), StoreError>| {
             let answer = match result {

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! The provider's flush bits are commands: those that it sets when it is asked say which way it wants to be flushed, and clearing one
-//! ends that way. A bit that it sets by itself starts a flush; it need not be asked then, unless it has to get a resource first.
+//! ends that way. A bit that it sets by itself starts a flush; it need not be asked then, unless it has to get a resource first. What is
+//! begun with the provider is ended with it, once each.
 //!
 //! Who asked is remembered, because not everybody can make a flush go on: see [`Asker`]. What a step means is the supervisor's business.
 
@@ -58,11 +59,11 @@ enum Phase {
 pub enum Step {
     /// Call FlushQueues.
     Call(FlushFlags),
-    /// Work the outbound queue off; [`Flush::on_drained`] says when it is empty.
+    /// Tell the provider that outbound begins, and work its queue off; [`Flush::on_drained`] says when it is empty.
     BeginOutbound,
     /// Tell the provider that outbound is over.
     EndOutbound,
-    /// Receive everything that waits; [`Flush::on_received`] says when that is done.
+    /// Tell the provider that inbound begins, and receive everything that waits; [`Flush::on_received`] says when that is done.
     BeginInbound,
     /// Tell the provider that inbound is over.
     EndInbound,
@@ -91,6 +92,8 @@ pub struct Flush {
     left: Ways,
     /// Whether the provider's bits say what it wants; otherwise it knows nothing of flushes.
     bits_count: bool,
+    /// Bits that it has set since the flush began, asked or not: clearing one of these counts in any case.
+    seen: Ways,
     /// Whether anything was begun.
     begun: bool,
     /// What the provider was told to be over, or has ended itself.
@@ -112,6 +115,7 @@ impl Flush {
             phase: Phase::Waiting,
             left: ways,
             bits_count: false,
+            seen: Ways::default(),
             begun: false,
             ended: Ways::default(),
             refused: false,
@@ -197,18 +201,20 @@ impl Flush {
         }
     }
 
-    /// Its worker runs and it has its resource. `can_be_asked`: whether the provider has the method.
-    pub fn start(&mut self, can_be_asked: bool, view: View) -> Vec<Step> {
+    /// Its worker runs and it has its resource. `can_be_asked`: whether the provider has the method; `watched`: whether a person waits for
+    /// the end.
+    pub fn start(&mut self, can_be_asked: bool, watched: bool, view: View) -> Vec<Step> {
         if self.phase != Phase::Waiting {
             return Vec::new();
         }
         (self.begun, self.refused, self.again, self.ended) = (false, false, false, Ways::default());
+        self.seen = view.bits;
         let asked_itself = self.askers.iter().all(|(asker, _)| *asker == Asker::Provider);
         if can_be_asked && (!asked_itself || view.has_resource) {
             self.phase = Phase::Asked { until_ms: view.now_ms + ANSWER_MS };
             self.bits_count = true;
-            let watched = self.askers.iter().any(|(asker, _)| matches!(asker, Asker::Person(_)));
-            return vec![Step::Call(self.left.flags(watched))];
+            let person = self.askers.iter().any(|(asker, _)| matches!(asker, Asker::Person(_)));
+            return vec![Step::Call(self.left.flags(person, watched))];
         }
         self.bits_count = asked_itself;
         self.next(view)
@@ -250,22 +256,23 @@ impl Flush {
 
     /// The flush bits of the provider's row have changed; `risen` are those that it has just set.
     pub fn on_bits(&mut self, risen: Ways, view: View) -> Vec<Step> {
+        self.seen = self.seen.and(view.bits);
         match self.phase {
-            Phase::Waiting => {
-                if !risen.is_none() {
-                    self.join(Asker::Provider, risen);
-                }
-                Vec::new()
-            }
-            Phase::Outbound if self.bits_count && !view.bits.outbound => {
+            // It has thought better of it.
+            Phase::Waiting if view.bits.is_none() => self.leave(Asker::Provider, view),
+            Phase::Outbound if !self.wanted(view).outbound => {
                 self.left.outbound = false;
                 self.refused = true;
-                self.next(view)
+                let mut steps = self.end(Ways::OUTBOUND);
+                steps.extend(self.next(view));
+                steps
             }
-            Phase::Inbound if self.bits_count && !view.bits.inbound => {
+            Phase::Inbound if !self.wanted(view).inbound => {
                 self.left.inbound = false;
                 self.refused = true;
-                self.close(view)
+                let mut steps = self.end(Ways::INBOUND);
+                steps.extend(self.close(view));
+                steps
             }
             // It wants more than was asked for.
             Phase::Outbound if risen.inbound => {
@@ -274,14 +281,19 @@ impl Flush {
             }
             Phase::Awaiting { .. } if view.bits.inbound => self.next(view),
             Phase::Closing { .. } if risen.is_none() && view.bits.is_none() => self.closed(),
-            // What it asks for now, it gets in another round.
-            Phase::Inbound | Phase::Closing { .. } if !risen.is_none() => {
+            // It only says what is so.
+            Phase::Inbound if risen == Ways::INBOUND => Vec::new(),
+            // What it asks for once a round has begun, it gets in another one.
+            Phase::Waiting | Phase::Inbound | Phase::Closing { .. } if !risen.is_none() => {
                 self.join(Asker::Provider, risen);
                 Vec::new()
             }
-            Phase::Asked { .. } | Phase::Outbound | Phase::Awaiting { .. } | Phase::Inbound | Phase::Closing { .. } => {
-                Vec::new()
-            }
+            Phase::Waiting
+            | Phase::Asked { .. }
+            | Phase::Outbound
+            | Phase::Awaiting { .. }
+            | Phase::Inbound
+            | Phase::Closing { .. } => Vec::new(),
         }
     }
 
@@ -399,14 +411,14 @@ impl Flush {
 
     /// Goes on with the first way that is left and wanted by the provider.
     fn next(&mut self, view: View) -> Vec<Step> {
-        let comes_from_outbound = self.phase == Phase::Outbound;
-        if self.left.outbound && (!self.bits_count || view.bits.outbound) {
+        let (comes_from_outbound, wanted) = (self.phase == Phase::Outbound, self.wanted(view));
+        if self.left.outbound && wanted.outbound {
             self.phase = Phase::Outbound;
             self.begun = true;
             return vec![Step::BeginOutbound];
         }
         self.left.outbound = false;
-        if self.left.inbound && (!self.bits_count || view.bits.inbound) {
+        if self.left.inbound && wanted.inbound {
             self.phase = Phase::Inbound;
             self.begun = true;
             return vec![Step::BeginInbound];
@@ -417,6 +429,12 @@ impl Flush {
         }
         self.left.inbound = false;
         self.close(view)
+    }
+
+    /// The ways in which the provider wants to be flushed: all that its bits do not speak against.
+    fn wanted(&self, view: View) -> Ways {
+        let silent = if self.bits_count { Ways::default() } else { Ways::BOTH.without(self.seen) };
+        silent.and(view.bits)
     }
 
     /// Waits until the provider has let go what it holds, if anybody else needs it.

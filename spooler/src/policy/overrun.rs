@@ -10,16 +10,22 @@
 //!                                                               │
 //!   from any rung: a recall unanswered for answer_timeout, ─────┤
 //!   without any use of CPU (warned after 5 s at most)           │
-//!                  no news of any delivery for patience ────────┘
+//!                  no news of any delivery for patience, ───────┤
+//!                  or of a call that is not answered ───────────┘
 //!                  (warned after half of it)
 //! ```
 //!
 //! Hung is not the same as long. CPU past a slice or without a token is one trouble; a worker that neither computes nor answers is
 //! another: every live runtime answers a recall at once when it has nothing to do, so a recall tells a worker that is stopped or hangs
-//! from one whose deliveries wait for the network. Of the latter only the silence of its deliveries counts, and any progress ends it;
-//! time in which the worker waits for a token is not its silence. A critical section has a limit of its own and none of these.
+//! from one whose deliveries wait for the network. Of the latter only the silence of its deliveries and of its open calls (Poll,
+//! StartMessage, …) counts, and any progress ends it; time in which the worker waits for a token is not its silence. Who was asked
+//! nothing may be silent for ever. A critical section has a limit of its own and none of these.
 //!
-//! The CPU clock is looked at only while something may be wrong, or a delivery in flight is silent; a spooler at rest has no timer.
+//! The CPU clock is looked at only while something may be wrong, or what is in its hands is silent; a spooler at rest has no timer.
+
+mod calls;
+pub use calls::Call;
+use calls::Calls;
 
 /// Overdraft past which a worker is on a rung, as parts of [`Limits::cpu_us`].
 const WARN_PART: u64 = 300;
@@ -43,7 +49,7 @@ pub struct Limits {
     pub cpu_us: u64,
     /// Time for the answer to a recall, milliseconds, while it uses no CPU.
     pub answer_ms: i64,
-    /// How long all its deliveries may be silent, milliseconds.
+    /// How long all its deliveries, or an open call, may be silent, milliseconds.
     pub silence_ms: i64,
 }
 
@@ -71,6 +77,8 @@ pub enum Trouble {
     Unanswered(i64),
     /// Its deliveries have said nothing for so long, milliseconds.
     Silent(i64),
+    /// A call was neither answered, nor did anything get on that may belong to it, for so long, milliseconds.
+    Open(Call, i64),
 }
 
 /// What there is to be done with the worker.
@@ -132,6 +140,7 @@ pub struct Overrun {
     good_turns: u32,
     /// When a delivery of its said something last; moved on by the time it waited for a token.
     heard_ms: i64,
+    calls: Calls,
     /// When it showed last that it is alive.
     alive_ms: i64,
     probing: bool,
@@ -152,6 +161,7 @@ impl Overrun {
             turn_is_bad: false,
             good_turns: 0,
             heard_ms: now_ms,
+            calls: Calls::default(),
             alive_ms: now_ms,
             probing: false,
             look_ms: None,
@@ -210,6 +220,7 @@ impl Overrun {
     pub fn on_granted(&mut self, now_ms: i64) {
         if let TokenAt::Awaited { since_ms } = self.token {
             self.heard_ms = (self.heard_ms + now_ms - since_ms).min(now_ms);
+            self.calls.forgive(now_ms - since_ms, now_ms);
         }
         self.token = TokenAt::Out;
         self.turn_is_bad = false;
@@ -229,13 +240,14 @@ impl Overrun {
         self.alive_ms = now_ms;
         if more {
             self.heard_ms = now_ms;
+            self.calls.news(now_ms);
         }
         self.good_turns = if self.turn_is_bad { 0 } else { self.good_turns.saturating_add(1) };
         self.look_by(now_ms + LOOK_MS);
         match self.trouble {
             Some(Trouble::Unanswered(_)) => self.step(Finding::Better),
             Some(Trouble::Cpu(_)) if self.good_turns >= GOOD_TURNS => self.step(Finding::Better),
-            Some(Trouble::Cpu(_) | Trouble::Silent(_)) => None,
+            Some(Trouble::Cpu(_) | Trouble::Silent(_) | Trouble::Open(..)) => None,
             None => {
                 // Little by little is no bout.
                 if self.good_turns >= GOOD_TURNS {
@@ -246,15 +258,61 @@ impl Overrun {
         }
     }
 
-    /// A delivery got on: bytes, a recipient, a phase, or it is new or over.
+    /// It has got a delivery, and had none.
+    pub fn on_given(&mut self, now_ms: i64) {
+        // That it has a new one does not show that it lives, if it owed something before.
+        self.alive_ms = if self.calls.is_empty() { now_ms } else { self.alive_ms };
+        self.heard_ms = now_ms;
+        self.look_by(now_ms + LOOK_MS);
+    }
+
+    /// A delivery got on: bytes, a recipient, a phase, or it is over.
     pub fn on_news(&mut self, now_ms: i64) -> Option<Step> {
         self.heard_ms = now_ms;
         self.alive_ms = now_ms;
         self.look_by(now_ms + LOOK_MS);
         match self.trouble {
             Some(Trouble::Silent(_)) => self.step(Finding::Better),
-            Some(Trouble::Cpu(_) | Trouble::Unanswered(_)) | None => None,
+            Some(Trouble::Cpu(_) | Trouble::Unanswered(_) | Trouble::Open(..)) | None => None,
         }
+    }
+
+    /// It is called: from now on an answer is expected. `in_flight`: it has deliveries.
+    pub fn on_called(&mut self, call: Call, in_flight: bool, now_ms: i64) {
+        self.alive_ms = if in_flight || !self.calls.is_empty() { self.alive_ms } else { now_ms };
+        self.calls.begin(call, now_ms);
+        self.look_by(now_ms + LOOK_MS);
+    }
+
+    /// It has answered a call. What was not asked is no sign of anything.
+    pub fn on_answered(&mut self, call: Call, now_ms: i64) -> Option<Step> {
+        if !self.calls.end(call) {
+            return None;
+        }
+        self.alive_ms = now_ms;
+        match self.trouble {
+            Some(Trouble::Open(of, _)) if of == call => self.step(Finding::Better),
+            Some(_) | None => None,
+        }
+    }
+
+    /// Something got on that may belong to an open call: a piece of a message that comes in, a progress in its row.
+    pub fn on_call_news(&mut self, now_ms: i64) -> Option<Step> {
+        if self.calls.is_empty() {
+            return None;
+        }
+        self.calls.news(now_ms);
+        self.alive_ms = now_ms;
+        match self.trouble {
+            Some(Trouble::Open(..)) => self.step(Finding::Better),
+            Some(Trouble::Cpu(_) | Trouble::Unanswered(_) | Trouble::Silent(_)) | None => None,
+        }
+    }
+
+    /// What it was called for and has not answered: that of which nothing was heard for longest.
+    #[must_use]
+    pub fn open_call(&self) -> Option<Call> {
+        self.calls.quietest().map(|(call, _)| call)
     }
 
     /// Its CPU clock was read: so much was used since the last time, so much of it past its slice or without a token.
@@ -313,7 +371,8 @@ impl Overrun {
         } else if self.rung > Rung::Calm && now_ms - self.overran_ms >= CALM_MS {
             steps.extend(self.step(Finding::Better));
         }
-        if in_flight && self.token_is_quiet() && !excused && now_ms - self.alive_ms >= self.limits.answer_ms / 2 {
+        let owes = in_flight || !self.calls.is_empty();
+        if owes && self.token_is_quiet() && !excused && now_ms - self.alive_ms >= self.limits.answer_ms / 2 {
             self.probing = true;
             // Asked once; what comes of it shows in where the token is.
             self.alive_ms = now_ms;
@@ -323,7 +382,7 @@ impl Overrun {
         steps
     }
 
-    /// Whether it hangs, or its deliveries do.
+    /// Whether it hangs, or its deliveries or a call do.
     fn find(&self, in_flight: bool, now_ms: i64) -> Option<(Finding, Trouble)> {
         let limits = &self.limits;
         if let TokenAt::Recalled { since_ms, .. } = self.token {
@@ -335,17 +394,22 @@ impl Overrun {
                 return Some((Finding::Uneasy, trouble));
             }
         }
-        let silent_ms = now_ms - self.heard_ms;
-        let waits = matches!(self.token, TokenAt::Awaited { .. });
-        if !in_flight || waits || silent_ms < limits.silence_ms / 2 {
+        if matches!(self.token, TokenAt::Awaited { .. }) {
             return None;
         }
-        let finding = if silent_ms >= limits.silence_ms { Finding::Lost } else { Finding::Uneasy };
-        Some((finding, Trouble::Silent(silent_ms)))
+        let deliveries = in_flight.then(|| (self.heard_ms, Trouble::Silent(now_ms - self.heard_ms)));
+        let call = self.calls.quietest().map(|(call, heard_ms)| (heard_ms, Trouble::Open(call, now_ms - heard_ms)));
+        let (heard_ms, trouble) = deliveries.into_iter().chain(call).min_by_key(|(heard_ms, _)| *heard_ms)?;
+        match now_ms - heard_ms {
+            silent_ms if silent_ms >= limits.silence_ms => Some((Finding::Lost, trouble)),
+            silent_ms if silent_ms >= limits.silence_ms / 2 => Some((Finding::Uneasy, trouble)),
+            _ => None,
+        }
     }
 
     fn excuse(&mut self, now_ms: i64) {
         (self.heard_ms, self.alive_ms) = (now_ms, now_ms);
+        self.calls.news(now_ms);
         if let TokenAt::Recalled { since_ms, .. } = &mut self.token {
             *since_ms = now_ms;
         }
@@ -362,9 +426,10 @@ impl Overrun {
         if restless || matches!(self.token, TokenAt::Recalled { .. }) {
             return Some(now_ms + often_ms);
         }
+        let call_ms = self.calls.quietest().map(|(_, heard_ms)| heard_ms);
+        let heard_ms = in_flight.then_some(self.heard_ms).into_iter().chain(call_ms).min()?;
         let probe_ms = self.alive_ms + self.limits.answer_ms / 2;
-        let uneasy_ms = self.heard_ms + self.limits.silence_ms / 2;
-        in_flight.then(|| probe_ms.min(uneasy_ms).max(now_ms + often_ms))
+        Some(probe_ms.min(heard_ms + self.limits.silence_ms / 2).max(now_ms + often_ms))
     }
 
     fn look_by(&mut self, at_ms: i64) {

@@ -100,6 +100,17 @@ impl Rows {
         self.hasty
     }
 
+    /// Whether a word about a row says anything new of what is being done: its text or its progress.
+    #[must_use]
+    pub fn is_progress(&self, name: &str, update: &RowUpdate) -> bool {
+        let row = if name.is_empty() { Some(&self.own) } else { self.added.get(&row_name(name)) };
+        let before = row.cloned().unwrap_or_default();
+        let mut after = before.clone();
+        after.merge(update.clone());
+        let shown = |row: Row| (row.text, row.progress, row.progress_text);
+        shown(before) != shown(after)
+    }
+
     /// Clears bits of the provider's own row, because what they stand for is over.
     pub fn clear(&mut self, bits: StatusCode) {
         self.own.set(bits, false);

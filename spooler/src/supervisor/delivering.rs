@@ -49,8 +49,8 @@ impl Supervisor {
             let delivery = DeliveryId(self.next);
             let first = !self.has_flights(id);
             let Some(departure) = self.queue.depart(id, delivery, now.mono_ms) else { return };
-            if first {
-                self.on_news(worker, now, actions);
+            if first && let Some(provider) = self.providers.get_mut(&id) {
+                provider.overrun.on_given(now.mono_ms);
             }
             self.next += 1;
             let wants_success = self.queue.get(departure.id).is_some_and(|entry| entry.wants_success);

@@ -122,6 +122,8 @@ pub enum WorkerNews {
     Programs(u64),
     /// It asked for a piece of the body of a delivery that it has in its hands.
     Reads(DeliveryId),
+    /// It handed in a piece of a large message.
+    Uploads,
 }
 
 /// A question of a client, or a submission.

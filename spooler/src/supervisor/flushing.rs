@@ -81,6 +81,13 @@ impl Flushing {
         askers.all(done)
     }
 
+    /// Whether a client waits for the end of a provider's flush, and may show how far it is.
+    pub(super) fn is_watched(&self, id: ProviderId) -> bool {
+        let waits = |number| self.requests.get(&number).is_some_and(|request| request.client == Client::Waits);
+        let mut askers = self.running.get(&id).into_iter().flat_map(Flush::askers);
+        askers.any(|asker| matches!(asker, Asker::Person(number) if waits(number)))
+    }
+
     /// A provider is done with a request.
     pub(super) fn close(&mut self, number: u64, id: ProviderId, remark: Option<String>) {
         let Some(request) = self.requests.get_mut(&number) else { return };

@@ -125,7 +125,8 @@ impl Stage {
         };
         let news = match said {
             // Content does not pass through the supervisor.
-            FromWorker::Upload { .. } | FromWorker::UploadAbandoned { .. } => return,
+            FromWorker::UploadAbandoned { .. } => return,
+            FromWorker::Upload { .. } => WorkerNews::Uploads,
             FromWorker::ReadBody { delivery, .. } => WorkerNews::Reads(delivery),
             FromWorker::Accept { accept, envelope, content } => {
                 let content = match content {

@@ -7,6 +7,7 @@ use spooler_protocol::to_worker::ToWorker;
 use super::event::{Action, WorkerId};
 use super::{Provider, Supervisor};
 use crate::policy::lane::Lane;
+use crate::policy::overrun::Call;
 use crate::policy::{Now, ProviderId};
 
 /// Nothing was wanted for so long (IdleRequiredInterval of the ancestor); also how soon a machine that was not idle is looked at
@@ -67,6 +68,7 @@ impl Supervisor {
         for id in due {
             let Some(provider) = self.providers.get_mut(&id) else { continue };
             provider.session.idle = Idle { running: true, next_ms: now.mono_ms + INTERVAL_MS };
+            self.note_call(id, Call::Idle, now);
             self.say(id, ToWorker::Idle, actions);
         }
     }

@@ -8,7 +8,7 @@ use super::event::{Action, Loudness, WorkerId};
 use super::{Provider, Supervisor, log};
 use crate::config::Provider as Configured;
 use crate::policy::lifecycle;
-use crate::policy::overrun::{Limits, Overrun, Rung, Step, Trouble};
+use crate::policy::overrun::{Call, Limits, Overrun, Rung, Step, Trouble};
 use crate::policy::priority_plan::Level;
 use crate::policy::retry::ms;
 use crate::policy::scheduler::{Decision, Scheduler};
@@ -37,6 +37,11 @@ impl Provider {
             (None, Rung::Charged) => Shown::Charged,
             (None, Rung::Demoted) => Shown::Demoted,
         }
+    }
+
+    /// Whether its worker is ended because of a call. That is no fault of the messages in its hands.
+    pub(super) fn is_ended_for_a_call(&self) -> bool {
+        self.overrun.rung() == Rung::Asked && matches!(self.overrun.trouble(), Some(Trouble::Open(..)))
     }
 
     /// What is wrong with it, for its row.
@@ -70,9 +75,14 @@ impl Supervisor {
     /// A worker's CPU clock was read, because it was time for that or because somebody wants to see it.
     pub(super) fn on_cpu_read(&mut self, worker: WorkerId, cpu_us: Option<u64>, now: Now, actions: &mut Vec<Action>) {
         self.book_cpu(worker, now, actions, |scheduler| scheduler.charge(worker.provider, cpu_us));
-        let in_flight = self.has_flights(worker.provider);
+        let (in_flight, waits_for_us) = (self.has_flights(worker.provider), self.owes_answer(worker));
         let Some(provider) = self.providers.get_mut(&worker.provider) else { return };
         if provider.life.is_ready() {
+            if waits_for_us {
+                let step = provider.overrun.on_call_news(now.mono_ms);
+                self.climb(worker, step, now, actions);
+            }
+            let Some(provider) = self.providers.get_mut(&worker.provider) else { return };
             let excused = provider.critical.is_some();
             let steps = provider.overrun.on_look(in_flight, excused, now.mono_ms);
             self.climb(worker, steps, now, actions);
@@ -175,6 +185,28 @@ impl Supervisor {
         }
     }
 
+    /// A provider is called: its ladder waits for the answer with us.
+    pub(super) fn note_call(&mut self, id: ProviderId, call: Call, now: Now) {
+        let in_flight = self.has_flights(id);
+        if let Some(provider) = self.providers.get_mut(&id) {
+            provider.overrun.on_called(call, in_flight, now.mono_ms);
+        }
+    }
+
+    /// A call is answered.
+    pub(super) fn note_answer(&mut self, worker: WorkerId, call: Call, now: Now, actions: &mut Vec<Action>) {
+        let Some(provider) = self.providers.get_mut(&worker.provider) else { return };
+        let step = provider.overrun.on_answered(call, now.mono_ms);
+        self.climb(worker, step, now, actions);
+    }
+
+    /// Something got on that may belong to an open call.
+    pub(super) fn on_call_news(&mut self, worker: WorkerId, now: Now, actions: &mut Vec<Action>) {
+        let Some(provider) = self.providers.get_mut(&worker.provider) else { return };
+        let step = provider.overrun.on_call_news(now.mono_ms);
+        self.climb(worker, step, now, actions);
+    }
+
     pub(super) fn has_flights(&self, id: ProviderId) -> bool {
         self.queue.lane_of(id).is_some_and(|lane| lane.in_flight() > 0)
     }
@@ -204,9 +236,14 @@ impl Supervisor {
 
     fn evict(&mut self, worker: WorkerId, trouble: Trouble, now: Now, actions: &mut Vec<Action>) {
         let why = format!("The worker {} and was asked to go", describe(trouble));
+        let in_flight = self.has_flights(worker.provider);
         let Some(provider) = self.providers.get_mut(&worker.provider) else { return };
-        // Deliveries that are silent would keep a worker that waits for them; others may end.
-        let hurry = !matches!(trouble, Trouble::Cpu(_));
+        // What is silent would keep a worker that waits for it; deliveries that get on may end.
+        let hurry = match trouble {
+            Trouble::Cpu(_) => false,
+            Trouble::Open(..) => !in_flight,
+            Trouble::Silent(_) | Trouble::Unanswered(_) => true,
+        };
         let step = provider.life.evict(&why, hurry, now.mono_ms);
         if step.is_some() {
             // Demoted, it might not even get to end.
@@ -255,6 +292,7 @@ fn describe(trouble: Trouble) -> String {
     match trouble {
         Trouble::Cpu(us) => format!("computed for {} past its slices or without a token", span(us / 1000)),
         Trouble::Unanswered(ms) => format!("has given no sign of life for {}", span(ms.unsigned_abs())),
+        Trouble::Open(call, ms) => format!("has said nothing of {} for {}", call.words(), span(ms.unsigned_abs())),
         Trouble::Silent(ms) => format!("has said nothing of its deliveries for {}", span(ms.unsigned_abs())),
     }
 }

@@ -53,6 +53,19 @@ impl Pending {
 }
 
 impl Supervisor {
+    /// Whether a worker waits for our word about a message that it handed over.
+    pub(super) fn owes_answer(&self, worker: WorkerId) -> bool {
+        let waits = |acceptor: &Acceptor| matches!(acceptor, Acceptor::Worker(waiting, _) if *waiting == worker);
+        self.pending.values().any(|pending| match pending {
+            Pending::Upload(acceptor, ..) | Pending::Accept(acceptor, ..) => waits(acceptor),
+            Pending::Report(..)
+            | Pending::Notice
+            | Pending::Quarantined(_)
+            | Pending::Command(..)
+            | Pending::Kept(_) => false,
+        })
+    }
+
     /// Brings a unit to disk, as soon as no report stands in its way.
     pub(super) fn commit(&mut self, unit: Vec<Change>, pending: Pending, actions: &mut Vec<Action>) {
         match self.waits_behind(&unit, &pending) {

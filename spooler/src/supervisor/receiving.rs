@@ -8,17 +8,20 @@
 //! ```
 //!
 //! Nothing is asked before inbound has begun, in a critical section, or after a critical error. One provider that never answers, or
-//! always has more, holds nobody up: each has its own call, and its worker runs on tokens like all others.
+//! always has more, holds nobody up: each has its own call, and its worker runs on tokens like all others. One that does not answer is
+//! not asked again, but its ladder waits for it (`overrunning`).
 //!
 //! While a flush works off what is inbound, it says when to start and when to stop; nothing is polled then. A provider that needs a
 //! resource is asked only then: what is due begins a flush in the background.
 
 use spooler_protocol::calls::{StartResult, Wishes};
+use spooler_protocol::notification::Notification;
 use spooler_protocol::to_worker::ToWorker;
 
 use super::event::{Action, Loudness, WorkerId};
 use super::{Provider, Supervisor, log};
 use crate::policy::flush::{Flush, Ways};
+use crate::policy::overrun;
 use crate::policy::retry::ms;
 use crate::policy::status_table::capped;
 use crate::policy::{Now, ProviderId};
@@ -37,6 +40,8 @@ enum Call {
 #[derive(Debug, Default)]
 pub(super) struct Receiving {
     call: Option<Call>,
+    /// The message that is being received is to stay where it is.
+    cancelled: bool,
     /// A message is said to wait.
     waiting: bool,
     /// Nothing is started before.
@@ -94,10 +99,17 @@ impl Receiving {
             return false;
         }
         self.call = None;
+        let cancelled = std::mem::take(&mut self.cancelled);
         match result {
             // There may be another: who can be asked is asked, others are tried until nothing comes.
             StartResult::Saved if polls => self.poll_at_ms = now_ms,
             StartResult::Saved => self.waiting = true,
+            // It is fetched at another time: who can be asked is asked again.
+            StartResult::NotSaved | StartResult::Failed(_) if cancelled => {
+                self.waiting = !polls;
+                self.rest_until_ms = now_ms + interval_ms;
+                self.poll_at_ms = now_ms + interval_ms;
+            }
             StartResult::NotSaved => {
                 self.rest_until_ms = now_ms + REST_MS;
                 self.poll_at_ms = now_ms + interval_ms;
@@ -146,13 +158,14 @@ impl Supervisor {
             return;
         }
         receiving.call = Some(call);
-        let word = match call {
-            Call::Poll => ToWorker::Poll,
+        let (word, expected) = match call {
+            Call::Poll => (ToWorker::Poll, overrun::Call::Poll),
             Call::Start => {
                 receiving.waiting = false;
-                ToWorker::StartMessage
+                (ToWorker::StartMessage, overrun::Call::Start)
             }
         };
+        self.note_call(id, expected, now);
         self.say(id, word, actions);
     }
 
@@ -162,6 +175,16 @@ impl Supervisor {
         let interval_ms = ms(provider.config.poll_interval);
         if provider.session.receiving.on_polled(waiting, now.mono_ms, interval_ms) {
             self.touched.insert(worker.provider);
+        }
+    }
+
+    /// The message that a provider is receiving is not wanted now: its source keeps it, and it is fetched at another time
+    /// (NOTIFY_CANCEL_MESSAGE).
+    pub(super) fn cancel_receipt(&mut self, id: ProviderId, actions: &mut Vec<Action>) {
+        let Some(provider) = self.providers.get_mut(&id).filter(|provider| provider.may_be_called()) else { return };
+        let receiving = &mut provider.session.receiving;
+        if receiving.is_starting() && !std::mem::replace(&mut receiving.cancelled, true) {
+            self.say(id, ToWorker::Notify(Notification::CancelInbound), actions);
         }
     }
 
@@ -175,11 +198,14 @@ impl Supervisor {
     ) {
         let Some(provider) = self.providers.get_mut(&worker.provider) else { return };
         let (polls, interval_ms) = (provider.polls(), ms(provider.config.poll_interval));
+        let cancelled = provider.session.receiving.cancelled;
         if !provider.session.receiving.on_ended(&result, polls, now.mono_ms, interval_ms) {
             return;
         }
         let saved = result == StartResult::Saved;
-        if let StartResult::Failed(why) = result {
+        if let StartResult::Failed(why) = result
+            && !cancelled
+        {
             let why = format!("receiving failed: {}", capped(why));
             log(actions, Loudness::Warn, format!("provider {}: {why}", provider.config.name));
             provider.life.last_error = Some(why);

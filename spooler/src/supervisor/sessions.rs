@@ -24,6 +24,7 @@ use super::idling::Idle;
 use super::receiving::Receiving;
 use super::{Provider, Supervisor, log};
 use crate::policy::lane::Limits;
+use crate::policy::overrun::Call;
 use crate::policy::routing::Route;
 use crate::policy::status_table::capped;
 use crate::policy::{Now, ProviderId};
@@ -111,11 +112,12 @@ impl Supervisor {
     }
 
     /// Asks a provider to say again what it is (IXPLogon::AddressTypes); once for many wishes.
-    pub(super) fn ask_to_announce(&mut self, id: ProviderId, actions: &mut Vec<Action>) {
+    pub(super) fn ask_to_announce(&mut self, id: ProviderId, now: Now, actions: &mut Vec<Action>) {
         let Some(provider) = self.providers.get_mut(&id).filter(|provider| provider.may_be_called()) else { return };
         match provider.session.announcing {
             Announcing::No => {
                 provider.session.announcing = Announcing::Asked;
+                self.note_call(id, Call::Announce, now);
                 self.say(id, ToWorker::Announce, actions);
             }
             Announcing::Asked | Announcing::AskAgain => provider.session.announcing = Announcing::AskAgain,
@@ -123,7 +125,7 @@ impl Supervisor {
     }
 
     /// The answer to [`ToWorker::Announce`].
-    pub(super) fn on_announced(&mut self, worker: WorkerId, said: LoggedOn, actions: &mut Vec<Action>) {
+    pub(super) fn on_announced(&mut self, worker: WorkerId, said: LoggedOn, now: Now, actions: &mut Vec<Action>) {
         let Some(provider) = self.providers.get_mut(&worker.provider).filter(|provider| provider.life.is_ready())
         else {
             return;
@@ -135,12 +137,12 @@ impl Supervisor {
         };
         self.take_announcement(worker.provider, said, actions);
         if again {
-            self.ask_to_announce(worker.provider, actions);
+            self.ask_to_announce(worker.provider, now, actions);
         }
     }
 
     /// A provider tells the spooler something (IMAPISupport::SpoolerNotify).
-    pub(super) fn on_notified(&mut self, worker: WorkerId, news: SpoolerNotify, actions: &mut Vec<Action>) {
+    pub(super) fn on_notified(&mut self, worker: WorkerId, news: SpoolerNotify, now: Now, actions: &mut Vec<Action>) {
         let id = worker.provider;
         let Some(provider) = self.providers.get_mut(&id).filter(|provider| provider.life.is_ready()) else { return };
         let session = &mut provider.session;
@@ -156,7 +158,7 @@ impl Supervisor {
                     self.touched.insert(id);
                 }
             }
-            SpoolerNotify::ConfigChange => self.ask_to_announce(id, actions),
+            SpoolerNotify::ConfigChange => self.ask_to_announce(id, now, actions),
             SpoolerNotify::CriticalError(text) => self.on_critical_error(id, capped(text), actions),
         }
     }

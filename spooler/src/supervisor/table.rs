@@ -186,6 +186,7 @@ impl Supervisor {
             (Some(text), _) => text.clone(),
             (None, TokenState::Wanting) => "waits for a token".to_owned(),
             (None, _) if in_flight > 0 => "delivering".to_owned(),
+            (None, _) if let Some(call) = provider.overrun.open_call() => call.doing().to_owned(),
             (None, _) => "idle".to_owned(),
         }
     }

@@ -9,8 +9,8 @@ use spooler_protocol::ids::RequestId;
 use spooler_protocol::status::WorkerState;
 use spooler_protocol::to_worker::ToWorker;
 
-use super::Supervisor;
 use super::event::{Action, Answer, AskId, WorkerId};
+use super::{Provider, Supervisor};
 use crate::policy::retry::ms;
 use crate::policy::{Now, ProviderId};
 
@@ -23,9 +23,21 @@ pub(super) struct Validation {
     ask_id: AskId,
     /// Whether all providers were meant: then the answer names each.
     all: bool,
+    flags: ValidateFlags,
     waiting: BTreeSet<ProviderId>,
     results: Vec<Validated>,
     pub(super) deadline_ms: i64,
+}
+
+impl Provider {
+    /// It was told to connect, or not to: that holds for its next workers, too.
+    fn note_connection(&mut self, flags: ValidateFlags) {
+        if flags.contains(ValidateFlags::CONNECT) {
+            self.stays_offline = false;
+        } else if flags.contains(ValidateFlags::DISCONNECT) {
+            self.stays_offline = true;
+        }
+    }
 }
 
 impl Supervisor {
@@ -51,6 +63,7 @@ impl Supervisor {
         let mut validation = Validation {
             ask_id,
             all,
+            flags,
             waiting: BTreeSet::new(),
             results: Vec::new(),
             deadline_ms: now.mono_ms + PATIENCE_MS,
@@ -80,6 +93,7 @@ impl Supervisor {
         match provider.life.state() {
             WorkerState::Ready if provider.session.critical_error.is_none() => {}
             WorkerState::Ready | WorkerState::Waiting | WorkerState::Barred => {
+                provider.note_connection(flags);
                 let step = provider.life.restart(&mut self.generation, now.mono_ms, deadline_ms);
                 let worker = WorkerId { provider: id, generation: provider.life.generation() };
                 self.take_step(worker, step, actions);
@@ -96,7 +110,7 @@ impl Supervisor {
         }
         let news = ValidateFlags::CONFIG_CHANGED | ValidateFlags::SUPPRESS_UI;
         if all && flags.contains(ValidateFlags::CONFIG_CHANGED) {
-            self.ask_to_announce(id, actions);
+            self.ask_to_announce(id, now, actions);
             if news.contains(flags) {
                 return Some(Ok("says again what it serves".to_owned()));
             }
@@ -113,6 +127,12 @@ impl Supervisor {
         result: Result<(), CallError>,
         actions: &mut Vec<Action>,
     ) {
+        let answered = self.validations.get(&request).filter(|asked| asked.waiting.contains(&worker.provider));
+        if let (Ok(()), Some(flags)) = (&result, answered.map(|asked| asked.flags))
+            && let Some(provider) = self.providers.get_mut(&worker.provider)
+        {
+            provider.note_connection(flags);
+        }
         let result = match result {
             Ok(()) => Ok("is validated".to_owned()),
             Err(CallError::Failed(why)) => Err(crate::policy::status_table::capped(why)),

@@ -11,6 +11,7 @@ use super::{Pending, Provider, Scan, Stopping, Supervisor, log, overrunning};
 use crate::config::{self, Config};
 use crate::policy::flush::Ways;
 use crate::policy::lifecycle::{Lifecycle, Step};
+use crate::policy::overrun::Call;
 use crate::policy::priority_plan::Level;
 use crate::policy::retry::{RetryPlan, ms};
 use crate::policy::routing::{Routing, Served};
@@ -69,6 +70,7 @@ impl Supervisor {
             critical: None,
             overrun: overrunning::ladder(config, now),
             lacks_device: false,
+            stays_offline: config.offline,
             sandbox: super::confining::Sandbox::default(),
             session: super::sessions::Session::default(),
             logon: super::logon::Logon::default(),
@@ -82,6 +84,9 @@ impl Supervisor {
         let Some(provider) = self.providers.get_mut(&id) else { return };
         let old = std::mem::replace(&mut provider.config, new.clone());
         provider.lacks_device &= new.needs_device == old.needs_device;
+        if old.offline != new.offline {
+            provider.stays_offline = new.offline;
+        }
         provider.retry = retry_plan(&new.retry);
         provider.overrun.set_limits(overrunning::limits(new));
         provider.removed = false;
@@ -91,6 +96,7 @@ impl Supervisor {
             || old.settings != new.settings
             || old.interactive != new.interactive
             || old.resource != new.resource
+            || old.offline != new.offline
             || old.sandbox != new.sandbox;
         let step = match (old.enabled && !provider.paused, new.enabled && !provider.paused) {
             (false, true) => life.want(&mut self.generation, now.mono_ms),
@@ -131,8 +137,13 @@ impl Supervisor {
 
     fn welcome(&self, worker: WorkerId) -> Option<Welcome> {
         let provider = self.providers.get(&worker.provider)?;
-        let quiet = LogonFlags::NO_INBOUND | LogonFlags::NO_OUTBOUND;
-        let flags = if provider.logon.has_person() { quiet } else { quiet | LogonFlags::NO_DIALOG };
+        let mut flags = LogonFlags::NO_INBOUND | LogonFlags::NO_OUTBOUND;
+        if !provider.logon.has_person() {
+            flags |= LogonFlags::NO_DIALOG;
+        }
+        if provider.stays_offline {
+            flags |= LogonFlags::NO_CONNECT;
+        }
         Some(Welcome {
             provider: provider.config.name.clone(),
             kind: provider.config.kind.clone(),
@@ -156,6 +167,9 @@ impl Supervisor {
         actions: &mut Vec<Action>,
     ) {
         let id = worker.provider;
+        if let Some(call) = answers(&said) {
+            self.note_answer(worker, call, now, actions);
+        }
         match said {
             FromWorker::LoggedOn(logged_on) => self.begin_session(worker, logged_on, now, actions),
             FromWorker::LogonFailed(error) => self.on_logon_failed(id, error, actions),
@@ -186,11 +200,11 @@ impl Supervisor {
             | FromWorker::Upload { .. }
             | FromWorker::UploadAbandoned { .. }
             | FromWorker::Accept { .. } => {}
-            FromWorker::Announced(said) => self.on_announced(worker, said, actions),
+            FromWorker::Announced(said) => self.on_announced(worker, said, now, actions),
             FromWorker::StatusRecips { delivery, reports } => {
                 self.on_status_recips(worker, delivery, reports, actions);
             }
-            FromWorker::Notify(news) => self.on_notified(worker, news, actions),
+            FromWorker::Notify(news) => self.on_notified(worker, news, now, actions),
             FromWorker::Polled { waiting } => self.on_polled(worker, waiting, now),
             FromWorker::StartEnded(result) => self.on_start_ended(worker, result, now, actions),
             FromWorker::Idled => self.on_idled(worker),
@@ -209,6 +223,9 @@ impl Supervisor {
         now: Now,
         actions: &mut Vec<Action>,
     ) {
+        if self.providers.get(&worker.provider).is_some_and(|provider| provider.rows.is_progress(name, &update)) {
+            self.on_call_news(worker, now, actions);
+        }
         self.change_rows(worker.provider, now, actions, |rows| {
             rows.on_word(worker.generation, sequence, name, update, now.mono_ms)
         });
@@ -254,6 +271,7 @@ impl Supervisor {
         let why = end.to_string();
         let step = provider.life.on_died(&why, busy, &mut self.generation, now.mono_ms, &mut self.jitter);
         let unasked = provider.life.deaths > deaths;
+        let blame = blame.filter(|_| unasked && !provider.is_ended_for_a_call());
         provider.pid = None;
         // What it said of itself is void.
         provider.rows.begin(worker.generation);
@@ -271,7 +289,7 @@ impl Supervisor {
         self.forget_flush(worker.provider);
         self.scheduler.remove(worker.provider);
         self.tokens_touched = true;
-        self.return_flights(worker, blame.as_ref().filter(|_| unasked), now, actions);
+        self.return_flights(worker, blame.as_ref(), now, actions);
         self.release_resource(worker.provider);
         self.take_step(worker, step, actions);
         self.answer_logon(worker.provider, actions);
@@ -378,6 +396,18 @@ impl Supervisor {
         provider.overrun = overrunning::ladder(&provider.config, now);
         self.scheduler.add(worker.provider, weight, interactive);
         self.scheduler.set_passing(worker.provider, true);
+    }
+}
+
+/// The call to which this is the answer.
+fn answers(said: &FromWorker) -> Option<Call> {
+    match said {
+        FromWorker::Polled { .. } => Some(Call::Poll),
+        FromWorker::StartEnded(_) => Some(Call::Start),
+        FromWorker::Idled => Some(Call::Idle),
+        FromWorker::Announced(_) => Some(Call::Announce),
+        FromWorker::FlushAnswered(_) => Some(Call::Flush),
+        _ => None,
     }
 }
 

@@ -14,6 +14,7 @@ use spooler_protocol::to_worker::ToWorker;
 use super::event::{Action, Loudness, WorkerId};
 use super::{Provider, Supervisor, log};
 use crate::policy::flush::{Asker, Flush, Step, View, Ways};
+use crate::policy::overrun::Call;
 use crate::policy::routing::Route;
 use crate::policy::{Now, ProviderId};
 
@@ -75,12 +76,12 @@ impl Supervisor {
         let busy = self.is_busy(id);
         let more = self.queue.lane_of(id).is_some_and(|lane| lane.ready() > 0) && self.is_share_over(id, now);
         let can_start = self.can_start(id, now);
-        let can_be_asked = self.can_be_asked(id);
+        let (can_be_asked, watched) = (self.can_be_asked(id), self.flushing.is_watched(id));
         let Some(view) = self.flush_view(id, now) else { return false };
         let Some(flush) = self.flushing.running.get_mut(&id) else { return false };
         let steps = match down {
             Some(why) if flush.is_waiting() || !busy => flush.fail(why),
-            _ if flush.is_waiting() && can_start => flush.start(can_be_asked, view),
+            _ if flush.is_waiting() && can_start => flush.start(can_be_asked, watched, view),
             _ if flush.is_outbound() && drained && more => flush.hand_over(view),
             _ if flush.is_outbound() && drained => flush.on_drained(view),
             _ => return false,
@@ -177,11 +178,17 @@ impl Supervisor {
     pub(super) fn take_flush_steps(&mut self, id: ProviderId, steps: Vec<Step>, now: Now, actions: &mut Vec<Action>) {
         for step in steps {
             match step {
-                Step::Call(flags) => self.say(id, ToWorker::FlushQueues(flags), actions),
-                Step::BeginOutbound => self.make_all_ready(id),
+                Step::Call(flags) => {
+                    self.note_call(id, Call::Flush, now);
+                    self.say(id, ToWorker::FlushQueues(flags), actions);
+                }
+                Step::BeginOutbound => {
+                    self.say(id, ToWorker::Notify(Notification::BeginOutboundFlush), actions);
+                    self.make_all_ready(id);
+                }
                 Step::EndOutbound => self.end_way(id, Ways::OUTBOUND, actions),
                 // Whoever is touched is asked.
-                Step::BeginInbound => {}
+                Step::BeginInbound => self.say(id, ToWorker::Notify(Notification::BeginInboundFlush), actions),
                 Step::EndInbound => self.end_way(id, Ways::INBOUND, actions),
                 Step::Over(askers, why) => self.flush_is_over(id, &askers, why.as_deref(), now, actions),
                 Step::HandOver => self.release_resource(id),
@@ -335,12 +342,15 @@ impl Supervisor {
         phases.chain(rests.chain(shares).filter(|at_ms| *at_ms > self.ticked_ms)).min()
     }
 
-    /// These ways are not to be flushed any more, whoever asked.
+    /// These ways are not to be flushed any more, whoever asked. A message that is being received for it stays where it is.
     pub(super) fn stop_flushes(&mut self, only: Option<ProviderId>, ways: Ways, now: Now, actions: &mut Vec<Action>) {
         let ids: Vec<ProviderId> =
             self.flushing.running.keys().copied().filter(|id| only.is_none_or(|only| only == *id)).collect();
         for id in ids {
             let Some(view) = self.flush_view(id, now) else { continue };
+            if ways.inbound && self.flushing.running.get(&id).is_some_and(Flush::is_inbound) {
+                self.cancel_receipt(id, actions);
+            }
             let Some(flush) = self.flushing.running.get_mut(&id) else { continue };
             let steps = flush.stop(ways, view);
             self.take_flush_steps(id, steps, now, actions);

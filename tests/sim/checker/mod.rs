@@ -195,11 +195,12 @@ impl Checker {
         self.hangs.stepped(now, tokens.bound_ms(), |worker| {
             !asleep && tokens.could_answer(worker) && (mail.has_flights(worker) || calls.is_called(worker))
         })?;
-        let owing = self
-            .alive
-            .iter()
-            .copied()
-            .filter(|worker| !asleep && tokens.could_answer(*worker) && mail.has_flights(*worker));
+        let awake = self.alive.iter().copied().filter(|worker| !asleep && tokens.could_answer(*worker));
+        let owing = awake.flat_map(|worker| {
+            let deliveries = mail.has_flights(worker).then_some((worker, silence::Owed::Deliveries));
+            let calls = calls.is_called(worker).then_some((worker, silence::Owed::Calls));
+            deliveries.into_iter().chain(calls)
+        });
         self.silence.stepped(now, tokens.bound_ms(), owing, |worker| asleep || !tokens.could_be_lost(worker))?;
         self.tokens.stepped(now, self.machine.is_asleep())?;
         self.reports.stepped()?;

@@ -1,5 +1,5 @@
-//! Workers that live and do not get on do not keep for ever what they have: those whose deliveries say nothing, and those that compute
-//! without end, are made to go. Those that are stopped are in `hangs`.
+//! Workers that live and do not get on do not keep for ever what they have: those whose deliveries say nothing, those that do not answer
+//! a call, and those that compute without end, are made to go. Those that are stopped are in `hangs`.
 
 use std::collections::BTreeMap;
 
@@ -21,10 +21,17 @@ struct Computing {
     percent: u32,
 }
 
-/// Since when workers say nothing of their deliveries, and since when they compute.
+/// What a worker owes a word about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Owed {
+    Deliveries,
+    Calls,
+}
+
+/// Since when workers say nothing of what they owe, and since when they compute.
 #[derive(Debug, Default)]
 pub(crate) struct Silence {
-    silent: BTreeMap<WorkerId, i64>,
+    silent: BTreeMap<(WorkerId, Owed), i64>,
     computing: BTreeMap<WorkerId, Computing>,
     patience_ms: i64,
     slice_ms: i64,
@@ -49,12 +56,25 @@ impl Silence {
                     FromWorker::Settled { .. }
                     | FromWorker::Finished { .. }
                     | FromWorker::Progress { .. }
-                    | FromWorker::StatusRecips { .. }
-                    | FromWorker::Yield { more: true, .. },
+                    | FromWorker::StatusRecips { .. },
                 ..
-            } => drop(self.silent.remove(&worker)),
+            } => drop(self.silent.remove(&(worker, Owed::Deliveries))),
+            WorkerNews::Uploads
+            | WorkerNews::Accept { .. }
+            | WorkerNews::Said {
+                said:
+                    FromWorker::Polled { .. }
+                    | FromWorker::StartEnded(_)
+                    | FromWorker::Idled
+                    | FromWorker::Announced(_)
+                    | FromWorker::Row { .. },
+                ..
+            } => drop(self.silent.remove(&(worker, Owed::Calls))),
+            WorkerNews::Said { said: FromWorker::Yield { more: true, .. }, .. } => {
+                self.silent.retain(|(of, _), _| *of != worker);
+            }
             WorkerNews::Died(_) => {
-                self.silent.remove(&worker);
+                self.silent.retain(|(of, _), _| *of != worker);
                 self.computing.remove(&worker);
             }
             _ => {}
@@ -66,17 +86,17 @@ impl Silence {
         self.computing.entry(worker).or_insert(Computing { since_ms: now_ms, percent });
     }
 
-    /// A step is over. `token_ms`: how long a worker may wait for the token that it is then asked for; `owes` says who has a delivery and
-    /// nothing that excuses its silence, `excused` who may compute as long as it likes.
+    /// A step is over. `token_ms`: how long a worker may wait for the token that it is then asked for; `owing`: who has a delivery or an open
+    /// call, and nothing that excuses its silence; `excused` who may compute as long as it likes.
     pub(super) fn stepped(
         &mut self,
         now: Now,
         token_ms: i64,
-        owing: impl Iterator<Item = WorkerId>,
+        owing: impl Iterator<Item = (WorkerId, Owed)>,
         excused: impl Fn(WorkerId) -> bool,
     ) -> Verdict {
         let before = std::mem::take(&mut self.silent);
-        let since = |worker: WorkerId| (worker, before.get(&worker).copied().unwrap_or(now.mono_ms));
+        let since = |owed: (WorkerId, Owed)| (owed, before.get(&owed).copied().unwrap_or(now.mono_ms));
         self.silent = owing.map(since).collect();
         let slack_ms = MADE_TO_GO_MS + token_ms + 10 * self.slack_ms;
         let bound_ms = self.patience_ms + slack_ms;

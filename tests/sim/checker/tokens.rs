@@ -266,6 +266,12 @@ impl Tokens {
                 Ok(())
             }
             Action::Send(id, ToWorker::FlushQueues(flags)) => self.flushes_worker(*id, |flushing| flushing | *flags),
+            Action::Send(id, ToWorker::Notify(Notification::BeginOutboundFlush)) => {
+                self.flushes_worker(*id, |flushing| flushing | FlushFlags::OUTBOUND)
+            }
+            Action::Send(id, ToWorker::Notify(Notification::BeginInboundFlush)) => {
+                self.flushes_worker(*id, |flushing| flushing | FlushFlags::INBOUND)
+            }
             Action::Send(id, ToWorker::Notify(Notification::EndOutboundFlush)) => {
                 self.flushes_worker(*id, |flushing| FlushFlags(flushing.0 & !FlushFlags::OUTBOUND.0))
             }

@@ -8,8 +8,11 @@
 use std::cell::Cell;
 
 use spooler_protocol::calls::{FlushFlags, LogonFlags};
+use spooler_protocol::from_worker::RowUpdate;
 use spooler_protocol::notification::Notification;
 use tokio::sync::Notify;
+
+use super::Support;
 
 /// The spooler's last word about each direction.
 #[derive(Debug)]
@@ -89,5 +92,40 @@ impl Directions {
     fn set_flushing(&self, what: FlushFlags, on: bool) {
         let FlushFlags(before) = self.flushing.get();
         self.flushing.set(FlushFlags(if on { before | what.0 } else { before & !what.0 }));
+    }
+}
+
+impl Support {
+    /// Hears what the spooler begins and ends.
+    pub(crate) fn hear(&self, notification: &Notification) {
+        self.hear_cancellation(notification);
+        self.inner.directions.on_notification(notification);
+        let flushing = self.flushing() != FlushFlags::default();
+        self.inner.session.borrow_mut().on_flush(flushing);
+    }
+
+    /// Hears a cancellation: at once when it comes, and again in its turn, for what was still waiting to begin.
+    pub(crate) fn hear_cancellation(&self, notification: &Notification) {
+        match notification {
+            Notification::CancelMessage(delivery) => {
+                if let Some(state) = self.inner.deliveries.borrow().get(delivery)
+                    && state.cancel()
+                {
+                    self.inner.cancelled.borrow_mut().push(*delivery);
+                }
+            }
+            Notification::CancelInbound => self.inner.receiving.borrow().cancel(),
+            _ => {}
+        }
+    }
+
+    /// A flush has ended, and the provider knows it: bits of its row that still stand for it are cleared.
+    pub(crate) fn clear_flush_bits(&self, ended: FlushFlags) {
+        let FlushFlags(set) = self.inner.rows.borrow().flushing();
+        let off = |flag: FlushFlags| (set & ended.0 & flag.0 != 0).then_some(false);
+        let (inbound_flush, outbound_flush) = (off(FlushFlags::INBOUND), off(FlushFlags::OUTBOUND));
+        if inbound_flush.is_some() || outbound_flush.is_some() {
+            self.modify_status_row(RowUpdate { inbound_flush, outbound_flush, ..RowUpdate::default() });
+        }
     }
 }

@@ -50,16 +50,25 @@ impl Ways {
         Self { outbound: self.outbound && !other.outbound, inbound: self.inbound && !other.inbound }
     }
 
-    /// What FlushQueues is called with; `watched`: a person waits.
-    pub(super) fn flags(self, watched: bool) -> FlushFlags {
-        let mut flags = FlushFlags::default();
-        if self.outbound {
-            flags |= FlushFlags::OUTBOUND;
-        }
-        if self.inbound {
-            flags |= FlushFlags::INBOUND;
-        }
-        // A person wants it now; otherwise nobody looks.
-        flags | if watched { FlushFlags::FORCE } else { FlushFlags::NO_UI | FlushFlags::ASYNC_OK }
+    /// What FlushQueues is called with. `person`: somebody wants it now, whatever it costs; `watched`: somebody looks on. ASYNC_OK is a
+    /// client's word to the spooler and never goes to a provider.
+    pub(super) fn flags(self, person: bool, watched: bool) -> FlushFlags {
+        let flag = |on: bool, flag| if on { flag } else { FlushFlags::default() };
+        flag(self.outbound, FlushFlags::OUTBOUND)
+            | flag(self.inbound, FlushFlags::INBOUND)
+            | flag(person, FlushFlags::FORCE)
+            | flag(!watched, FlushFlags::NO_UI)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_say_who_wants_it_and_who_looks_on_and_nothing_of_clients() {
+        let said = |person, watched| Ways::BOTH.flags(person, watched).0;
+        assert_eq!((said(true, true), said(true, false), said(false, false)), (0x0e, 0x1e, 0x16));
+        assert_eq!(Ways::OUTBOUND.flags(true, true), FlushFlags::OUTBOUND | FlushFlags::FORCE);
     }
 }

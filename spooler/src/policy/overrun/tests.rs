@@ -168,6 +168,53 @@ fn waiting_for_the_token_of_a_probe_is_silence() {
 }
 
 #[test]
+fn an_open_call_has_a_patience_of_its_own() {
+    let mut overrun = overrun();
+    overrun.on_called(Call::Poll, false, 1000);
+    let mut asked = None;
+    for at_ms in (1000..1_000_000).step_by(1000) {
+        // Deliveries get on all the time, and other calls are made and answered.
+        overrun.on_news(at_ms);
+        overrun.on_called(Call::Idle, true, at_ms);
+        overrun.on_answered(Call::Idle, at_ms);
+        assert_eq!(overrun.on_answered(Call::Announce, at_ms), None, "nobody asked for that");
+        let steps = overrun.on_look(true, false, at_ms);
+        asked = asked.or(steps.into_iter().find(|step| matches!(step, Step::Ask(_))).map(|step| (at_ms, step)));
+    }
+    let (at_ms, step) = asked.unwrap();
+    assert_eq!((at_ms, step), (901_000, Step::Ask(Trouble::Open(Call::Poll, 900_000))));
+}
+
+#[test]
+fn what_a_call_waits_for_a_token_is_not_its_silence_and_news_renews_its_patience() {
+    let mut overrun = overrun();
+    overrun.on_called(Call::Start, false, 0);
+    overrun.on_awaited(0);
+    assert_eq!(look_until(&mut overrun, false, 2_000_000), []);
+    overrun.on_granted(2_000_000);
+    overrun.on_returned(false, 2_000_001);
+    assert_eq!(overrun.on_look(false, false, 2_400_000).pop(), Some(Step::Probe));
+    overrun.on_call_news(2_440_000);
+    overrun.on_returned(false, 2_440_000);
+    assert!(!overrun.on_look(false, false, 2_889_000).iter().any(|step| matches!(step, Step::Warn(_))));
+    let warned = overrun.on_look(false, false, 2_890_000);
+    assert!(matches!(warned.first(), Some(Step::Warn(Trouble::Open(Call::Start, 450_000)))), "{warned:?}");
+    assert_eq!(overrun.on_answered(Call::Start, 2_890_001), None, "it is calm again, which is no news");
+    assert_eq!((overrun.rung(), overrun.open_call()), (Rung::Calm, None));
+    assert_eq!(overrun.on_call_news(2_890_002), None);
+}
+
+#[test]
+fn one_that_refuses_a_second_call_while_the_first_hangs_has_not_answered_that() {
+    let mut overrun = overrun();
+    overrun.on_called(Call::Flush, false, 0);
+    overrun.on_called(Call::Flush, false, 200_000);
+    overrun.on_answered(Call::Flush, 200_001);
+    let steps = overrun.on_look(false, false, 900_000);
+    assert_eq!(steps.first(), Some(&Step::Ask(Trouble::Open(Call::Flush, 900_000))));
+}
+
+#[test]
 fn a_critical_section_excuses() {
     let mut overrun = holding();
     overrun.on_news(0);

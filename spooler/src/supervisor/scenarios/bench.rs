@@ -58,6 +58,8 @@ pub(in crate::supervisor) struct Bench {
     pub(in crate::supervisor) reads_to_fail: u32,
     /// Reports are built when the test has them built; otherwise at once, and nobody wants them.
     pub(in crate::supervisor) reports_take_time: bool,
+    /// Workers have runtimes that live, whatever their providers do: tokens are given back when they are asked for, and clocks stand still.
+    pub(in crate::supervisor) runtimes_live: bool,
     asked: u64,
     /// What the surroundings have to say, in order.
     events: VecDeque<Event>,
@@ -125,6 +127,7 @@ impl Bench {
             refuse_commits: None,
             reads_to_fail: 0,
             reports_take_time: false,
+            runtimes_live: false,
             asked: 0,
             events: VecDeque::new(),
         };
@@ -353,6 +356,15 @@ impl Bench {
             }
             Action::Term(worker) => self.note(worker, Told::Signal("TERM")),
             Action::Kill(worker) => self.note(worker, Told::Signal("KILL")),
+            Action::Send(worker, ToWorker::Recall { token } | ToWorker::Grant { token, recalled: true, .. })
+                if self.runtimes_live =>
+            {
+                let news = WorkerNews::Said { said: FromWorker::Yield { token, more: false }, cpu_us: None };
+                self.events.push_back(Event::Worker(worker, news));
+            }
+            Action::ReadCpu(worker) if self.runtimes_live => {
+                self.events.push_back(Event::Worker(worker, WorkerNews::Cpu(Some(0))));
+            }
             Action::Send(worker, word) => self.note(worker, Told::Word(word)),
             Action::Submit(order) => self.note(order.worker, Told::Submit(order)),
             Action::SetPriority(worker, level) => {

@@ -1,13 +1,14 @@
 //! Flushes: who may start and end them, in which order, and who holds a resource meanwhile.
 
 use spooler_protocol::calls::EndMessage;
-use spooler_protocol::calls::{CallError, Methods, StartResult, Wishes};
+use spooler_protocol::calls::{CallError, FlushFlags, Methods, StartResult, Wishes};
 use spooler_protocol::control::FlushCommand;
 use spooler_protocol::from_worker::{FromWorker, LoggedOn, RowUpdate};
 use spooler_protocol::outcome::{Outcome, SubmitResult};
 use spooler_protocol::status::StatusCode;
+use spooler_protocol::to_worker::ToWorker;
 
-use super::bench::{Bench, reply, smtp};
+use super::bench::{Bench, Told, reply, smtp};
 use crate::supervisor::event::{Ask, Event};
 
 const ONE: &str = "[provider.a]\nkind = 'smtp'\n";
@@ -63,7 +64,7 @@ fn outbound_goes_first_and_inbound_follows() {
     started(&mut bench, "a", StartResult::Saved);
     assert!(bench.calls("a").is_empty(), "inbound waits until outbound is done, whatever is said");
     bench.deliver("a", &order);
-    assert_eq!(bench.calls("a"), ["EndOutboundFlush", "StartMessage"]);
+    assert_eq!(bench.calls("a"), ["EndOutboundFlush", "BeginInboundFlush", "StartMessage"]);
     started(&mut bench, "a", StartResult::Saved);
     assert_eq!(bench.calls("a"), ["StartMessage"], "another one, as long as there are some");
     assert!(!bench.flush_progress(number).done);
@@ -73,6 +74,58 @@ fn outbound_goes_first_and_inbound_follows() {
     assert_eq!((end.total, end.attempted, end.sent, end.received, end.done), (1, 1, 1, 1, true));
     assert_eq!(bench.row("a").phase, None);
     assert!(!bench.row("a").code.contains(StatusCode::OUTBOUND_FLUSH));
+}
+
+#[test]
+fn a_flush_is_announced_before_anything_is_sent_or_fetched_for_it() {
+    let mut bench = Bench::ready(ONE, &[("a", flushable())]);
+    deferred(&mut bench, "a");
+    bench.flush(FlushCommand::default());
+    assert_eq!(bench.calls("a"), ["FlushQueues"]);
+    agree(&mut bench, "a", 1);
+    assert_eq!(bench.calls("a"), ["BeginOutboundFlush", "Submit 1"]);
+    // One that has no such method is told all the same.
+    let mut bench = Bench::ready(ONE, &[("a", smtp(Wishes::default()))]);
+    bench.flush(FlushCommand::default());
+    assert_eq!(bench.calls("a"), ["BeginOutboundFlush", "EndOutboundFlush", "BeginInboundFlush", "StartMessage"]);
+    // What it says of it in its row is no wish for more, and it may end it by that.
+    row(&mut bench, "a", 1, bits(None, Some(true)));
+    row(&mut bench, "a", 2, bits(None, Some(false)));
+    assert_eq!(bench.calls("a"), ["EndInboundFlush"]);
+    started(&mut bench, "a", StartResult::Saved);
+    bench.pass(10_000);
+    assert_eq!(bench.calls("a"), ["StartMessage"], "that is no flush any more");
+}
+
+#[test]
+fn force_is_a_persons_and_who_does_not_wait_sees_nothing() {
+    for (no_wait, expected) in [(false, 0x0e), (true, 0x1e)] {
+        let mut bench = Bench::ready(ONE, &[("a", flushable())]);
+        bench.flush(FlushCommand { no_wait, ..FlushCommand::default() });
+        let flags = bench.told("a").into_iter().find_map(|told| match told {
+            Told::Word(ToWorker::FlushQueues(flags)) => Some(flags),
+            _ => None,
+        });
+        assert_eq!(flags, Some(FlushFlags(expected)));
+    }
+    let mut bench = faxes();
+    bench.submit(&["ONE:1"]);
+    let unasked = FlushFlags::OUTBOUND | FlushFlags::NO_UI;
+    assert!(
+        bench.told("fax1").iter().any(|told| matches!(told, Told::Word(ToWorker::FlushQueues(of)) if *of == unasked))
+    );
+}
+
+#[test]
+fn a_provider_may_take_its_wish_back() {
+    let mut bench = Bench::ready(ONE, &[("a", flushable())]);
+    row(&mut bench, "a", 1, bits(Some(true), None));
+    row(&mut bench, "a", 2, bits(Some(false), None));
+    assert_eq!(bench.calls("a"), ["BeginOutboundFlush", "EndOutboundFlush"]);
+    row(&mut bench, "a", 3, bits(Some(true), None));
+    row(&mut bench, "a", 4, bits(Some(false), None));
+    bench.pass(5000);
+    assert!(bench.calls("a").is_empty(), "it was not begun yet");
 }
 
 #[test]
@@ -107,7 +160,7 @@ fn a_provider_that_clears_its_bit_ends_the_flush() {
     agree(&mut bench, "a", 1);
     let order = bench.delivery("a");
     row(&mut bench, "a", 2, bits(Some(false), Some(false)));
-    assert!(bench.calls("a").is_empty(), "it knows what it has ended");
+    assert_eq!(bench.calls("a"), ["EndOutboundFlush"], "what was begun with it is ended with it, and nothing else");
     let end = bench.flush_progress(number);
     assert!(end.done && end.why.contains("the provider has ended the flush"), "{end:?}");
     bench.deliver("a", &order);
@@ -127,7 +180,7 @@ fn a_provider_sets_its_bits_and_gets_its_flush() {
     row(&mut bench, "a", 2, bits(None, Some(true)));
     assert!(bench.calls("a").is_empty(), "not so soon after the last one");
     bench.pass(1000);
-    assert_eq!(bench.calls("a"), ["StartMessage"]);
+    assert_eq!(bench.calls("a"), ["BeginInboundFlush", "StartMessage"]);
 }
 
 #[test]
@@ -156,7 +209,7 @@ fn a_flush_that_is_waited_for_ends_with_its_client_and_another_does_not() {
         let expected: &[&str] = if no_wait { &[] } else { &["EndOutboundFlush", "EndInboundFlush"] };
         assert_eq!(bench.calls("a"), expected);
         bench.deliver("a", &order);
-        let expected: &[&str] = if no_wait { &["EndOutboundFlush", "StartMessage"] } else { &[] };
+        let expected: &[&str] = if no_wait { &["EndOutboundFlush", "BeginInboundFlush", "StartMessage"] } else { &[] };
         assert_eq!(bench.calls("a"), expected);
     }
 }
@@ -171,6 +224,33 @@ fn anybody_may_stop_it() {
     let stop = bench.flush(FlushCommand { stop: true, ..FlushCommand::default() });
     assert_eq!(bench.calls("a"), ["EndOutboundFlush", "EndInboundFlush"]);
     assert!(bench.flush_progress(stop).done && bench.flush_progress(number).done);
+}
+
+#[test]
+fn stopping_a_flush_cancels_the_message_that_comes_in_and_it_is_fetched_at_another_time() {
+    let mut bench = Bench::ready(ONE, &[("a", smtp(Wishes::default()))]);
+    let inbound = || FlushCommand { inbound: true, ..FlushCommand::default() };
+    let number = bench.flush(FlushCommand { no_wait: true, ..inbound() });
+    assert_eq!(bench.calls("a"), ["BeginInboundFlush", "StartMessage"]);
+    bench.flush(FlushCommand { outbound: true, stop: true, ..FlushCommand::default() });
+    assert!(bench.calls("a").is_empty(), "that is the other way");
+    for expected in [&["CancelInbound", "EndInboundFlush"] as &[&str], &[]] {
+        bench.flush(FlushCommand { stop: true, ..inbound() });
+        assert_eq!(bench.calls("a"), expected);
+    }
+    assert!(bench.flush_progress(number).done);
+    started(&mut bench, "a", StartResult::Failed("cancelled".to_owned()));
+    assert_eq!(bench.row("a").last_error, None, "it was asked to");
+    bench.pass(599_000);
+    assert!(bench.calls("a").is_empty(), "not at once");
+    bench.pass(1000);
+    assert_eq!(bench.calls("a"), ["StartMessage"], "but it is not forgotten");
+    // What comes in without a flush is not stopped by one, nor by who only looks no longer.
+    bench.flush(FlushCommand { stop: true, ..inbound() });
+    let number = bench.flush(inbound());
+    bench.calls("a");
+    bench.ask(Ask::FlushEnd(number));
+    assert_eq!(bench.calls("a"), ["EndInboundFlush"]);
 }
 
 #[test]

@@ -1,13 +1,18 @@
 //! Polling, receiving, idling.
 
-use spooler_protocol::calls::{SpoolerNotify, StartResult, Wishes};
-use spooler_protocol::from_worker::{FromWorker, LoggedOn};
+use spooler_protocol::calls::{Methods, SpoolerNotify, StartResult, Wishes};
+use spooler_protocol::control::FlushCommand;
+use spooler_protocol::from_worker::{FromWorker, LoggedOn, RowUpdate};
+use spooler_protocol::status::{Overrun, WorkerState};
 
 use super::bench::{Bench, smtp};
+use crate::supervisor::event::{Event, WorkerNews};
 
 const ONE: &str = "[provider.a]\nkind = 'smtp'\npoll_interval = '5m'\n";
 const TWO: &str = "[provider.a]\nkind = 'smtp'\nclaims = ['@a']\n[provider.b]\nkind = 'smtp'\nclaims = ['@b']\n";
 const INTERVAL_MS: i64 = 300_000;
+/// What an open call has by default.
+const PATIENCE_MS: i64 = 900_000;
 
 fn polling() -> Bench {
     let mut bench = Bench::new(ONE);
@@ -23,13 +28,128 @@ fn ended(bench: &mut Bench, result: StartResult) {
 #[test]
 fn a_poll_is_repeated_at_its_interval_and_never_doubled() {
     let mut bench = polling();
-    bench.pass(10 * INTERVAL_MS);
+    bench.pass(2 * INTERVAL_MS);
     assert!(bench.calls("a").is_empty(), "one that does not answer is not asked again");
     bench.say("a", FromWorker::Polled { waiting: false });
     bench.pass(INTERVAL_MS - 1);
     assert!(bench.calls("a").is_empty());
     bench.pass(1);
     assert_eq!(bench.calls("a"), ["Poll"]);
+}
+
+/// Something that a test does.
+type Begin = fn(&mut Bench);
+
+/// A provider that polls, in a worker whose runtime lives, with half of its patience gone.
+fn half_gone() -> Bench {
+    let mut bench = polling();
+    bench.runtimes_live = true;
+    bench.pass(PATIENCE_MS / 2 + 40_000);
+    bench
+}
+
+#[test]
+fn a_poll_that_never_returns_is_shown_and_its_worker_is_replaced() {
+    let mut bench = polling();
+    bench.runtimes_live = true;
+    assert_eq!(bench.row("a").text, "looks whether a message waits");
+    bench.pass(PATIENCE_MS / 2 - 1000);
+    assert_eq!(bench.row("a").overrun, Overrun::None, "hung is not long");
+    bench.pass(41_000);
+    let row = bench.row("a");
+    assert_eq!(row.overrun, Overrun::Warned);
+    assert!(row.text.starts_with("has said nothing of whether a message waits (Poll) for "), "{}", row.text);
+    bench.pass(PATIENCE_MS / 2 - 39_000);
+    assert_eq!(bench.calls("a"), ["EndInbound", "EndOutbound", "Logoff"]);
+    bench.pass(3000);
+    assert_eq!(bench.calls("a"), ["TERM"]);
+    bench.pass(2000);
+    assert_eq!(bench.calls("a"), ["KILL"]);
+    bench.die("a", "killed");
+    bench.pass(200);
+    assert_eq!(bench.calls("a"), ["Welcome"]);
+    bench.say("a", FromWorker::LoggedOn(smtp(Wishes::POLL)));
+    assert!(bench.calls("a").contains(&"Poll".to_owned()), "mail is fetched again");
+    assert!(bench.row("a").last_error.unwrap().contains("(Poll)"));
+}
+
+#[test]
+fn whoever_gets_on_or_has_nothing_to_answer_is_left_alone() {
+    let renews: [Begin; 4] = [
+        |bench| bench.hear(Event::Worker(bench.worker("a"), WorkerNews::Uploads)),
+        |bench| {
+            let update = RowUpdate { progress: Some(40), ..RowUpdate::default() };
+            bench.say("a", FromWorker::Row { sequence: 1, row: String::new(), update: Box::new(update) });
+        },
+        |bench| bench.say("a", FromWorker::Polled { waiting: true }),
+        |bench| bench.say("a", FromWorker::Polled { waiting: false }),
+    ];
+    for renew in renews {
+        let mut bench = half_gone();
+        assert_eq!(bench.row("a").overrun, Overrun::Warned);
+        renew(&mut bench);
+        assert_eq!(bench.row("a").overrun, Overrun::None);
+        bench.calls("a");
+        bench.pass(PATIENCE_MS / 2 + 40_000);
+        assert!(!bench.calls("a").contains(&"Logoff".to_owned()));
+    }
+    // Words without news renew nothing.
+    let mut bench = half_gone();
+    bench.say("a", FromWorker::Row { sequence: 1, row: String::new(), update: Box::default() });
+    ended(&mut bench, StartResult::NotSaved);
+    assert_eq!(bench.row("a").overrun, Overrun::Warned);
+    // One that listens has no open call.
+    let mut bench = Bench::ready("[provider.a]\nkind = 'smtp-in'\n", &[("a", LoggedOn::default())]);
+    bench.runtimes_live = true;
+    bench.pass(10 * PATIENCE_MS);
+    assert_eq!((bench.calls("a"), bench.row("a").text), (Vec::new(), "idle".to_owned()));
+}
+
+#[test]
+fn no_kind_of_call_may_hang_for_ever_and_others_do_not_excuse_it() {
+    let cases: [(Wishes, Begin, &str); 4] = [
+        (Wishes::default(), |bench| bench.notify("a", SpoolerNotify::NewMail), "(StartMessage)"),
+        (Wishes::default(), |bench| bench.notify("a", SpoolerNotify::ConfigChange), "(AddressTypes)"),
+        (Wishes::IDLE, |_| {}, "(Idle)"),
+        (Wishes::default(), |bench| assert!(bench.flush(FlushCommand::default()) > 0), "(FlushQueues)"),
+    ];
+    for (wishes, begin, expected) in cases {
+        let logged_on = LoggedOn { methods: Methods::FLUSH_QUEUES, ..smtp(wishes) };
+        let mut bench = Bench::ready(ONE, &[("a", logged_on)]);
+        bench.runtimes_live = true;
+        begin(&mut bench);
+        // Deliveries that go well.
+        let id = bench.submit(&["x@y"]);
+        for _ in 0..100 {
+            bench.pass(PATIENCE_MS / 90);
+            if bench.generation("a").0 == 1 && bench.row("a").state == WorkerState::Ready {
+                let order = bench.delivery("a");
+                bench.deliver("a", &order);
+                bench.submit(&["x@y"]);
+            }
+        }
+        assert!(bench.calls("a").contains(&"Logoff".to_owned()), "{expected}");
+        assert!(bench.row("a").last_error.unwrap().contains(expected), "{expected}");
+        // What it had in its hands is not to blame.
+        bench.die("a", "killed");
+        assert!(bench.disk.values().all(|message| message.id > id && message.deaths == 0), "{expected}");
+    }
+}
+
+#[test]
+fn a_flush_goes_on_with_the_worker_that_follows_a_hung_one() {
+    let mut bench = Bench::ready(ONE, &[("a", smtp(Wishes::default()))]);
+    bench.runtimes_live = true;
+    let number = bench.flush(FlushCommand { inbound: true, ..FlushCommand::default() });
+    assert_eq!(bench.calls("a"), ["BeginInboundFlush", "StartMessage"]);
+    bench.pass(PATIENCE_MS + 40_000);
+    assert_eq!(bench.calls("a")[..1], ["EndInboundFlush"]);
+    bench.die("a", "logged off");
+    bench.pass(200);
+    bench.say("a", FromWorker::LoggedOn(smtp(Wishes::default())));
+    assert_eq!(bench.calls("a").last().map(String::as_str), Some("StartMessage"));
+    ended(&mut bench, StartResult::NotSaved);
+    assert!(bench.flush_progress(number).done);
 }
 
 #[test]
@@ -155,7 +275,7 @@ fn idle_is_not_for_those_who_do_not_wish_it() {
 fn end_inbound_ends_asking() {
     let mut bench = polling();
     bench.say("a", FromWorker::Polled { waiting: true });
-    bench.hear(crate::supervisor::event::Event::Stop);
+    bench.hear(Event::Stop);
     bench.calls("a");
     ended(&mut bench, StartResult::Saved);
     bench.pass(1000);

@@ -1,13 +1,13 @@
 //! Providers look after their state.
 
-use spooler_protocol::calls::{CallError, SpoolerNotify, ValidateFlags, Wishes};
+use spooler_protocol::calls::{CallError, LogonFlags, SpoolerNotify, ValidateFlags, Wishes};
 use spooler_protocol::control::{ProviderAction, ProviderCommand, Validated};
 use spooler_protocol::from_worker::{FromWorker, LogonError, RowUpdate};
 use spooler_protocol::ids::RequestId;
 use spooler_protocol::to_worker::ToWorker;
 
 use super::bench::{Bench, Told, smtp};
-use crate::supervisor::event::{Answer, Ask};
+use crate::supervisor::event::{Answer, Ask, Event};
 
 const TWO: &str = "[provider.a]\nkind = 'smtp'\n[provider.b]\nkind = 'smtp'\n";
 
@@ -44,6 +44,42 @@ fn the_provider_answers_for_itself() {
     assert_eq!(answer(&mut bench), None, "nobody answers for somebody else");
     bench.say("a", FromWorker::Validated { request: number, result: Ok(()) });
     assert_eq!(answer(&mut bench), Some(Answer::Provider(Ok(()))));
+}
+
+#[test]
+fn offline_lasts_until_somebody_has_it_connect_and_the_next_worker_knows() {
+    let mut bench = Bench::new("[provider.a]\nkind = 'smtp'\noffline = true\n");
+    let no_connect = |bench: &mut Bench| {
+        let flags = bench.told("a").into_iter().find_map(|told| match told {
+            Told::Word(ToWorker::Welcome(welcome)) => Some(welcome.flags),
+            _ => None,
+        });
+        flags.expect("it was not welcomed").contains(LogonFlags::NO_CONNECT)
+    };
+    let replaced = |bench: &mut Bench| {
+        bench.die("a", "killed");
+        bench.pass(5000);
+        let told = no_connect(bench);
+        bench.say("a", FromWorker::LoggedOn(smtp(Wishes::default())));
+        told
+    };
+    assert!(no_connect(&mut bench));
+    bench.say("a", FromWorker::LoggedOn(smtp(Wishes::default())));
+    for (flags, result, offline) in [
+        (ValidateFlags::SUPPRESS_UI, Ok(()), true),
+        (ValidateFlags::CONNECT, Err(CallError::NoSupport), true),
+        (ValidateFlags::CONNECT, Ok(()), false),
+        (ValidateFlags::DISCONNECT, Ok(()), true),
+    ] {
+        validate(&mut bench, "a", flags);
+        let (number, _) = request(&mut bench, "a");
+        bench.say("a", FromWorker::Validated { request: number, result });
+        assert_eq!(replaced(&mut bench), offline, "{flags:?}");
+    }
+    let online = crate::config::parse("[provider.a]\nkind = 'smtp'\n", std::path::Path::new("x.toml")).unwrap();
+    bench.hear(Event::Reload(Box::new(online)));
+    assert!(bench.calls("a").contains(&"Logoff".to_owned()));
+    assert!(!replaced(&mut bench), "and so does a change of the configuration");
 }
 
 #[test]
