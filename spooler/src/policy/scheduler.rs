@@ -271,22 +271,6 @@ impl Scheduler {
         }
     }
 
-    /// Books what the worker's CPU clock says. What goes beyond what a token allows is overdraft, however often the clock is read.
-    pub fn charge(&mut self, id: ProviderId, cpu_us: Option<u64>) {
-        let slice_us = self.slice_us;
-        let (Some(worker), Some(cpu_us)) = (self.workers.get_mut(&id), cpu_us) else { return };
-        let used_us = cpu_us.saturating_sub(worker.cpu_us);
-        worker.cpu_us = cpu_us;
-        let allowed_us = worker.allowed_us(slice_us);
-        self.background_us += if worker.urgency.any() { 0 } else { used_us };
-        let before_us = worker.stretch_us.saturating_sub(allowed_us);
-        worker.stretch_us += used_us;
-        let over_us = worker.stretch_us.saturating_sub(allowed_us) - before_us;
-        worker.overdraft_us += over_us;
-        let surcharge_us = if worker.surcharged { over_us } else { 0 };
-        self.spend(id, used_us + surcharge_us);
-    }
-
     /// It begins or ends to log on or off.
     pub fn set_passing(&mut self, id: ProviderId, on: bool) {
         if let Some(worker) = self.workers.get_mut(&id) {

@@ -48,6 +48,15 @@ impl Supervisor {
         mono_ms + self.epoch_ms
     }
 
+    /// If the clock that people know was set, all times in rows move with it.
+    pub(super) fn follow_clock(&mut self, now: Now) {
+        let epoch_ms = now.wall_ms - now.mono_ms;
+        if epoch_ms.abs_diff(self.epoch_ms) > CLOCK_STEP_MS.unsigned_abs() {
+            self.epoch_ms = epoch_ms;
+            self.note_clock();
+        }
+    }
+
     pub(super) fn message_row(&self, delivery: DeliveryId, flight: &Flight) -> MessageRow {
         let size = self.queue.get(flight.id).map_or(0, |entry| entry.size);
         let progress = flight.bytes.min(size).saturating_mul(100).checked_div(size).unwrap_or(0);
@@ -66,10 +75,7 @@ impl Supervisor {
     }
 
     pub(super) fn supervisor_row(&mut self, now: Now) -> SupervisorRow {
-        let epoch_ms = now.wall_ms - now.mono_ms;
-        if epoch_ms.abs_diff(self.epoch_ms) > CLOCK_STEP_MS.unsigned_abs() {
-            self.epoch_ms = epoch_ms;
-        }
+        self.follow_clock(now);
         let lanes = || self.order.iter().filter_map(|id| self.queue.lane_of(*id));
         let (code, text) = match &self.stopping {
             None if let Some(why) = &self.store_stuck => (StatusCode::FAILURE, why.as_str()),

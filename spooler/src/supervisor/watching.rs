@@ -23,8 +23,8 @@ pub(super) struct Watch {
     messages: BTreeMap<DeliveryId, MessageRow>,
     /// Providers whose rows may have changed since.
     changed: BTreeSet<ProviderId>,
-    /// The order of providers has changed, which only a new table can say.
-    reordered: bool,
+    /// The order of providers has changed, or every time in the table, because a clock was set: only a new table can say it.
+    anew: bool,
     /// Whether anything has happened since.
     stale: bool,
 }
@@ -40,7 +40,7 @@ impl Supervisor {
             providers: providers.collect(),
             messages: table.messages.iter().map(|row| (row.delivery, row.clone())).collect(),
             changed: BTreeSet::new(),
-            reordered: false,
+            anew: false,
             stale: false,
         });
         StatusUpdate { seq: self.watch_seq, news: StatusNews::Snapshot(Box::new(table)) }
@@ -59,7 +59,8 @@ impl Supervisor {
 
     /// What has changed since the last time, or since the last snapshot; `None` if nothing has.
     pub fn changes(&mut self, now: Now) -> Option<StatusUpdate> {
-        if self.watch.as_ref()?.reordered {
+        self.follow_clock(now);
+        if self.watch.as_ref()?.anew {
             self.watch_seq += 1;
             return Some(self.snapshot(now));
         }
@@ -151,7 +152,14 @@ impl Supervisor {
                 watch.changed.extend(self.providers.keys());
             }
             Event::System(_) | Event::DevicePresent(..) => watch.changed.extend(self.providers.keys()),
-            Event::Reload(_) => watch.reordered = true,
+            Event::Reload(_) => watch.anew = true,
+        }
+    }
+
+    /// Every time in the table has changed.
+    pub(super) fn note_clock(&mut self) {
+        if let Some(watch) = &mut self.watch {
+            (watch.anew, watch.stale) = (true, true);
         }
     }
 

@@ -21,6 +21,8 @@ pub(crate) mod calls;
 pub(crate) mod gate;
 // Workers that are stopped.
 pub(crate) mod hangs;
+// What workers hold.
+mod holding;
 // What happens to the machine.
 pub(crate) mod machine;
 // What becomes of messages.

@@ -13,59 +13,13 @@ use spooler_protocol::notification::{Notification, SystemMessage};
 use spooler_protocol::to_worker::ToWorker;
 
 use super::gate::Gate;
+use super::holding::{Hold, Section, Worker};
 use super::machine::is_farewell;
 use super::{Broken, Verdict, demand};
 use crate::plan::{ANSWER_MS, Plan};
 
 /// A token that was given beside the slots is not asked back for so long, milliseconds.
 const FORCED_MS: i64 = 10_000;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Hold {
-    Idle,
-    Wanting {
-        /// Since when somebody may say that it waits too long.
-        since_ms: i64,
-        /// When it asked.
-        asked_ms: i64,
-    },
-    Holding {
-        token: Token,
-        recalled_ms: Option<i64>,
-        /// It may have got its token beside the slots, because it had waited so long: until then.
-        forced_until_ms: Option<i64>,
-        /// There was no slot for it for sure.
-        beside_slots: bool,
-    },
-}
-
-#[derive(Clone, Debug)]
-struct Section {
-    /// Those that are open, by number.
-    open: BTreeSet<u64>,
-    since_ms: i64,
-    /// The priority was refused: nobody else gets a token.
-    alone: bool,
-}
-
-#[derive(Debug)]
-struct Worker {
-    id: WorkerId,
-    interactive: bool,
-    /// It logs on or off.
-    passing: bool,
-    logs_off: bool,
-    /// It is told that the machine is about to go.
-    told: bool,
-    /// In which directions it is flushed.
-    flushing: FlushFlags,
-    hold: Hold,
-    section: Option<Section>,
-    level: Option<Level>,
-    cpu_us: u64,
-    /// When it gave its last token back.
-    idle_ms: i64,
-}
 
 /// The second bookkeeping of tokens.
 #[derive(Debug)]

@@ -140,6 +140,18 @@ fn another_order_of_providers_is_a_new_snapshot() {
 }
 
 #[test]
+fn a_clock_that_was_set_is_a_new_snapshot() {
+    let mut bench = bench();
+    let (seq, _) = begin_to_watch(&mut bench);
+    bench.now.wall_ms += 3_600_000;
+    bench.submit(&["x@y"]);
+    let update = bench.supervisor.changes(bench.now).unwrap();
+    assert_eq!(update.seq, seq + 1);
+    let StatusNews::Snapshot(mine) = update.news else { panic!("every time in the table has moved: {update:?}") };
+    assert_eq!(*mine, table(&mut bench));
+}
+
+#[test]
 fn a_dead_workers_row_says_so_and_why() {
     let mut bench = bench();
     let offline = RowUpdate { offline: Some(true), inbound_active: Some(true), ..RowUpdate::default() };
