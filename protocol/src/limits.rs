@@ -59,6 +59,12 @@ pub const ENVELOPE_LINE_BYTES_MAX: usize = 768 * 1024;
 /// Claims that one provider may make.
 pub const CLAIMS_MAX: usize = 10_000;
 
+/// Bytes of the claims of all providers together, each with [`CLAIM_EXTRA_BYTES`]: every worker is told all of them in one word.
+pub const CLAIMS_BYTES_MAX: usize = ENCODED_BYTES_MAX / 2;
+
+/// What a claim takes beside its text.
+pub const CLAIM_EXTRA_BYTES: usize = 16;
+
 const _: () = assert!(BODY_CHUNK_BYTES_MAX + 1024 < FRAME_BYTES_MAX, "a chunk fits into one frame");
 const _: () = assert!(BODY_INLINE_BYTES_MAX < ENCODED_BYTES_MAX / 4, "an inline body leaves room for its envelope");
 const _: () = assert!(

@@ -13,6 +13,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use spooler_protocol::limits::{CLAIM_EXTRA_BYTES, CLAIMS_BYTES_MAX};
 use spooler_protocol::message::Address;
 use spooler_protocol::settings::{Effective, Settings};
 use toml::de::DeTable;
@@ -108,6 +109,7 @@ fn read(text: &str, source: &Path) -> Result<(Config, Notes), ConfigError> {
     sandbox::give_uids(&mut config.providers, &config.spool.path);
     config.effective.extend(effective);
     check_order(&config, &mut notes);
+    check_claims(&config, &mut notes);
     warn(&config, &mut notes);
     Ok((config, notes))
 }
@@ -149,6 +151,17 @@ fn override_worker(root: &mut Table, program: Option<String>) {
 }
 
 /// A transport order names every provider once, or it would not be clear when the others have their turn.
+/// Each worker is told the claims of all providers: together they must fit into one word.
+fn check_claims(config: &Config, notes: &mut Notes) {
+    let claims = config.providers.iter().flat_map(|provider| &provider.claims);
+    let bytes: usize = claims.map(|claim| claim.to_string().len() + CLAIM_EXTRA_BYTES).sum();
+    if bytes > CLAIMS_BYTES_MAX {
+        let text =
+            format!("the claims of all providers take {bytes} bytes together; allowed are up to {CLAIMS_BYTES_MAX}");
+        notes.mistake("provider", &text);
+    }
+}
+
 fn check_order(config: &Config, notes: &mut Notes) {
     let Some(order) = &config.routing.order else { return };
     let is_provider = |name: &String| config.providers.iter().any(|provider| provider.name == *name);

@@ -91,6 +91,17 @@ fn providers_keep_the_order_of_the_file() {
 }
 
 #[test]
+fn claims_that_no_worker_could_be_told_are_a_mistake() {
+    let claims = |name: &str| {
+        let many: Vec<String> = (0..9000).map(|number| format!("'user{number}@{name}.example.org'")).collect();
+        format!("[provider.{name}]\nkind = 'a'\nclaims = [{}]\n", many.join(", "))
+    };
+    let found = mistakes(&["a", "b", "c"].map(claims).concat());
+    assert!(found.len() == 1 && found[0].contains("bytes together; allowed are up to 524288"), "{found:?}");
+    parsed(&claims("a"));
+}
+
+#[test]
 fn a_provider_retries_as_all_do_but_for_what_it_says() {
     let text =
         "[retry]\nfirst = '10s'\n[provider.a]\nkind = 'smtp'\n[provider.a.retry]\nmax = '5m'\ndelay_warning = '0'";
