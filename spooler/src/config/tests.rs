@@ -166,7 +166,10 @@ fn every_mistake_has_its_line() {
             "x.toml:2: control.anyone_may_submit must be true or false, not string",
         ),
         ("[worker]\nstop_timeout = '1d'", "x.toml:2: worker.stop_timeout is \"1d\"; allowed is 100ms to 1h"),
-        ("\n[spoool]\n", "x.toml:2: spoool is not known here; allowed are control, mail, provider, reports, retry,"),
+        (
+            "\n[spoool]\n",
+            "x.toml:2: spoool is not known here; allowed are aliases, control, mail, provider, reports, retry,",
+        ),
         ("\nprovider = 1", "x.toml:2: provider must be tables, one for each provider: [provider.NAME]"),
         ("[provider]\nx = 1", "x.toml:2: provider.x must be a table, not integer"),
         ("[[provider]]\nkind = 'smtp'", "x.toml:1: provider must be tables, one for each provider: [provider.NAME]"),

@@ -107,6 +107,8 @@ pub enum WorkerNews {
         accept: AcceptId,
         /// For whom.
         envelope: Envelope,
+        /// Whether its sender hands it in here for the first time.
+        submission: bool,
         /// What.
         content: Incoming,
     },

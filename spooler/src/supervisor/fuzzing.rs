@@ -128,12 +128,12 @@ impl Stage {
             FromWorker::UploadAbandoned { .. } => return,
             FromWorker::Upload { .. } => WorkerNews::Uploads,
             FromWorker::ReadBody { delivery, .. } => WorkerNews::Reads(delivery),
-            FromWorker::Accept { accept, envelope, content } => {
+            FromWorker::Accept { accept, envelope, arrival, content } => {
                 let content = match content {
                     Content::Inline(bytes) => Incoming::Inline(bytes),
                     Content::Uploaded { size } => Incoming::Upload { key: UploadKey(1), size },
                 };
-                WorkerNews::Accept { accept, envelope, content }
+                WorkerNews::Accept { accept, envelope, submission: arrival.submission, content }
             }
             said => WorkerNews::Said { said, cpu_us: Some(1) },
         };
