@@ -36,8 +36,9 @@ mod tests;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use spooler_protocol::control::Submit;
 use spooler_protocol::from_worker::Arrival;
-use spooler_protocol::message::{Envelope, SMTP};
+use spooler_protocol::message::SMTP;
 use spooler_protocol::to_worker::Refusal;
 
 use crate::policy::addressing::Addressing;
@@ -104,7 +105,11 @@ pub(crate) struct Admission {
 
 impl Admission {
     /// A message that user `uid` of this machine hands in.
-    pub(crate) fn local(addressing: Arc<Addressing>, envelope: &Envelope, uid: u32, stamp: fn(&str) -> Stamp) -> Self {
+    pub(crate) fn local(addressing: Arc<Addressing>, submit: &Submit, uid: u32, stamp: fn(&str) -> Stamp) -> Self {
+        let Submit { envelope, as_is } = submit;
+        if *as_is {
+            return Self::new(addressing, Care::PassOn, String::new(), State::Start, stamp);
+        }
         let is_mail = envelope.recipients.iter().any(|recipient| recipient.address.kind() == SMTP);
         let care = if is_mail { Care::Complete } else { Care::HideOthers };
         let trace = is_mail.then(|| {

@@ -85,7 +85,7 @@ fn address(value: &[u8], tokens: &[Token]) -> Option<Place> {
         [local, at, domain] if is_address_word(local) && at.kind == Kind::Mark(b'@') => {
             let touches = local.range.end == at.range.start && at.range.end == domain.range.start;
             let is_domain = matches!(domain.kind, Kind::Word | Kind::Literal);
-            (touches && is_domain).then(|| Place { range: local.range.start..domain.range.end, has_domain: true })
+            (touches && is_domain).then_some(Place { range: local.range.start..domain.range.end, has_domain: true })
         }
         _ => None,
     }

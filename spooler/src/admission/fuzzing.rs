@@ -58,7 +58,14 @@ pub(crate) fn admission_of_any(input: &[u8]) {
             let body = message.get(end + 2..).unwrap_or_default();
             assert!(whole.ends_with(body), "the body stays");
         }
+        let mut header = whole.split_inclusive(|byte| *byte == b'\n').take_while(|line| *line != b"\r\n");
+        let is_bcc = |line: &[u8]| ["bcc:", "resent-bcc:"].iter().any(|name| starts_with(line, name));
+        assert!(!header.any(is_bcc), "a Bcc stays");
         let again = admission(true).whole(whole.clone());
         assert_eq!(again, Ok(whole), "what is complete stays");
     }
+}
+
+fn starts_with(line: &[u8], name: &str) -> bool {
+    line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes()))
 }

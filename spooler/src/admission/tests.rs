@@ -1,6 +1,6 @@
 //! Messages on their way in, whole and in pieces.
 
-use spooler_protocol::message::Recipient;
+use spooler_protocol::message::{Envelope, Recipient};
 
 use super::*;
 use crate::policy::addressing::rewrite::{Map, Rewrite, Scope};
@@ -139,11 +139,14 @@ fn local_messages_say_who_handed_them_in() {
     let local = |recipient: &str, message: &str| {
         let recipients = vec![Recipient::new(recipient.parse().unwrap())];
         let envelope = Envelope { sender: "s".to_owned(), recipients, ..Envelope::default() };
-        admitted(|| Admission::local(Arc::new(addressing()), &envelope, 1000, fixed), message)
+        let as_is = message.starts_with("As-Is:");
+        let submit = Submit { envelope, as_is };
+        admitted(|| Admission::local(Arc::new(addressing()), &submit, 1000, fixed), message)
     };
     let trace = "Received: by box.origin.test (spooler, from userid 1000);\r\n\tnow\r\n";
     assert_eq!(local("root", "hello\r\n"), format!("{trace}{STAMPED}\r\nhello\r\n"));
     assert_eq!(local("FAX:+1", "%PDF-1.4\r\n"), "%PDF-1.4\r\n", "what is no mail stays");
+    assert_eq!(local("root", "As-Is: yes\r\nBcc: y\r\n\r\n"), "As-Is: yes\r\nBcc: y\r\n\r\n");
     assert_eq!(local("FAX:+1", "To: x\r\nBcc: y\r\n\r\n"), "To: x\r\n\r\n");
 }
 

@@ -134,14 +134,14 @@ pub(super) enum Split {
 pub(super) fn split(request: Request) -> Split {
     let (ask, question) = match request {
         Request::Watch { answer } => return Split::Watch(answer),
-        Request::Submit { envelope, origin, owner_uid, content, answer } => {
+        Request::Submit { envelope, submission, origin, owner_uid, content, answer } => {
             let content = match content {
                 SubmitContent::Inline(bytes) => Incoming::Inline(bytes),
                 SubmitContent::Uploaded { upload, size } => {
                     Incoming::Upload { key: UploadKey(upload | CLIENT_UPLOAD), size }
                 }
             };
-            (Ask::Submit { envelope, origin, owner_uid, content }, Question::Submit(answer))
+            (Ask::Submit { envelope, submission, origin, owner_uid, content }, Question::Submit(answer))
         }
         Request::Status { answer } => (Ask::Status, Question::Status(answer)),
         Request::Overlay { summaries, provider, answer } => {

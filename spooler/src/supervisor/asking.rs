@@ -20,8 +20,8 @@ use crate::record::Change;
 impl Supervisor {
     pub(super) fn on_asked(&mut self, ask_id: AskId, ask: Ask, now: Now, actions: &mut Vec<Action>) {
         let answer = match ask {
-            Ask::Submit { envelope, origin, owner_uid, content } => {
-                let handed_in = HandedIn { envelope, submission: true, content, origin, owner_uid: Some(owner_uid) };
+            Ask::Submit { envelope, submission, origin, owner_uid, content } => {
+                let handed_in = HandedIn { envelope, submission, content, origin, owner_uid: Some(owner_uid) };
                 self.accept(Acceptor::Client(ask_id), handed_in, now, actions);
                 return;
             }

@@ -135,6 +135,8 @@ pub enum Ask {
     Submit {
         /// For whom.
         envelope: Envelope,
+        /// Whether it is submitted rather than passed on.
+        submission: bool,
         /// Who hands it over, for people.
         origin: String,
         /// Who may see it.

@@ -151,7 +151,7 @@ impl Stage {
         let Ok(address) = recipient.parse() else { panic!("{recipient}") };
         let envelope = Envelope { recipients: vec![Recipient::new(address)], ..Envelope::default() };
         let content = Incoming::Inline(bytes::Bytes::from_static(b"Subject: x\r\n\r\nx\r\n"));
-        match self.ask(Ask::Submit { envelope, origin: "uid 1".to_owned(), owner_uid: 1, content }) {
+        match self.ask(Ask::Submit { envelope, submission: true, origin: "uid 1".to_owned(), owner_uid: 1, content }) {
             Answer::Submitted(Ok(id)) => id,
             other => panic!("a client is refused: {other:?}"),
         }

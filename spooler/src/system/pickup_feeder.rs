@@ -102,11 +102,18 @@ impl Feeder {
             .map_err(|denied| Refused::ByUs(denied.into()))?;
         self.next_upload += 1;
         let upload = self.next_upload;
-        let admission = Admission::local(self.bridge.addressing(), &submit.envelope, owner_uid, stamp);
+        let admission = Admission::local(self.bridge.addressing(), &submit, owner_uid, stamp);
         let content = self.upload(upload, content, admission).inspect_err(|_| self.bridge.abandon_upload(upload))?;
         let (answer, accepted) = oneshot::channel();
         let origin = format!("uid {owner_uid}");
-        self.bridge.ask(Request::Submit { envelope: submit.envelope, origin, owner_uid, content, answer });
+        self.bridge.ask(Request::Submit {
+            envelope: submit.envelope,
+            submission: !submit.as_is,
+            origin,
+            owner_uid,
+            content,
+            answer,
+        });
         accepted.blocking_recv().map_err(|_| gone())?.map(drop).map_err(Refused::BySpooler)
     }
 

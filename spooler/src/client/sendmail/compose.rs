@@ -45,7 +45,7 @@ pub(crate) fn compose(options: &Options, identity: &Identity, message: &[u8]) ->
     };
     let author = Author { identity, full_name: options.full_name.as_deref(), sender: &envelope.sender };
     let content = complete(&fields, body, &author);
-    Ok(Composed { submit: Submit { envelope: declared(envelope, &content, options.eight_bit) }, content })
+    Ok(Composed { submit: Submit { envelope: declared(envelope, &content, options.eight_bit), as_is: false }, content })
 }
 
 fn envelope_of(sender: String) -> Envelope {

@@ -136,7 +136,7 @@ impl Session<'_> {
         let (fields, body) = header::split(&message);
         let author = Author { identity: &self.identity, full_name: None, sender: &envelope.sender };
         let content = complete(&fields, body, &author);
-        let submit = Submit { envelope: declared(envelope, &content, false) };
+        let submit = Submit { envelope: declared(envelope, &content, false), as_is: false };
         match (self.deliver)(&submit, &content) {
             Ok(handed) => format!("250 2.0.0 {}", one_line(&handed.to_string())),
             Err(failure) if failure.is_temporary() => format!("451 4.3.0 {}", one_line(&failure.to_string())),

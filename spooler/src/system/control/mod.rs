@@ -44,6 +44,8 @@ pub enum Request {
     Submit {
         /// For whom; checked.
         envelope: Envelope,
+        /// Whether it is submitted rather than passed on.
+        submission: bool,
         /// Who hands it over.
         origin: String,
         /// The user who may see it.

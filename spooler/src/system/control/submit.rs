@@ -59,7 +59,7 @@ async fn take_in(desk: &Arc<Desk>, peer: Peer, sender: &mut Sender) -> Result<Js
     }
     let (submit, first) = envelope_line(sender).await?;
     submit.envelope.check().map_err(|error| Refusal::malformed(error.to_string()))?;
-    let mut content = Content::new(desk, Admission::local(desk.bridge.addressing(), &submit.envelope, peer.uid, stamp));
+    let mut content = Content::new(desk, Admission::local(desk.bridge.addressing(), &submit, peer.uid, stamp));
     content.take(&first).await?;
     while let Some(data) = sender.next().await? {
         content.take(&data).await?;
@@ -67,6 +67,7 @@ async fn take_in(desk: &Arc<Desk>, peer: Peer, sender: &mut Sender) -> Result<Js
     let content = content.finish().await?;
     let answer = desk.ask(|answer| Request::Submit {
         envelope: submit.envelope,
+        submission: !submit.as_is,
         origin: format!("uid {}", peer.uid),
         owner_uid: peer.uid,
         content,
