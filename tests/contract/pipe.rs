@@ -88,7 +88,8 @@ fn the_environment_is_ours_and_no_descriptor_leaks() {
     let mut names: Vec<&str> = environment.lines().map(|line| line.split('=').next().unwrap()).collect();
     names.retain(|name| !["PWD", "_", "SHLVL", "OLDPWD"].contains(name));
     names.sort_unstable();
-    let wanted = "COLOUR DOMAIN HOSTNAME LOCAL MESSAGE_ID MESSAGE_SIZE PATH PROVIDER RECIPIENT RECIPIENT_TYPE SENDER";
+    let wanted =
+        "COLOUR DOMAIN HOSTNAME LOCAL MESSAGE_ID MESSAGE_SIZE PATH PROVIDER RECIPIENT RECIPIENT_TYPE SENDER TMPDIR";
     assert_eq!(names.join(" "), wanted);
     for line in
         ["SENDER=s@example.org", "RECIPIENT=\"b b\"@D", "LOCAL=b b", "DOMAIN=d", "COLOUR=red", "RECIPIENT_TYPE=SMTP"]
