@@ -174,8 +174,13 @@ fn serve(config: Config, opened: Opened) -> Result<ControlServer, DaemonError> {
     pickup_feeder::start(&config.spool.path, &config.spool.pickup, config.spool.max_message_size, access, bridge)
         .map_err(|error| DaemonError::System("The pick-up folder cannot be had", error))?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let surroundings =
-        Surroundings { cores: u32::try_from(cores).unwrap_or(1), pid: std::process::id(), seed: seed(), last_id };
+    let surroundings = Surroundings {
+        cores: u32::try_from(cores).unwrap_or(1),
+        pid: std::process::id(),
+        reload: service_manager::reload_command(),
+        seed: seed(),
+        last_id,
+    };
     tracing::info!(pid = surroundings.pid, spool = %config.spool.path.display(), "spooler starts");
     let probe = IdleProbe::start(mailbox.clone())
         .map_err(|error| DaemonError::System("The machine's load cannot be watched", error))?;

@@ -11,6 +11,7 @@
 //! | `filters` | programs look at messages on their way in and out |
 //! | `floods` | clients that trickle, stall and come in thousands keep nobody out |
 //! | `bombs` | messages that are too large, too deep, or for too many |
+//! | `install` | `scripts/install` puts the programs in place, beside another mail server, and takes them away again |
 //! | `lifecycle` | stop, hurry, reload, restart, and a second supervisor on the same spool |
 //! | `machine` | power fails, links and devices come and go, the machine sleeps and wakes up |
 //! | `overrun` | a worker that hangs or computes without end is found, demoted, ended and replaced |
@@ -63,6 +64,8 @@ mod filters;
 mod floods;
 #[cfg(test)]
 mod gate;
+#[cfg(test)]
+mod install;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]

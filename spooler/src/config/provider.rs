@@ -85,6 +85,19 @@ pub struct Provider {
     pub settings: String,
 }
 
+impl Provider {
+    /// The address types that the configuration gives it: none if it has claims and no `address_types`, because then the claims are
+    /// all it serves. `None` if the worker says what it serves.
+    #[must_use]
+    pub fn address_types(&self) -> Option<&[String]> {
+        match &self.address_types {
+            Some(types) => Some(types),
+            None if !self.claims.is_empty() => Some(&[]),
+            None => None,
+        }
+    }
+}
+
 impl fmt::Debug for Provider {
     /// Leaves out the settings: they may hold secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
