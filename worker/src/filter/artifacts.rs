@@ -163,7 +163,8 @@ mod tests {
     #[test]
     fn only_plain_files_in_the_folder_are_taken() {
         let place = tempfile::tempdir().unwrap();
-        let folder = Folder::new(&Scratch::below(place.path())).unwrap();
+        let scratch = Scratch::below(place.path());
+        let folder = Folder::new(&scratch).unwrap();
         std::fs::write(folder.path().join("good"), "x").unwrap();
         std::os::unix::fs::symlink("/etc/passwd", folder.path().join("link")).unwrap();
         assert!(folder.left_behind("good").is_ok());

@@ -44,6 +44,7 @@ fn answer(said: &str) {
     }
     // A name that a hook gives leads nowhere but to a file that it left itself.
     let place = tempfile::tempdir().expect("a folder");
-    let folder = Folder::new(&Scratch::below(place.path())).expect("a folder");
+    let scratch = Scratch::below(place.path());
+    let folder = Folder::new(&scratch).expect("a folder");
     assert!(folder.left_behind(said).is_err(), "there is no such file: {said:?}");
 }
