@@ -17,6 +17,7 @@
 //! | `machine` | power fails, links and devices come and go, the machine sleeps and wakes up |
 //! | `overrun` | a worker that hangs or computes without end is found, demoted, ended and replaced |
 //! | `peers` | other people's servers and programs at the far end |
+//! | `places` | programs get their messages wherever the spool lies, on kernels old and new |
 //! | `poison` | a message that kills its workers, among thousands that do not |
 //! | `politeness` | background work waits for the idle gate, and whoever somebody waits for does not |
 //! | `programs` | what programs compute is their provider's, and nobody is blamed for it |
@@ -76,6 +77,8 @@ mod machine;
 mod overrun;
 #[cfg(test)]
 mod peers;
+#[cfg(test)]
+mod places;
 #[cfg(test)]
 mod poison;
 #[cfg(test)]

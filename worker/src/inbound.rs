@@ -69,7 +69,7 @@ impl InboundCall {
 
 impl Inbound {
     pub(crate) fn new(support: Support, accept: AcceptId) -> Self {
-        let held = support.filters().has_inbound_hooks().then(Held::default);
+        let held = support.filters().has_inbound_hooks().then(|| Held::new(support.scratch()));
         let call = Rc::default();
         Self { support, accept, buffer: BytesMut::new(), uploaded: 0, unacknowledged: 0, call, held }
     }
