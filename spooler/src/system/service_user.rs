@@ -152,8 +152,8 @@ fn user_in_files(folders: &[PathBuf]) -> Option<String> {
         folders.iter().flat_map(|folder| files_of(&folder.join(format!("{UNIT}.d")))).collect();
     drop_ins.sort_by_key(|path| path.file_name().map(ToOwned::to_owned));
     let texts = drop_ins.iter().filter_map(|path| fs::read_to_string(path).ok());
-    let users = std::iter::once(unit).chain(texts).filter_map(|text| user_in(&text));
-    Some(users.last().filter(|user| !user.is_empty()).unwrap_or_else(|| "root".to_owned()))
+    let mut users = std::iter::once(unit).chain(texts).filter_map(|text| user_in(&text));
+    Some(users.next_back().filter(|user| !user.is_empty()).unwrap_or_else(|| "root".to_owned()))
 }
 
 fn files_of(folder: &Path) -> Vec<PathBuf> {
@@ -162,8 +162,8 @@ fn files_of(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn user_in(text: &str) -> Option<String> {
-    let users = text.lines().filter_map(|line| line.trim().strip_prefix("User="));
-    users.last().map(|user| user.trim().to_owned())
+    let mut users = text.lines().filter_map(|line| line.trim().strip_prefix("User="));
+    users.next_back().map(|user| user.trim().to_owned())
 }
 
 #[cfg(test)]
