@@ -73,6 +73,31 @@ impl Pattern {
         }
     }
 
+    /// Whether this claim covers every address that the other one covers.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Any, _) => true,
+            (one, other) if one == other => true,
+            (Self::Domain(domain), Self::Exact(_, of)) => of == domain,
+            (Self::Subdomains(parent), Self::Domain(domain) | Self::Exact(_, domain)) => {
+                ends_with_ignore_case(domain, parent)
+            }
+            (Self::Subdomains(parent), Self::Subdomains(other)) => ends_with_ignore_case(other, parent),
+            (Self::Local(local), Self::Exact(of, _)) => of.eq_ignore_ascii_case(local),
+            (Self::Prefix { kind, prefix }, Self::Prefix { kind: of, prefix: longer }) => {
+                kind == of && longer.starts_with(prefix.as_str())
+            }
+            (
+                Self::Prefix { kind, prefix },
+                Self::Domain(_) | Self::Subdomains(_) | Self::Local(_) | Self::Exact(..),
+            ) => kind == SMTP && prefix.is_empty(),
+            (Self::Domain(_) | Self::Subdomains(_) | Self::Local(_) | Self::Exact(..) | Self::Prefix { .. }, _) => {
+                false
+            }
+        }
+    }
+
     /// Whether the claim covers an address.
     #[must_use]
     pub fn matches(&self, address: &Address) -> bool {

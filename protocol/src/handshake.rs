@@ -36,8 +36,8 @@ pub const NONCE_BYTES: usize = 16;
 /// Bytes of the name of the folder that a one-shot server is in.
 pub const FOLDER_BYTES_MAX: usize = 32;
 
-/// The variable of a worker's environment with the folder for temporary files; without it, that is `/tmp`. `TMPDIR` is where the worker opens
-/// its one-shot server.
+/// The variable of a worker's environment with the folder in which a worker that runs programs makes one for their temporary files. `TMPDIR` is
+/// where the worker opens its one-shot server.
 pub const TEMPORARY_FOLDER: &str = "SPOOLER_TMPDIR";
 
 /// The name of the socket in that folder; ipc-channel's choice.

@@ -33,7 +33,7 @@ use crate::supervisor::event::{Action, AskId, Event, WorkerEnd, WorkerId, Worker
 use crate::system::cgroup::Cgroups;
 use crate::system::clock::Clock;
 use crate::system::control::Request;
-use crate::system::folders::WorkersFolder;
+use crate::system::folders::WorkersFolders;
 use crate::system::idle_probe::IdleProbe;
 use crate::system::logind::Inhibitor;
 use crate::system::mailbox::{Letter, Letters, Mailbox};
@@ -89,7 +89,7 @@ pub struct Equipment {
     /// What keeps the machine awake until the workers were told.
     pub inhibitor: Inhibitor,
     /// Where workers meet the supervisor.
-    pub workers_folder: WorkersFolder,
+    pub workers_folders: WorkersFolders,
     /// What of root's power is left.
     pub reduced: Reduced,
     /// Who is told how we are, and watches whether the loop goes on.

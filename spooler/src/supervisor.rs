@@ -156,6 +156,8 @@ pub struct Supervisor {
     pending: HashMap<Ticket, Pending>,
     /// Messages that were on their way to the disk when ways changed: nobody could read them again then.
     astray: BTreeSet<MessageId>,
+    /// Recipients that a provider has just declined, until the next one is found for them.
+    declined: HashMap<MessageId, BTreeSet<u32>>,
     flushing: flushing::Flushing,
     watch: Option<watching::Watch>,
     /// The number of the last line for those who watch.
@@ -169,6 +171,8 @@ pub struct Supervisor {
     jitter: Jitter,
     cores: u32,
     pid: u32,
+    /// The command that reloads the configuration, for people.
+    reload: String,
     started_ms: i64,
     /// What the one clock says when the other says nothing; for rows.
     epoch_ms: i64,
@@ -224,12 +228,14 @@ struct Stopping {
 }
 
 /// What the supervisor is told about its surroundings once.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Surroundings {
     /// Processor cores: the default number of slots.
     pub cores: u32,
     /// The supervisor's process.
     pub pid: u32,
+    /// The command that reloads the configuration, for people to run.
+    pub reload: String,
     /// For jitter.
     pub seed: u64,
     /// The largest number that a message ever had.
@@ -255,6 +261,7 @@ impl Supervisor {
             flights: BTreeMap::new(),
             pending: HashMap::new(),
             astray: BTreeSet::new(),
+            declined: HashMap::new(),
             flushing: flushing::Flushing::default(),
             watch: None,
             watch_seq: 0,
@@ -265,6 +272,7 @@ impl Supervisor {
             jitter: Jitter::new(surroundings.seed),
             cores: surroundings.cores,
             pid: surroundings.pid,
+            reload: surroundings.reload,
             started_ms: now.mono_ms,
             epoch_ms: now.wall_ms - now.mono_ms,
             ticked_ms: now.mono_ms,

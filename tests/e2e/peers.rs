@@ -24,7 +24,7 @@ fn dovecot_gets_mail_by_both_kinds_of_socket() {
     let Some(dovecot) = Dovecot::start("dovecot_gets_mail_by_both_kinds_of_socket") else { return };
     let lmtp = |name: &str, way: &str| {
         format!(
-            "[provider.{name}]\nkind = \"smtp\"\nprotocol = \"lmtp\"\ntls = \"none\"\nclaims = [\"@{name}.test\"]\naddress_types = []\n{way}\n"
+            "[provider.{name}]\nkind = \"smtp\"\nprotocol = \"lmtp\"\ntls = \"none\"\nclaims = [\"@{name}.test\"]\n{way}\n"
         )
     };
     let local = lmtp("local", &format!("socket = \"{}\"", dovecot.socket().display()));

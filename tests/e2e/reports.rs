@@ -36,7 +36,7 @@ impl Post {
             }
         });
         let world = World::running(&format!(
-            "[provider.relay]\nkind = \"smtp\"\nhost = \"127.0.0.1:{}\"\ntls = \"none\"\nclaims = [\"@remote.test\"]\naddress_types = []\n\
+            "[provider.relay]\nkind = \"smtp\"\nhost = \"127.0.0.1:{}\"\ntls = \"none\"\nclaims = [\"@remote.test\"]\n\
              [provider.local]\nkind = \"maildir\"\nclaims = [\"@local.test\"]\npath = \"{{dir}}/mail/{{local}}\"\n{more}",
             sink.port
         ));

@@ -65,7 +65,7 @@ fn a_relay_that_is_stopped_while_it_sends() {
     let sink = Sink::start();
     let slow_relay = relay(slow.port)
         .replace("provider.relay", "provider.slow")
-        .replace("address_types = [\"SMTP\"]", "claims = [\"@large.test\"]\naddress_types = []");
+        .replace("address_types = [\"SMTP\"]", "claims = [\"@large.test\"]");
     let world = World::running(&format!("{IN}{LOCAL}{slow_relay}{}", relay(sink.port)));
     let content = large();
     smtp::send(world.port("submission"), "a@b.test", &["x@large.test"], &content);

@@ -70,7 +70,7 @@ impl InboundCall {
 
 impl Inbound {
     pub(crate) fn new(support: Support, accept: AcceptId) -> Self {
-        let held = support.filters().has_inbound_hooks().then(Held::default);
+        let held = support.filters().has_inbound_hooks().then(|| Held::new(support.scratch()));
         let call = Rc::default();
         let arrival = Arrival::default();
         Self { support, accept, buffer: BytesMut::new(), uploaded: 0, unacknowledged: 0, call, held, arrival }

@@ -30,17 +30,21 @@ mod file;
 pub(crate) mod fuzzing;
 mod hostname;
 mod notes;
+// What settings refer to outside of the file.
+mod outside;
 mod places;
 // The configuration as it is in effect, as TOML.
 mod print;
 mod provider;
 // Asking the worker program about the keys of its kinds.
 mod provider_check;
+// Routes that are not what they seem.
+mod routes;
 // The sandbox of a worker.
 mod sandbox;
 mod sections;
 
-pub use command::check_command;
+pub use command::{Eyes, check_command};
 pub use file::{find, load, load_unchecked};
 pub use notes::{ConfigError, Problem};
 pub use print::print_effective;

@@ -30,6 +30,8 @@ struct Wayfarer<'a> {
     not_me: &'a [ProviderId],
     /// Whether, and for whom, this was kept or asked for; void on another way.
     before: Option<(Route, Again)>,
+    /// The last provider that serves it has just declined it: it does not wait for another one.
+    declined: bool,
 }
 
 /// A message as it was handed in.
@@ -282,6 +284,7 @@ impl Supervisor {
                     waiting,
                     not_me: &[],
                     before: None,
+                    declined: false,
                 })
             })
             .collect();
@@ -289,14 +292,14 @@ impl Supervisor {
             self.keep(vec![Change::Remove { id: message.id }], actions);
             return;
         }
-        let (parts, nobody) = parts(&self.routing, pending);
-        entry.parts = parts;
+        entry.parts = parts(&self.routing, pending).0;
         self.queue.add(message.id, entry);
-        self.fail_unserved(message.id, nobody, actions);
     }
 
     /// A message in the schedule finds its way again. What is in flight stays so.
     fn find_ways(&mut self, message: &ScannedMessage, actions: &mut Vec<Action>) {
+        let declined = self.declined.remove(&message.id).unwrap_or_default();
+        let declined = &declined;
         let Some(entry) = self.queue.get(message.id) else { return };
         let (flying, waiting): (Vec<Part>, Vec<Part>) =
             entry.parts.as_slice().iter().cloned().partition(|part| matches!(part.waiting, Waiting::InFlight(_)));
@@ -311,10 +314,11 @@ impl Supervisor {
                     waiting: part.waiting,
                     not_me,
                     before: part.route.map(|route| (route, part.again)),
+                    declined: declined.contains(index),
                 })
             })
         });
-        let (mut found, nobody) = parts(&self.routing, wayfarers.collect());
+        let (mut found, unwanted) = parts(&self.routing, wayfarers.collect());
         flying.into_iter().for_each(|part| found.push(part));
         self.touched.extend(found.as_slice().iter().filter_map(|part| Some(part.route?.provider)));
         let kept_before = entry.kept_by();
@@ -323,16 +327,16 @@ impl Supervisor {
         for id in kept_before.into_iter().filter(|id| !kept_now.contains(id)) {
             self.abort_kept(id, message.id, actions);
         }
-        self.fail_unserved(message.id, nobody, actions);
+        self.fail_declined(message.id, unwanted, actions);
     }
 
-    /// Recipients that nobody serves any more fail, with a report.
-    fn fail_unserved(&mut self, id: MessageId, nobody: Vec<u32>, actions: &mut Vec<Action>) {
-        if nobody.is_empty() {
+    /// Recipients that every provider in question has declined fail, with a report. A change of the configuration alone makes none fail.
+    fn fail_declined(&mut self, id: MessageId, unwanted: Vec<u32>, actions: &mut Vec<Action>) {
+        if unwanted.is_empty() {
             return;
         }
-        let reply = Reply::local(550, "5.1.2", "No provider serves this address");
-        let failed = nobody.into_iter().map(|index| (index, reply.clone())).collect();
+        let reply = Reply::local(550, "5.1.2", "Every provider that serves this address has declined the message");
+        let failed = unwanted.into_iter().map(|index| (index, reply.clone())).collect();
         self.fail(id, failed, actions);
     }
 
@@ -342,23 +346,27 @@ impl Supervisor {
     }
 }
 
-/// Groups recipients by their way; gives those that have none apart. Of recipients that go the same way the least patient decides.
+/// Groups recipients by their way; those that no provider serves wait for one that does. Gives apart those that nobody wants. Of
+/// recipients that go the same way the least patient decides.
 fn parts(routing: &Routing, wayfarers: Vec<Wayfarer<'_>>) -> (Few<Part>, Vec<u32>) {
     let mut parts: Few<Part> = Few::default();
-    let mut nobody = Vec::new();
+    let mut unwanted = Vec::new();
     for wayfarer in wayfarers {
-        let route: Option<Route> = match routing.route(wayfarer.address, wayfarer.not_me) {
+        let routed = routing.route(wayfarer.address, wayfarer.not_me);
+        let route: Option<Route> = match routed {
             Routed::To(route) => Some(route),
-            Routed::Unknown => None,
-            Routed::Nobody => {
-                nobody.push(wayfarer.index);
+            Routed::Nobody if wayfarer.declined => {
+                unwanted.push(wayfarer.index);
                 continue;
             }
+            Routed::Unknown | Routed::Nobody => None,
         };
         let same_way = wayfarer.before.filter(|(before, _)| Some(*before) == route);
-        // Another provider, or nobody, does not keep it.
         let waiting = match wayfarer.waiting {
+            // Another provider, or nobody, does not keep it.
             Waiting::Callback if same_way.is_none() => Waiting::Ready,
+            // It waits for a provider, not for a time: it goes as soon as one serves it.
+            _ if routed == Routed::Nobody => Waiting::Ready,
             waiting => waiting,
         };
         match parts.as_mut_slice().iter_mut().find(|part| part.route == route) {
@@ -378,7 +386,7 @@ fn parts(routing: &Routing, wayfarers: Vec<Wayfarer<'_>>) -> (Few<Part>, Vec<u32
             }),
         }
     }
-    (parts, nobody)
+    (parts, unwanted)
 }
 
 /// What the schedule knows of a message that was just submitted.
@@ -390,6 +398,7 @@ fn new_entry(routing: &Routing, envelope: &Envelope, size: u64, now: Now) -> Ent
         waiting: Waiting::Ready,
         not_me: &[],
         before: None,
+        declined: false,
     });
     Entry {
         born_ms: now.mono_ms,

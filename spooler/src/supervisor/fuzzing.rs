@@ -88,7 +88,7 @@ impl Stage {
     fn new() -> Self {
         let config = crate::config::parse(CONFIG, Path::new("fuzz.toml")).unwrap_or_else(|error| panic!("{error}"));
         let now = Now { mono_ms: 1_000_000, wall_ms: 1_700_000_000_000 };
-        let surroundings = Surroundings { cores: 1, pid: 1, seed: 1, last_id: MessageId(0) };
+        let surroundings = Surroundings { cores: 1, pid: 1, reload: String::new(), seed: 1, last_id: MessageId(0) };
         let (supervisor, actions) = Supervisor::new(config, surroundings, now);
         let mut stage = Self {
             supervisor,

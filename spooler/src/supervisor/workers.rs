@@ -101,11 +101,15 @@ impl Supervisor {
             || old.interactive != new.interactive
             || old.resource != new.resource
             || old.offline != new.offline
-            || old.sandbox != new.sandbox;
+            || old.sandbox != new.sandbox
+            // A reload says that something was mended.
+            || provider.session.critical_error.is_some();
         let step = match (old.enabled && !provider.paused, new.enabled && !provider.paused) {
             (false, true) => life.want(&mut self.generation, now.mono_ms),
             (true, false) => life.unwant(false, now.mono_ms, deadline_ms),
-            (true, true) if other_worker => life.restart(&mut self.generation, now.mono_ms, deadline_ms),
+            (true, true) if other_worker || !life.is_alive() => {
+                life.restart(&mut self.generation, now.mono_ms, deadline_ms)
+            }
             (true, true) | (false, false) => None,
         };
         let worker = WorkerId { provider: id, generation: life.generation() };
@@ -298,15 +302,21 @@ impl Supervisor {
         self.release_resource(worker.provider);
         self.take_step(worker, step, actions);
         self.answer_logon(worker.provider, actions);
-        self.forget_removed(worker.provider);
+        if self.forget_removed(worker.provider) {
+            // Its last deliveries came back to it after the routes had changed.
+            self.reroute_all(actions);
+        }
         // What it serves may never be known now.
         self.update_routing(actions);
     }
 
-    fn forget_removed(&mut self, id: ProviderId) {
-        if self.providers.get(&id).is_some_and(|provider| provider.removed && !provider.life.is_alive()) {
+    /// Forgets a provider that is no longer configured, once its worker has gone; true if it did.
+    fn forget_removed(&mut self, id: ProviderId) -> bool {
+        let forget = self.providers.get(&id).is_some_and(|provider| provider.removed && !provider.life.is_alive());
+        if forget {
             self.providers.remove(&id);
         }
+        forget
     }
 
     /// The order in which providers are tried: as configured, else as they stand in the file, with those last that wish to be.
@@ -329,7 +339,8 @@ impl Supervisor {
         let served = self.transport_order().into_iter().filter_map(|id| {
             let provider = self.providers.get(&id).filter(|provider| provider.config.enabled)?;
             let announced = provider.announced.as_ref();
-            let types = provider.config.address_types.clone().or_else(|| Some(announced?.address_types.clone()));
+            let configured = provider.config.address_types();
+            let types = configured.map(<[_]>::to_vec).or_else(|| Some(announced?.address_types.clone()));
             Some(Served {
                 provider: id,
                 patterns: provider.config.claims.clone(),
@@ -346,6 +357,11 @@ impl Supervisor {
         self.routing = routing;
         self.astray.extend(self.pending.values().filter_map(Pending::accepts));
         self.tell_claims(actions);
+        self.reroute_all(actions);
+    }
+
+    /// Finds a way for every queued message again, now or after the scan that is running.
+    fn reroute_all(&mut self, actions: &mut Vec<Action>) {
         match self.scan {
             Scan::Due { .. } => self.scan_if_all_have_spoken(actions),
             Scan::Running { restoring, .. } => self.scan = Scan::Running { restoring, again: true },

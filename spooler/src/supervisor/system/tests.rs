@@ -27,7 +27,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let config = crate::config::parse(TEXT, std::path::Path::new("x.toml")).unwrap();
-        let surroundings = Surroundings { cores: 2, pid: 1, seed: 1, last_id: MessageId(0) };
+        let surroundings = Surroundings { cores: 2, pid: 1, reload: String::new(), seed: 1, last_id: MessageId(0) };
         let (supervisor, actions) = Supervisor::new(config, surroundings, at(0));
         let spawned = |action: &Action| if let Action::Spawn(worker) = action { Some(*worker) } else { None };
         let workers: Vec<WorkerId> = actions.iter().filter_map(spawned).collect();

@@ -76,6 +76,10 @@ impl Provider for SmtpIn {
         settings::read(settings)
     }
 
+    fn usual_types() -> Option<&'static [&'static str]> {
+        Some(&[])
+    }
+
     fn needs(settings: &Settings) -> Needs {
         settings.needs()
     }
