@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn a_hello_survives_the_way_and_its_layout_is_frozen() {
         let packet = hello().encode();
-        let mut by_hand = vec![4, 0, 0, 0, 0x67, 0x12, 0, 0];
+        let mut by_hand = vec![5, 0, 0, 0, 0x67, 0x12, 0, 0];
         by_hand.extend([9; 16]);
         by_hand.extend(b".tmpAbC123");
         assert_eq!(packet, by_hand);
