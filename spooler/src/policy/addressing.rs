@@ -18,6 +18,7 @@ pub mod rewrite;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::fmt;
 
 use spooler_protocol::limits::RECIPIENTS_MAX;
 use spooler_protocol::message::{Address, Envelope, Notify, Recipient, SMTP, has_domain};
@@ -44,9 +45,17 @@ pub struct Addressing {
 }
 
 /// The aliases of a message's recipients make too many of them.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("With its aliases expanded the message has more than {RECIPIENTS_MAX} recipients; send it to fewer at once")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TooMany;
+
+impl fmt::Display for TooMany {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "With its aliases expanded the message has more than {RECIPIENTS_MAX} recipients; send it to fewer at once"
+        )
+    }
+}
 
 impl Addressing {
     /// An address with the origin as its domain if it has none. An empty one is the null sender, and stays so.
