@@ -82,6 +82,14 @@ pub(super) enum Command {
         /// Its number
         id: u64,
     },
+    /// Show where the mail of a local name goes, alias by alias, with file and line
+    Alias {
+        /// A local name, or an address
+        name: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Print a completion script: `spoolctl completions bash > /etc/bash_completion.d/spoolctl`
     Completions {
         /// For which shell

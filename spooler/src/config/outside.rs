@@ -53,6 +53,10 @@ pub(super) fn check_host_name(config: &Config, notes: &mut Notes) {
     if let Some(trouble) = dotless(&config.hostname) {
         notes.warn("mail.hostname", format!("mail.hostname: {trouble}"));
     }
+    let origin = &config.addressing.origin;
+    if let Some(trouble) = dotless(origin).filter(|_| *origin != config.hostname) {
+        notes.warn("mail.origin", format!("mail.origin: {trouble}"));
+    }
 }
 
 /// Warns of addresses that two listeners want. `listeners`: the tables of enabled providers, with what they listen on.
