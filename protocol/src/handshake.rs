@@ -27,7 +27,8 @@ use serde::{Deserialize, Serialize};
 /// | 2 | the whole provider contract: polls, flushes, validation, deferred messages, system messages |
 /// | 3 | the sandbox of workers; what a worker says comes as packets on its standard input |
 /// | 4 | a token says at once that it is asked back |
-pub const PROTOCOL_VERSION: u32 = 4;
+/// | 5 | a reply tells how its remote was reached |
+pub const PROTOCOL_VERSION: u32 = 5;
 
 /// Bytes of the secret by which a worker knows that its supervisor came.
 pub const NONCE_BYTES: usize = 16;

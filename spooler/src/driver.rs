@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spooler_protocol::from_worker::{Content, FromWorker};
-use spooler_protocol::ids::{AcceptId, DeliveryId, MessageId};
+use spooler_protocol::ids::{AcceptId, DeliveryId};
 use spooler_protocol::to_worker::ToWorker;
 use tokio::sync::watch;
 
@@ -36,6 +36,7 @@ use crate::system::clock::Clock;
 use crate::system::control::Request;
 use crate::system::folders::WorkersFolder;
 use crate::system::idle_probe::IdleProbe;
+use crate::system::log::MailLog;
 use crate::system::logind::Inhibitor;
 use crate::system::mailbox::{Letter, Letters, Mailbox};
 use crate::system::privileges::Reduced;
@@ -79,6 +80,8 @@ pub struct Equipment {
     pub letters: Letters,
     /// The clocks.
     pub clock: Clock,
+    /// What becomes of messages is written there.
+    pub mail_log: MailLog,
     /// Moves whenever the status table may have changed.
     pub status: watch::Sender<u64>,
     /// Cgroups for workers, where there can be any.
@@ -105,7 +108,7 @@ pub struct Driver {
     questions: HashMap<AskId, bridge::Question>,
     next_ask: u64,
     fresh: bodies::Fresh,
-    flights: HashMap<DeliveryId, (WorkerId, MessageId)>,
+    flights: HashMap<DeliveryId, bodies::InHand>,
     upload_keys: HashMap<(WorkerId, AcceptId), UploadKey>,
     /// Uploads of messages that go round in circles.
     looping: HashSet<UploadKey>,
@@ -154,6 +157,7 @@ impl Driver {
                 self.equipment.status.send_modify(|version| *version += 1);
             }
             self.publish();
+            self.equipment.mail_log.flush();
             self.equipment.service.feed();
         }
         self.equipment.writer.stop();

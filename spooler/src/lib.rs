@@ -16,6 +16,8 @@ pub mod fuzzing;
 mod hops;
 // Line ends of messages on their way in.
 pub mod line_ends;
+// The mail log in words.
+pub mod mail_log;
 // What decides.
 pub mod policy;
 // What is kept on disk, as plain data.

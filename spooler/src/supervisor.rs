@@ -7,6 +7,7 @@
 //! | `workers` | workers come and go; configuration changes |
 //! | `accepting` | messages come in, and come back from the store at start |
 //! | `delivering` | messages go out, and what comes after |
+//! | `mail` | the mail log |
 //! | `recording` | what became of recipients |
 //! | `pending` | what is on its way to the disk |
 //! | `disk_trouble` | the disk fails |
@@ -46,6 +47,8 @@ pub(crate) mod fuzzing;
 mod gating;
 mod idling;
 mod logon;
+// The mail log.
+pub mod mail;
 mod mishaps;
 mod overrunning;
 mod pending;
@@ -126,6 +129,8 @@ struct Flight {
     /// What was said so far about those that are to be tried again; decided when the delivery ends.
     deferred: BTreeMap<u32, Reply>,
     attempt: u32,
+    /// When the message was accepted.
+    born_ms: i64,
     since_ms: i64,
     phase: String,
     bytes: u64,

@@ -70,6 +70,8 @@ mod lifecycle;
 #[cfg(test)]
 mod machine;
 #[cfg(test)]
+mod mail_log;
+#[cfg(test)]
 mod overrun;
 #[cfg(test)]
 mod peers;
