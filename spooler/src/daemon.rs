@@ -13,14 +13,14 @@ use spooler_protocol::confinement::Privilege;
 use tokio::sync::watch;
 
 use crate::config::{Config, ConfigError, Provider};
-use crate::driver::bridge::LoopBridge;
+use crate::driver::bridge::{CurrentAddressing, LoopBridge};
 use crate::driver::{Driver, Equipment, committed};
 use crate::supervisor::event::Event;
 use crate::supervisor::{Supervisor, Surroundings};
 use crate::system::cgroup::Cgroups;
 use crate::system::clock::Clock;
 use crate::system::control::{self, Access, BindError, Bridge, ControlOptions, ControlServer};
-use crate::system::folders::{self, FolderError, WorkersFolder};
+use crate::system::folders::{self, FolderError, WorkersFolders};
 use crate::system::idle_probe::IdleProbe;
 use crate::system::log::{self, MailLog};
 use crate::system::mailbox::{Letter, Mailbox};
@@ -101,14 +101,14 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     folders::prepare_socket(&config.control.socket)?;
     let uses = uses(&config);
     let store = open_store(&config.spool.path, &uses)?;
-    let workers_folder = WorkersFolder::prepare(&config.spool.path)?;
+    let workers_folders = WorkersFolders::prepare(&config.spool.path)?;
     let access = access(&config)?;
     let listener = control::bind(&config.control.socket, &access)?;
     // No thread but the store's runs yet; whatever is started from here on has no more than this.
     let reduced = privileges::give_up_all_but(&uses)?;
     tracing::info!("kept of root's power: {reduced}");
     let socket = config.control.socket.clone();
-    let control = serve(config, Opened { signals, store, listener, access, workers_folder, reduced, mail_log })?;
+    let control = serve(config, Opened { signals, store, listener, access, workers_folders, reduced, mail_log })?;
     control.stop();
     let _ = std::fs::remove_file(&socket);
     tracing::info!("spooler stopped");
@@ -139,14 +139,14 @@ struct Opened {
     store: SqliteStore,
     listener: UnixListener,
     access: Access,
-    workers_folder: WorkersFolder,
+    workers_folders: WorkersFolders,
     reduced: Reduced,
     mail_log: MailLog,
 }
 
 /// Starts all threads and runs the loop until it is told to stop.
 fn serve(config: Config, opened: Opened) -> Result<ControlServer, DaemonError> {
-    let Opened { signals, mut store, listener, access, workers_folder, reduced, mail_log } = opened;
+    let Opened { signals, mut store, listener, access, workers_folders, reduced, mail_log } = opened;
     let last_id = store.last_id()?;
     let clock = Clock::new();
     let (mailbox, letters) = Mailbox::new().map_err(|error| DaemonError::System("The loop cannot sleep", error))?;
@@ -163,11 +163,13 @@ fn serve(config: Config, opened: Opened) -> Result<ControlServer, DaemonError> {
         move |report| reports_to.put(committed(report)),
         move |why| stuck_to.put(Letter::Event(Event::StoreStuck(why))),
     )?;
+    let addressing = CurrentAddressing::new(Arc::clone(&config.addressing));
     let bridge: Arc<dyn Bridge> = Arc::new(LoopBridge {
         mailbox: mailbox.clone(),
         readers: Arc::clone(&readers),
         uploads: Arc::clone(&uploads),
         status: status_changes,
+        addressing: addressing.clone(),
     });
     let options = ControlOptions { access, message_bytes_max: config.spool.max_message_size };
     let control = control::start(listener, options, Arc::clone(&bridge))
@@ -195,11 +197,12 @@ fn serve(config: Config, opened: Opened) -> Result<ControlServer, DaemonError> {
         letters,
         clock,
         mail_log,
+        addressing,
         status,
         cgroups: Cgroups::find(),
         probe,
         inhibitor,
-        workers_folder,
+        workers_folders,
         reduced,
         service: ServiceManager::find(),
     };

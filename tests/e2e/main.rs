@@ -3,6 +3,7 @@
 //! | file | what is shown |
 //! |---|---|
 //! | `calls` | providers are polled, keep messages, ask persons at logon, see the recipients of others, want senders told |
+//! | `check` | `spooler check` sees what the service's user will see, and its advice works |
 //! | `clients` | real mail programs, by `sendmail` and by SMTP |
 //! | `corpus` | real messages come out as they went in |
 //! | `crash` | workers die with messages in their hands: nothing is lost, nobody waits, poison is set aside |
@@ -16,6 +17,7 @@
 //! | `machine` | power fails, links and devices come and go, the machine sleeps and wakes up |
 //! | `overrun` | a worker that hangs or computes without end is found, demoted, ended and replaced |
 //! | `peers` | other people's servers and programs at the far end |
+//! | `places` | programs get their messages wherever the spool lies, on kernels old and new |
 //! | `poison` | a message that kills its workers, among thousands that do not |
 //! | `politeness` | background work waits for the idle gate, and whoever somebody waits for does not |
 //! | `programs` | what programs compute is their provider's, and nobody is blamed for it |
@@ -39,6 +41,8 @@
 mod bombs;
 #[cfg(test)]
 mod calls;
+#[cfg(test)]
+mod check;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
@@ -75,6 +79,8 @@ mod mail_log;
 mod overrun;
 #[cfg(test)]
 mod peers;
+#[cfg(test)]
+mod places;
 #[cfg(test)]
 mod poison;
 #[cfg(test)]

@@ -108,6 +108,8 @@ pub enum WorkerNews {
         accept: AcceptId,
         /// For whom.
         envelope: Envelope,
+        /// Whether its sender hands it in here for the first time.
+        submission: bool,
         /// What.
         content: Incoming,
     },
@@ -134,6 +136,8 @@ pub enum Ask {
     Submit {
         /// For whom.
         envelope: Envelope,
+        /// Whether it is submitted rather than passed on.
+        submission: bool,
         /// Who hands it over, for people.
         origin: String,
         /// Who may see it.
