@@ -16,12 +16,15 @@ fn one() -> Bench {
     Bench::ready(ONE, &[("a", smtp(Wishes::default()))])
 }
 
-fn attempts(bench: &Bench) -> Vec<&Attempt> {
-    let of = |event| match event {
-        &MailEvent::Attempt(ref attempt) => Some(&**attempt),
+fn attempt_of(event: &MailEvent) -> Option<&Attempt> {
+    match event {
+        MailEvent::Attempt(attempt) => Some(attempt),
         MailEvent::Accepted(_) | MailEvent::Changed(_) => None,
-    };
-    bench.mail.iter().filter_map(of).collect()
+    }
+}
+
+fn attempts(bench: &Bench) -> Vec<&Attempt> {
+    bench.mail.iter().filter_map(attempt_of).collect()
 }
 
 fn changes(bench: &Bench) -> Vec<(MessageId, Change, Option<u32>)> {
