@@ -92,7 +92,7 @@ fn probe(
     user: Option<&str>,
 ) -> Result<ExitCode, (u8, String)> {
     let eyes = config::Eyes::open(config, user).map_err(|error| (64, error.to_string()))?;
-    config::probe_command(config, provider, &eyes).map(ExitCode::from)
+    config::probe_command(config, provider, &eyes, &mut std::io::stdout()).map(ExitCode::from)
 }
 
 fn run(explicit: Option<&std::path::Path>) -> Result<ExitCode, (u8, String)> {

@@ -11,12 +11,17 @@ const EX_USAGE: u8 = 64;
 const EX_UNAVAILABLE: u8 = 69;
 const EX_CONFIG: u8 = 78;
 
-/// Tries one provider, or every enabled one. Each step goes to standard output as it is done. Gives the exit code, and what is to be said
-/// if nothing could be tried.
+/// Tries one provider, or every enabled one. The worker program writes each step to standard output as it is done;
+/// `out` is that, too. Gives the exit code.
 ///
 /// # Errors
 /// The exit code and the reason, if nothing could be tried.
-pub fn probe_command(config: Option<&Path>, name: Option<&str>, eyes: &Eyes) -> Result<u8, (u8, String)> {
+pub fn probe_command(
+    config: Option<&Path>,
+    name: Option<&str>,
+    eyes: &Eyes,
+    out: &mut impl Write,
+) -> Result<u8, (u8, String)> {
     let config = find(config).and_then(|path| load(&path)).map_err(|error| (EX_CONFIG, error.to_string()))?;
     let chosen: Vec<&Provider> = match name {
         None => config.providers.iter().filter(|provider| provider.enabled).collect(),
@@ -32,7 +37,9 @@ pub fn probe_command(config: Option<&Path>, name: Option<&str>, eyes: &Eyes) -> 
     }
     let mut works = true;
     for provider in chosen {
-        println!("provider {} ({}{}):", provider.name, provider.kind, eyes.note().replacen("; checked", ", probed", 1));
+        let whose = eyes.note().replacen("; checked", ", probed", 1);
+        // A reader that has gone away has heard enough.
+        let _ = writeln!(out, "provider {} ({}{whose}):", provider.name, provider.kind).and_then(|()| out.flush());
         works &= probe(&config, provider).map_err(|error| {
             let text = format!("the worker program {} cannot be run: {error}", config.worker.display());
             (EX_CONFIG, text)
