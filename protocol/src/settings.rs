@@ -370,6 +370,12 @@ impl Settings {
         })
     }
 
+    /// Every key but these as a list of texts; one text stands for a list of one.
+    pub fn lists(&mut self, but: &[&str]) -> Vec<(String, Vec<String>)> {
+        let keys: Vec<String> = self.table.keys().filter(|key| !but.contains(&key.as_str())).cloned().collect();
+        keys.into_iter().map(|key| (key.clone(), self.strings(&key, &[]))).collect()
+    }
+
     /// A table of texts with free keys that are never shown, such as users with their passwords.
     pub fn secret_map(&mut self, key: &str) -> Vec<(String, String)> {
         self.table(key, |inner| {

@@ -161,6 +161,7 @@ fn service(support: Support, settings: Settings, tls: Option<tokio_rustls::TlsAc
         offers_tls: tls.is_some(),
         users: settings.users,
         auth_required: settings.auth_required,
+        submission: settings.submission,
     };
     Service {
         support,

@@ -42,6 +42,8 @@ pub struct Settings {
     pub(super) users: Users,
     /// `require_auth`: nobody submits without a password (default false).
     pub(super) auth_required: bool,
+    /// `submission`: its messages are completed (RFC 6409 8; default true). False for mail that other servers pass on: it stays as it is.
+    pub(super) submission: bool,
 }
 
 impl Settings {
@@ -86,6 +88,7 @@ pub(super) fn read(reader: &mut Reader) -> Settings {
         tls: tls(reader),
         users: Users::new(reader.secret_map("users")),
         auth_required: reader.boolean("require_auth", false),
+        submission: reader.boolean("submission", true),
     };
     if !settings.users.is_empty() && settings.tls.is_none() {
         reader.mistake("users", "need TLS, as passwords do not travel in the clear; give tls_certificate and tls_key");
