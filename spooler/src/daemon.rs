@@ -13,7 +13,7 @@ use spooler_protocol::confinement::Privilege;
 use tokio::sync::watch;
 
 use crate::config::{Config, ConfigError, Provider};
-use crate::driver::bridge::LoopBridge;
+use crate::driver::bridge::{CurrentAddressing, LoopBridge};
 use crate::driver::{Driver, Equipment, committed};
 use crate::supervisor::event::Event;
 use crate::supervisor::{Supervisor, Surroundings};
@@ -160,11 +160,13 @@ fn serve(config: Config, opened: Opened) -> Result<ControlServer, DaemonError> {
         move |report| reports_to.put(committed(report)),
         move |why| stuck_to.put(Letter::Event(Event::StoreStuck(why))),
     )?;
+    let addressing = CurrentAddressing::new(Arc::clone(&config.addressing));
     let bridge: Arc<dyn Bridge> = Arc::new(LoopBridge {
         mailbox: mailbox.clone(),
         readers: Arc::clone(&readers),
         uploads: Arc::clone(&uploads),
         status: status_changes,
+        addressing: addressing.clone(),
     });
     let options = ControlOptions { access, message_bytes_max: config.spool.max_message_size };
     let control = control::start(listener, options, Arc::clone(&bridge))
@@ -191,6 +193,7 @@ fn serve(config: Config, opened: Opened) -> Result<ControlServer, DaemonError> {
         mailbox,
         letters,
         clock,
+        addressing,
         status,
         cgroups: Cgroups::find(),
         probe,

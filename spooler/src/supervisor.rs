@@ -6,6 +6,7 @@
 //! | `event` | what is heard and what is wanted done |
 //! | `workers` | workers come and go; configuration changes |
 //! | `accepting` | messages come in, and come back from the store at start |
+//! | `claiming` | listening providers are told what is served |
 //! | `delivering` | messages go out, and what comes after |
 //! | `recording` | what became of recipients |
 //! | `pending` | what is on its way to the disk |
@@ -33,6 +34,7 @@
 
 mod accepting;
 mod asking;
+mod claiming;
 mod confining;
 mod critical;
 mod delivering;
@@ -82,6 +84,7 @@ use crate::policy::routing::{Route, Routing};
 use crate::policy::scheduler::Scheduler;
 use crate::policy::status_table::Rows;
 use crate::policy::{Now, ProviderId};
+use accepting::HandedIn;
 use event::{Action, Event, Loudness, Reading, Ticket, UploadKey, WorkerId, WorkerNews};
 use pending::{Acceptor, Pending};
 
@@ -383,11 +386,11 @@ impl Supervisor {
             WorkerNews::Started { pid } => self.on_started(worker, pid, now, actions),
             WorkerNews::StartFailed(why) => self.on_died(worker, &why.as_str().into(), now, actions),
             WorkerNews::Said { said, cpu_us } => self.on_said(worker, said, cpu_us, now, actions),
-            WorkerNews::Accept { accept, envelope, content } => {
+            WorkerNews::Accept { accept, envelope, submission, content } => {
                 let origin = format!("provider {}", provider.config.name);
                 self.on_call_news(worker, now, actions);
-                let acceptor = Acceptor::Worker(worker, accept);
-                self.accept(acceptor, envelope, content, origin, None, now, actions);
+                let handed_in = HandedIn { envelope, submission, content, origin, owner_uid: None };
+                self.accept(Acceptor::Worker(worker, accept), handed_in, now, actions);
             }
             WorkerNews::Garbled(why) => {
                 let step = provider.life.condemn(&why);

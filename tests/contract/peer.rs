@@ -14,7 +14,7 @@ use spooler_protocol::calls::LogonFlags;
 use spooler_protocol::claims::Claims;
 use spooler_protocol::codec::{self, Assembler, CodecError};
 use spooler_protocol::confinement::Confined;
-use spooler_protocol::from_worker::{Content, FromWorker, LoggedOn};
+use spooler_protocol::from_worker::{Arrival, Content, FromWorker, LoggedOn};
 use spooler_protocol::handshake::{Bootstrap, Hello, SOCKET_NAME, TEMPORARY_FOLDER};
 use spooler_protocol::ids::{AcceptId, DeliveryId, Generation, MessageId, Token};
 use spooler_protocol::limits::{BODY_CHUNK_BYTES_MAX, BODY_INLINE_BYTES_MAX, FRAME_BYTES_MAX};
@@ -31,6 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Received {
     pub(crate) envelope: Envelope,
+    pub(crate) arrival: Arrival,
     pub(crate) content: Vec<u8>,
 }
 
@@ -155,7 +156,10 @@ impl Peer {
             FromWorker::UploadAbandoned { accept } => {
                 self.uploads.remove(&accept);
             }
-            FromWorker::Accept { accept, envelope, content } => {
+            FromWorker::UploadBegins { accept, .. } => {
+                self.uploads.insert(accept, Vec::new());
+            }
+            FromWorker::Accept { accept, envelope, arrival, content } => {
                 let content = match content {
                     Content::Inline(bytes) => bytes.to_vec(),
                     Content::Uploaded { size } => {
@@ -164,7 +168,7 @@ impl Peer {
                         content
                     }
                 };
-                self.received.push(Received { envelope, content });
+                self.received.push(Received { envelope, arrival, content });
                 let id = MessageId(self.next_message);
                 self.next_message += 1;
                 let result = self.refusal.clone().map_or(Ok(id), Err);

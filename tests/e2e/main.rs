@@ -3,6 +3,7 @@
 //! | file | what is shown |
 //! |---|---|
 //! | `calls` | providers are polled, keep messages, ask persons at logon, see the recipients of others, want senders told |
+//! | `check` | `spooler check` sees what the service's user will see, and its advice works |
 //! | `clients` | real mail programs, by `sendmail` and by SMTP |
 //! | `corpus` | real messages come out as they went in |
 //! | `crash` | workers die with messages in their hands: nothing is lost, nobody waits, poison is set aside |
@@ -41,6 +42,8 @@
 mod bombs;
 #[cfg(test)]
 mod calls;
+#[cfg(test)]
+mod check;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]

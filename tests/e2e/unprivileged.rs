@@ -20,7 +20,7 @@ use crate::world::{PATIENCE, World};
 use crate::{IN, relay};
 
 pub(crate) const SOMEBODY: u32 = 65_531;
-const MAIL: &[u8] = b"Subject: hello\r\n\r\n.dot\r\nbody\r\n";
+const MAIL: &[u8] = b"From: a@b.test\r\nDate: d\r\nMessage-ID: <i@b.test>\r\nSubject: hello\r\n\r\n.dot\r\nbody\r\n";
 
 /// Providers that write below the world's folder.
 const LOCAL: &str = "[provider.local]\nkind = \"maildir\"\nclaims = [\"@local.test\"]\npath = \"{dir}/mail/{local}\"\n\

@@ -114,7 +114,7 @@ impl World {
 
     /// Writes another configuration.
     pub(crate) fn configure(&self, config: &str) {
-        let head = "[spool]\npath = \"{dir}/spool\"\nmin_free = \"0\"\n[control]\nsocket = \"{dir}/control.sock\"\n[mail]\nhostname = \"spooler.test\"\n";
+        let head = "[spool]\npath = \"{dir}/spool\"\nmin_free = \"0\"\n[control]\nsocket = \"{dir}/control.sock\"\n[mail]\nhostname = \"spooler.test\"\norigin = \"spooler.test\"\n";
         // What else runs on this machine is no concern of a test, unless it says so.
         let gate = if config.contains("[scheduler]") { "" } else { "[scheduler]\ngate = \"off\"\n" };
         let text = format!("{head}{gate}{config}").replace("{dir}", self.folder.path().to_str().unwrap());

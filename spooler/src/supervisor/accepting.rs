@@ -6,8 +6,9 @@ use spooler_protocol::message::{Address, Envelope};
 use spooler_protocol::outcome::Reply;
 use spooler_protocol::to_worker::{Refusal, ToWorker};
 
-use super::event::{Action, Answer, Incoming, Loudness, Ticket};
+use super::event::{Action, Answer, Incoming, Loudness, Ticket, UploadKey};
 use super::{Acceptor, Pending, Scan, Supervisor, abandon, log};
+use crate::policy::addressing::TooMany;
 use crate::policy::few::Few;
 use crate::policy::queue::{Again, Entry, Part, Standing, Waiting};
 use crate::policy::retry::RetryPlan;
@@ -33,31 +34,31 @@ struct Wayfarer<'a> {
     declined: bool,
 }
 
+/// A message as it was handed in.
+pub(super) struct HandedIn {
+    /// For whom, as the sender wrote it.
+    pub(super) envelope: Envelope,
+    /// Whether its sender hands it in here for the first time.
+    pub(super) submission: bool,
+    /// What.
+    pub(super) content: Incoming,
+    /// Who hands it in, for people.
+    pub(super) origin: String,
+    /// Who may see it.
+    pub(super) owner_uid: Option<u32>,
+}
+
 impl Supervisor {
     /// A message comes in. It is answered when it is on disk, or at once if it is refused.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one value for each thing that is known about a message on its way in"
-    )]
-    pub(super) fn accept(
-        &mut self,
-        acceptor: Acceptor,
-        envelope: Envelope,
-        content: Incoming,
-        origin: String,
-        owner_uid: Option<u32>,
-        now: Now,
-        actions: &mut Vec<Action>,
-    ) {
-        let key = match &content {
-            Incoming::Upload { key, .. } => Some(*key),
-            Incoming::Inline(_) => None,
-        };
+    pub(super) fn accept(&mut self, acceptor: Acceptor, handed_in: HandedIn, now: Now, actions: &mut Vec<Action>) {
+        let HandedIn { mut envelope, submission, content, origin, owner_uid } = handed_in;
+        let key = upload_of(&content);
         let size = match &content {
             Incoming::Upload { size, .. } => *size,
             Incoming::Inline(bytes) => bytes.len() as u64,
         };
-        if let Err(refusal) = self.admit(&envelope, size) {
+        let addressed = self.config.addressing.admit(&mut envelope, submission).map_err(|why| too_many(&why));
+        if let Err(refusal) = addressed.and_then(|()| self.admit(&envelope, size)) {
             abandon(key, actions);
             answer(acceptor, Err(refusal), actions);
             return;
@@ -418,6 +419,18 @@ fn new_entry(routing: &Routing, envelope: &Envelope, size: u64, now: Now) -> Ent
 /// Makes the schedule's entry of a report of our own.
 pub(super) fn report_entry(routing: &Routing, message: &NewMessage, size: u64, now: Now) -> Entry {
     new_entry(routing, &message.envelope, size, now)
+}
+
+fn upload_of(content: &Incoming) -> Option<UploadKey> {
+    match content {
+        Incoming::Upload { key, .. } => Some(*key),
+        Incoming::Inline(_) => None,
+    }
+}
+
+/// X.2.4 of RFC 3463: a list cannot be expanded.
+fn too_many(why: &TooMany) -> Refusal {
+    Refusal { temporary: false, enhanced: "5.2.4".to_owned(), text: why.to_string() }
 }
 
 fn answer(acceptor: Acceptor, result: Result<MessageId, Refusal>, actions: &mut Vec<Action>) {

@@ -8,6 +8,7 @@ use spooler_protocol::notification::Notification;
 use spooler_protocol::status::WorkerState;
 use spooler_protocol::to_worker::ToWorker;
 
+use super::accepting::HandedIn;
 use super::event::{Action, Answer, Ask, AskId, WorkerId};
 use super::{Acceptor, Pending, Scan, Supervisor};
 use crate::policy::queue::{Entry, Part, Standing, Waiting};
@@ -19,8 +20,9 @@ use crate::record::Change;
 impl Supervisor {
     pub(super) fn on_asked(&mut self, ask_id: AskId, ask: Ask, now: Now, actions: &mut Vec<Action>) {
         let answer = match ask {
-            Ask::Submit { envelope, origin, owner_uid, content } => {
-                self.accept(Acceptor::Client(ask_id), envelope, content, origin, Some(owner_uid), now, actions);
+            Ask::Submit { envelope, submission, origin, owner_uid, content } => {
+                let handed_in = HandedIn { envelope, submission, content, origin, owner_uid: Some(owner_uid) };
+                self.accept(Acceptor::Client(ask_id), handed_in, now, actions);
                 return;
             }
             Ask::Queue(action, ids) => {

@@ -42,7 +42,11 @@ impl Supervisor {
         self.look_for_devices(actions);
         self.order = order;
         self.default_retry = retry_plan(&config.retry);
+        let addressed_anew = self.config.addressing != config.addressing;
         self.config = config;
+        if addressed_anew {
+            self.tell_claims(actions);
+        }
         for id in gone {
             if let Some(provider) = self.providers.get_mut(&id) {
                 provider.removed = true;
@@ -155,7 +159,7 @@ impl Supervisor {
             settings: provider.config.settings.clone(),
             hostname: self.config.hostname.clone(),
             message_bytes_max: self.config.spool.max_message_size,
-            claims: self.routing.claims(),
+            claims: self.claims(),
             flags,
             answers: provider.logon.answers(),
             confinement: self.confinement(&provider.config).map(Box::new),
@@ -203,6 +207,7 @@ impl Supervisor {
             | FromWorker::ReadBody { .. }
             | FromWorker::Upload { .. }
             | FromWorker::UploadAbandoned { .. }
+            | FromWorker::UploadBegins { .. }
             | FromWorker::Accept { .. } => {}
             FromWorker::Announced(said) => self.on_announced(worker, said, now, actions),
             FromWorker::StatusRecips { delivery, reports } => {
@@ -351,14 +356,7 @@ impl Supervisor {
         }
         self.routing = routing;
         self.astray.extend(self.pending.values().filter_map(Pending::accepts));
-        let claims = self.routing.claims();
-        for id in &self.order {
-            let listens =
-                self.providers.get(id).is_some_and(|provider| provider.config.interactive && provider.life.is_ready());
-            if listens {
-                self.say(*id, ToWorker::Claims(claims.clone()), actions);
-            }
-        }
+        self.tell_claims(actions);
         self.reroute_all(actions);
     }
 

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
+use super::service_user::name_of;
 use super::trust::{self, Untrusted};
 
 /// Workers meet the supervisor here.
@@ -37,15 +38,16 @@ pub enum FolderError {
     Untrusted(&'static str, #[source] Untrusted),
     /// It is somebody else's, though root's perhaps.
     #[error(
-        "{path} belongs to user {owner}, not to {user}, who runs the spooler; `chown -R {user} {path}`, or run it as user {owner}"
+        "{path} belongs to user {owner}, and this spooler runs as {user}; start the one that it belongs to (`systemctl start spooler`, or \
+         run it as {owner}), or set another spool.path"
     )]
     NotOurs {
         /// What.
         path: String,
         /// Whose it is.
-        owner: u32,
+        owner: String,
         /// Who we are.
-        user: u32,
+        user: String,
     },
     /// Others can read what is for the spooler alone.
     #[error("{path} has mode {mode:04o}, but messages are for the spooler's user alone; `chmod go= {path}`")]
@@ -144,6 +146,17 @@ fn sweep(folder: &Path) -> io::Result<()> {
 /// If the folder cannot be had, or somebody else could read or change what is in it.
 pub fn prepare_spool(folder: &Path) -> Result<(), FolderError> {
     make(folder, 0o711)?;
+    check_spool(folder)
+}
+
+/// Checks who may write the spool's folder and what the store has in it; nothing if it is not there yet.
+///
+/// # Errors
+/// If somebody else could read or change what is in it.
+pub fn check_spool(folder: &Path) -> Result<(), FolderError> {
+    if matches!(fs::metadata(folder), Err(error) if error.kind() == io::ErrorKind::NotFound) {
+        return Ok(());
+    }
     let untrusted = |why| FolderError::Untrusted("The spool", why);
     trust::check_way(folder).map_err(untrusted)?;
     let found = fs::metadata(folder).map_err(|error| failed(folder, error))?;
@@ -190,7 +203,7 @@ fn ours(path: &Path, found: &Metadata) -> Result<(), FolderError> {
     if owner == user {
         return Ok(());
     }
-    Err(FolderError::NotOurs { path: path.display().to_string(), owner, user })
+    Err(FolderError::NotOurs { path: path.display().to_string(), owner: name_of(owner), user: name_of(user) })
 }
 
 /// Nobody else may read it or write it; a link would lead who knows where.
@@ -276,8 +289,9 @@ mod tests {
         let us = geteuid().as_raw();
         let text = ours(Path::new("/"), &found).map_or_else(|error| error.to_string(), |()| String::new());
         assert_eq!(text.is_empty(), found.uid() == us, "{text}");
-        let error = FolderError::NotOurs { path: "/s".to_owned(), owner: 5, user: 7 }.to_string();
-        assert!(error.contains("chown -R 7 /s") && error.contains("user 5"), "{error}");
+        let (owner, user) = ("spooler".to_owned(), "ann".to_owned());
+        let error = FolderError::NotOurs { path: "/s".to_owned(), owner, user }.to_string();
+        assert!(error.contains("run it as spooler") && !error.contains("chown"), "{error}");
     }
 
     #[test]

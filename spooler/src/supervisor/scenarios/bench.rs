@@ -215,7 +215,7 @@ impl Bench {
         let recipients = recipients.iter().map(|text| Recipient::new(text.parse().unwrap())).collect();
         let envelope = Envelope { sender: "me@here".to_owned(), recipients, ..envelope };
         let content = Incoming::Inline(bytes::Bytes::from_static(b"Subject: x\r\n\r\nx\r\n"));
-        let ask = Ask::Submit { envelope, origin: "uid 1".to_owned(), owner_uid: 1, content };
+        let ask = Ask::Submit { envelope, submission: true, origin: "uid 1".to_owned(), owner_uid: 1, content };
         match self.ask(ask) {
             Some(Answer::Submitted(Ok(id))) => id,
             other => panic!("not accepted: {other:?}"),

@@ -43,6 +43,7 @@ fn claims_alone_serve_no_address_type() {
 
     let mut bench = Bench::ready(GOOD, &[("a", one_at_a_time()), ("b", one_at_a_time())]);
     let ask = Ask::Submit {
+        submission: true,
         envelope: spooler_protocol::message::Envelope {
             recipients: vec![spooler_protocol::message::Recipient::new("x@other.test".parse().unwrap())],
             ..Default::default()

@@ -72,7 +72,7 @@ impl World {
             priority: Priority::Normal,
         };
         let content = Incoming::Inline(bytes::Bytes::from_static(b"x"));
-        let ask = Ask::Submit { envelope, origin: String::new(), owner_uid: 0, content };
+        let ask = Ask::Submit { envelope, submission: true, origin: String::new(), owner_uid: 0, content };
         let commits = self.hear(now_ms, Event::Asked(AskId(1), ask)).iter();
         let tickets: Vec<Ticket> = commits
             .filter_map(|action| if let Action::Commit(ticket, _) = action { Some(*ticket) } else { None })

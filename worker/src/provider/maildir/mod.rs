@@ -125,6 +125,10 @@ impl Provider for Maildir {
         }
     }
 
+    fn usual_types() -> Option<&'static [&'static str]> {
+        Some(&[])
+    }
+
     fn needs(settings: &MaildirSettings) -> Needs {
         let write = match settings.template.as_ref().map(PathTemplate::base) {
             Some(Base::Fixed(base)) => vec![base.clone()],

@@ -38,7 +38,7 @@ use futures_util::future::join_all;
 use spooler_protocol::from_worker::LogonError;
 use spooler_protocol::message::Recipient;
 use spooler_protocol::outcome::{Outcome, Reply, SubmitResult};
-use spooler_protocol::settings::Settings;
+use spooler_protocol::settings::{Referent, Settings};
 use tokio::sync::Semaphore;
 
 use self::command::{CommandLine, Values};
@@ -117,6 +117,10 @@ impl Provider for Pipe {
             delivered_to: settings.boolean("delivered_to", true),
             null_sender: settings.string("null_sender", "MAILER-DAEMON"),
         }
+    }
+
+    fn usual_types() -> Option<&'static [&'static str]> {
+        Some(&[])
     }
 
     fn needs(settings: &PipeSettings) -> Needs {
@@ -249,6 +253,11 @@ fn read_command(settings: &mut Settings) -> Option<CommandLine> {
     let words = settings.strings("command", &[]);
     let shell = settings.boolean("shell", false);
     let command = CommandLine::parse(&words, shell);
+    if let Ok(command) = &command
+        && !shell
+    {
+        settings.refer("command", Referent::Program(command.program().into()));
+    }
     if let Err(error) = &command {
         let missing = "is missing; give a list such as [\"/usr/bin/program\", \"{recipient}\"]";
         settings.mistake("command", if given { error.to_string() } else { missing.to_owned() });
