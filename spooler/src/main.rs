@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use spooler::system::log;
 use spooler::{config, daemon};
-use tracing_subscriber::EnvFilter;
 
 /// Store-and-forward message spooler.
 #[derive(Parser)]
@@ -21,10 +21,11 @@ const EXAMPLES: &str = "Examples:
   spooler run --config ./spooler.toml          run with another configuration
   spooler check --config ./spooler.toml        find every mistake in it
   spooler check --print                        show what is in effect, secrets left out
+  spooler probe relay                          connect to the relay and log in, send nothing
   sudo spooler check                           find what the service's user cannot read as well
 
 SIGTERM stops (a second one hurries), SIGHUP reads the configuration again.
-SPOOLER_LOG sets what is logged: error, warn, info (default), debug.";
+SPOOLER_LOG sets what is logged besides the mail log: error, warn, info (default), debug.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -46,6 +47,17 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         user: Option<String>,
     },
+    /// Try providers without sending mail: connect, TLS, AUTH, and say each step.
+    Probe {
+        /// The provider [default: every one that is enabled].
+        provider: Option<String>,
+        /// The configuration; found as by `run`.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Try with the rights of this user [default: as for `check`].
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
+    },
     /// Write the man page of this program into a folder.
     #[command(hide = true)]
     Man {
@@ -58,10 +70,11 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run { config } => run(config.as_deref()),
         Command::Check { config, print, user } => check(config.as_deref(), print, user.as_deref()),
+        Command::Probe { provider, config, user } => probe(config.as_deref(), provider.as_deref(), user.as_deref()),
         Command::Man { folder } => man(&folder),
     };
     result.unwrap_or_else(|(code, error)| {
-        eprintln!("spooler: {error}");
+        log::complain(&format!("spooler: {error}"));
         ExitCode::from(code)
     })
 }
@@ -73,23 +86,19 @@ fn check(config: Option<&std::path::Path>, print: bool, user: Option<&str>) -> R
     write_out(&text).map(|()| ExitCode::from(code)).map_err(|error| (74, error.to_string()))
 }
 
+fn probe(
+    config: Option<&std::path::Path>,
+    provider: Option<&str>,
+    user: Option<&str>,
+) -> Result<ExitCode, (u8, String)> {
+    let eyes = config::Eyes::open(config, user).map_err(|error| (64, error.to_string()))?;
+    config::probe_command(config, provider, &eyes, &mut std::io::stdout()).map(ExitCode::from)
+}
+
 fn run(explicit: Option<&std::path::Path>) -> Result<ExitCode, (u8, String)> {
-    let filter = EnvFilter::try_from_env("SPOOLER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    // Under systemd the journal has the time; a person at a terminal wants it.
-    let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    if under_systemd {
-        log.with_ansi(false).without_time().init()
-    } else {
-        log.with_ansi(is_terminal()).init()
-    }
     let path = config::find(explicit).map_err(|error| (78, error.to_string()))?;
     daemon::run(&path).map_err(|error| (error.exit_code(), error.to_string()))?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn is_terminal() -> bool {
-    std::io::IsTerminal::is_terminal(&std::io::stderr())
 }
 
 fn man(folder: &std::path::Path) -> Result<ExitCode, (u8, String)> {

@@ -12,9 +12,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::rc::Rc;
 
-use spooler_protocol::outcome::{Cause, Reply};
+use spooler_protocol::outcome::{Cause, Hop, Reply};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::auth::{AuthFailure, Login};
 use super::connection::Connection;
@@ -23,6 +23,7 @@ use super::settings::{Protocol, Route, Timeouts, Tls};
 use super::target::{Dns, Host, NoRoute};
 use super::tls::{self, Trust};
 use super::wire::{Broken, Stream, Wire};
+use crate::probe::Probe;
 
 /// Addresses of one destination that are tried before giving up for now.
 const ADDRESSES_MAX: usize = 10;
@@ -54,6 +55,16 @@ enum Failure {
     Auth(Reply),
 }
 
+impl Failure {
+    fn by(self, hop: Hop) -> Self {
+        match self {
+            Self::Here(reply) => Self::Here(reply.by(hop)),
+            Self::Tls(reply) => Self::Tls(reply.by(hop)),
+            Self::Auth(reply) => Self::Auth(reply.by(hop)),
+        }
+    }
+}
+
 /// Makes sessions.
 pub(super) struct Dialer {
     pub(super) route: Route,
@@ -67,9 +78,22 @@ pub(super) struct Dialer {
     pub(super) timeouts: Timeouts,
     pub(super) source: Option<IpAddr>,
     pub(super) dns: Dns,
+    /// Hears of each step.
+    pub(super) witness: Option<Rc<Probe>>,
 }
 
 impl Dialer {
+    /// The same dialer, with a witness.
+    pub(super) fn witnessed_by(self, probe: Rc<Probe>) -> Self {
+        Self { witness: Some(probe), ..self }
+    }
+
+    fn saw(&self, step: &str, what: impl FnOnce() -> String) {
+        if let Some(probe) = &self.witness {
+            probe.step(step, what());
+        }
+    }
+
     /// Makes a session with the first host of the destination that gives one. `domain` matters for delivery by MX only.
     ///
     /// # Errors
@@ -101,6 +125,10 @@ impl Dialer {
                     continue;
                 }
             };
+            self.saw("resolve", || {
+                let shown: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                format!("{}: {}", host.name, shown.join(", "))
+            });
             for address in addresses.into_iter().filter(|address| self.may_go_to(*address)) {
                 if tried == ADDRESSES_MAX {
                     break;
@@ -109,7 +137,10 @@ impl Dialer {
                 match self.dial_address(host, address).await {
                     Ok(connection) => return Ok(connection),
                     Err(Failure::Auth(reply)) if reply.code / 100 == 5 => return Err(NoSession::Auth(reply)),
-                    Err(Failure::Here(reply) | Failure::Tls(reply) | Failure::Auth(reply)) => last = Some(reply),
+                    Err(Failure::Here(reply) | Failure::Tls(reply) | Failure::Auth(reply)) => {
+                        self.saw("failed", || reply.to_string());
+                        last = Some(reply);
+                    }
                 }
             }
         }
@@ -124,22 +155,27 @@ impl Dialer {
     }
 
     async fn dial_socket(&self, path: &Path) -> Result<Connection, NoSession> {
-        let remote: Rc<str> = path.display().to_string().into();
+        let (remote, begun): (Rc<str>, Instant) = (path.display().to_string().into(), Instant::now());
         let stream = match timeout(self.timeouts.connect, UnixStream::connect(path)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(NoSession::Temporary(unconnected(&remote, &error.to_string()))),
             Err(_) => return Err(NoSession::Temporary(unconnected(&remote, "no answer"))),
         };
         let session = self.begin(Wire::new(Stream::Unix(stream)), &remote, "localhost", false).await;
-        session.map_err(|failure| match failure {
+        with_hop(session, remote.to_string(), begun).map_err(|failure| match failure {
             Failure::Here(reply) | Failure::Tls(reply) => NoSession::Temporary(reply),
             Failure::Auth(reply) => NoSession::Auth(reply),
         })
     }
 
     async fn dial_address(&self, host: &Host, address: IpAddr) -> Result<Connection, Failure> {
-        let remote: Rc<str> = format!("{}[{address}]", host.name).into();
+        let begun = Instant::now();
         let address = SocketAddr::new(address, host.port.unwrap_or(self.port));
+        with_hop(self.session_at(host, address).await, address.to_string(), begun)
+    }
+
+    async fn session_at(&self, host: &Host, address: SocketAddr) -> Result<Connection, Failure> {
+        let remote: Rc<str> = format!("{}[{}]", host.name, address.ip()).into();
         let name = self.tls_server_name.as_deref().unwrap_or(&host.name);
         let wire = self.connect(address, &remote).await?;
         match self.begin(wire, &remote, name, self.tls != Tls::None).await {
@@ -155,7 +191,10 @@ impl Dialer {
     async fn connect(&self, address: SocketAddr, remote: &str) -> Result<Wire, Failure> {
         let failed = |why: &str| Failure::Here(unconnected(&format!("{remote}:{}", address.port()), why));
         match timeout(self.timeouts.connect, self.connect_tcp(address)).await {
-            Ok(Ok(stream)) => Ok(Wire::new(Stream::Tcp(stream))),
+            Ok(Ok(stream)) => {
+                self.saw("connect", || format!("{remote}:{}", address.port()));
+                Ok(Wire::new(Stream::Tcp(stream)))
+            }
             Ok(Err(error)) => Err(failed(&error.to_string())),
             Err(_) => Err(failed("no answer")),
         }
@@ -182,6 +221,7 @@ impl Dialer {
         if !greeting.is_positive() {
             return Err(Failure::Here(greeting.from(remote)));
         }
+        self.saw("greeting", || first_line(&greeting.text));
         let mut offered = self.hello(&mut wire, remote).await?;
         if secure && matches!(self.tls, Tls::Opportunistic | Tls::Required) {
             (wire, offered) = self.start_tls(wire, offered, remote, name).await?;
@@ -192,6 +232,7 @@ impl Dialer {
                 AuthFailure::Refused(reply) => Failure::Auth(reply),
                 AuthFailure::Broken(broken) => at(remote, "at AUTH")(broken),
             })?;
+            self.saw("AUTH", || format!("accepted as {}", login.username));
         }
         Ok(Connection::new(wire, offered, Rc::clone(remote)))
     }
@@ -206,12 +247,14 @@ impl Dialer {
         let line = format!("{verb} {}", self.hostname);
         let mut reply = wire.command(line.as_bytes(), patience).await.map_err(at(remote, "at EHLO"))?;
         if reply.is_positive() {
+            self.saw(verb, || offers(&reply.text));
             return Ok(Extensions::read(&reply));
         }
         if let Some(verb) = fallback.filter(|_| reply.is_permanent()) {
             let line = format!("{verb} {}", self.hostname);
             reply = wire.command(line.as_bytes(), patience).await.map_err(at(remote, "at HELO"))?;
             if reply.is_positive() {
+                self.saw(verb, || first_line(&reply.text));
                 return Ok(Extensions::default());
             }
         }
@@ -250,14 +293,46 @@ impl Dialer {
     }
 
     async fn secure(&self, wire: Wire, remote: &str, name: &str) -> Result<Wire, Failure> {
+        let shown = name;
         let name = tls::server_name(name).map_err(|why| no_tls(remote, &why))?;
         let connector = self.trust.connector().await.map_err(|why| no_tls(remote, &why))?;
         match timeout(self.timeouts.connect, wire.secure(connector, name)).await {
-            Ok(Ok(wire)) => Ok(wire),
+            Ok(Ok(wire)) => {
+                let checked =
+                    if self.trust.verifies() { "certificate checked for" } else { "certificate not checked for" };
+                self.saw("TLS", || {
+                    let (version, cipher) = wire.tls();
+                    format!("{version} with {cipher}; {checked} {shown}")
+                });
+                Ok(wire)
+            }
             Ok(Err(why)) => Err(no_tls(remote, &why)),
             Err(_) => Err(no_tls(remote, "no answer")),
         }
     }
+}
+
+/// Notes how a session, or its failure, came about.
+fn with_hop(session: Result<Connection, Failure>, peer: String, begun: Instant) -> Result<Connection, Failure> {
+    let connecting_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let hop = Hop { peer, connecting_ms, ..Hop::default() };
+    match session {
+        Ok(connection) => {
+            let (tls, cipher) = connection.wire.tls();
+            Ok(Connection { hop: Hop { tls, cipher, ..hop }, ..connection })
+        }
+        Err(failure) => Err(failure.by(hop)),
+    }
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// The keywords in a reply to EHLO.
+fn offers(text: &str) -> String {
+    let offered: Vec<&str> = text.lines().skip(1).collect();
+    if offered.is_empty() { "offers nothing".to_owned() } else { format!("offers {}", offered.join(", ")) }
 }
 
 fn remote_reply(remote: &str, enhanced: &str, text: impl Into<String>) -> Reply {
