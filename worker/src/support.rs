@@ -36,7 +36,7 @@ pub use self::rows::RowError;
 use self::rows::Rows;
 use crate::confine::Files;
 use crate::critical::Sections;
-use crate::delivery::DeliveryState;
+use crate::delivery::{DeliveryState, PROGRESS_INTERVAL};
 use crate::filter::Filters;
 use crate::inbound::{Inbound, InboundCall};
 use crate::link::LinkSender;
@@ -59,6 +59,8 @@ struct Inner {
     waiting: Waiting,
     deliveries: RefCell<HashMap<DeliveryId, Rc<DeliveryState>>>,
     news: RefCell<Vec<DeliveryId>>,
+    /// When to tell how far deliveries are.
+    progress_due: Cell<Option<Instant>>,
     directions: Directions,
     rows: RefCell<Rows>,
     prompts: RefCell<Vec<Prompt>>,
@@ -130,6 +132,7 @@ impl Support {
             waiting: Waiting::default(),
             deliveries: RefCell::default(),
             news: RefCell::default(),
+            progress_due: Cell::new(None),
             directions: Directions::new(welcome.flags),
             rows: RefCell::new(Rows::new()),
             prompts: RefCell::default(),
@@ -431,6 +434,26 @@ impl Support {
     fn send_row(&self, row: String, update: RowUpdate) {
         let sequence = self.next_number();
         self.send(&FromWorker::Row { sequence, row, update: Box::new(update) });
+    }
+
+    /// How far some delivery is has changed.
+    pub(crate) fn tell_progress_soon(&self) {
+        if self.inner.progress_due.get().is_none() {
+            self.inner.progress_due.set(Some(Instant::now() + PROGRESS_INTERVAL));
+        }
+    }
+
+    /// Tells how far deliveries are when it is time to, and says in how long it is time next.
+    pub(crate) fn tell_progress(&self) -> Option<Duration> {
+        let left = self.inner.progress_due.get()?.saturating_duration_since(Instant::now());
+        if !left.is_zero() {
+            return Some(left);
+        }
+        self.inner.progress_due.set(None);
+        for (&delivery, state) in &*self.inner.deliveries.borrow() {
+            state.tell_progress(delivery, |said| self.send(said));
+        }
+        None
     }
 
     /// Sends the words about rows that are due, and says in how long the next one is.
