@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::message::{Address, SMTP};
+use crate::message::{Address, SMTP, has_domain};
 
 /// One explicit claim. Comparison ignores the case of ASCII letters, except in a local part that is claimed as a whole address.
 ///
@@ -73,6 +73,31 @@ impl Pattern {
         }
     }
 
+    /// Whether this claim covers every address that the other one covers.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Any, _) => true,
+            (one, other) if one == other => true,
+            (Self::Domain(domain), Self::Exact(_, of)) => of == domain,
+            (Self::Subdomains(parent), Self::Domain(domain) | Self::Exact(_, domain)) => {
+                ends_with_ignore_case(domain, parent)
+            }
+            (Self::Subdomains(parent), Self::Subdomains(other)) => ends_with_ignore_case(other, parent),
+            (Self::Local(local), Self::Exact(of, _)) => of.eq_ignore_ascii_case(local),
+            (Self::Prefix { kind, prefix }, Self::Prefix { kind: of, prefix: longer }) => {
+                kind == of && longer.starts_with(prefix.as_str())
+            }
+            (
+                Self::Prefix { kind, prefix },
+                Self::Domain(_) | Self::Subdomains(_) | Self::Local(_) | Self::Exact(..),
+            ) => kind == SMTP && prefix.is_empty(),
+            (Self::Domain(_) | Self::Subdomains(_) | Self::Local(_) | Self::Exact(..) | Self::Prefix { .. }, _) => {
+                false
+            }
+        }
+    }
+
     /// Whether the claim covers an address.
     #[must_use]
     pub fn matches(&self, address: &Address) -> bool {
@@ -133,15 +158,32 @@ pub struct Claims {
     pub address_types: Vec<String>,
     /// Some provider has never logged on, so what it serves is not known yet: nothing can be refused for want of a provider.
     pub incomplete: bool,
+    /// The domain of addresses without one; empty if there is none.
+    pub origin: String,
+    /// Domains of addresses that may be aliases: only the supervisor knows where their mail goes.
+    pub aliased: Vec<String>,
 }
 
 impl Claims {
     /// Whether some provider may serve the address.
     #[must_use]
     pub fn may_serve(&self, address: &Address) -> bool {
+        let qualified = self.qualified(address);
+        let address = qualified.as_ref().unwrap_or(address);
+        let may_be_alias = || {
+            let domain = address.local_and_domain().map_or("", |(_, domain)| domain);
+            address.kind() == SMTP && self.aliased.iter().any(|aliased| aliased.eq_ignore_ascii_case(domain))
+        };
         self.incomplete
+            || may_be_alias()
             || self.address_types.iter().any(|kind| is_of_type(address, kind))
             || self.patterns.iter().any(|pattern| pattern.matches(address))
+    }
+
+    /// The address with the domain that it lacks.
+    fn qualified(&self, address: &Address) -> Option<Address> {
+        let lacks = address.kind() == SMTP && !self.origin.is_empty() && !has_domain(address.text());
+        lacks.then(|| Address::smtp(&format!("{}@{}", address.text(), self.origin)).ok()).flatten()
     }
 }
 
@@ -165,6 +207,24 @@ mod tests {
         assert!(claims("a@b", "a@B") && !claims("a@b", "A@b"));
         assert!(claims("FAX:+49", "FAX:+4930") && !claims("FAX:+49", "FAX:+1"));
         assert!(claims("*", "FAX:1") && claims("*", "a@b"));
+    }
+
+    #[test]
+    fn addresses_without_domain_are_those_of_the_origin() {
+        let claims = Claims {
+            patterns: vec![Pattern::parse("@here.test").unwrap()],
+            origin: "here.test".to_owned(),
+            ..Claims::default()
+        };
+        let serves = |claims: &Claims, address: &str| claims.may_serve(&Address::smtp(address).unwrap());
+        assert!(serves(&claims, "postmaster") && !serves(&Claims { origin: String::new(), ..claims }, "postmaster"));
+    }
+
+    #[test]
+    fn what_may_be_an_alias_is_not_refused() {
+        let claims = Claims { aliased: vec!["here.test".to_owned()], ..Claims::default() };
+        let serves = |address: &str| claims.may_serve(&address.parse().unwrap());
+        assert!(serves("root@Here.test") && !serves("root@there.test") && !serves("FAX:1@here.test"));
     }
 
     #[test]

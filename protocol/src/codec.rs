@@ -113,7 +113,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::from_worker::{Content, FromWorker};
+    use crate::from_worker::{Arrival, Content, FromWorker};
     use crate::ids::AcceptId;
     use crate::message::Envelope;
 
@@ -131,6 +131,7 @@ mod tests {
         FromWorker::Accept {
             accept: AcceptId(7),
             envelope: Envelope { sender: "a@b".to_owned(), ..Envelope::default() },
+            arrival: Arrival::default(),
             content: Content::Inline(Bytes::from(vec![b'x'; size])),
         }
     }

@@ -37,6 +37,9 @@ use crate::to_worker::Refusal;
 pub struct Submit {
     /// For whom.
     pub envelope: Envelope,
+    /// The message is passed on, not submitted: its header stays as it is.
+    #[serde(default)]
+    pub as_is: bool,
 }
 
 /// A submission was accepted: it is on disk, synced.

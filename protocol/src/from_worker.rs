@@ -71,6 +71,17 @@ pub enum Content {
     },
 }
 
+/// How a message came to its provider. The supervisor completes what a submission lacks (RFC 6409 8) and leaves the rest as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arrival {
+    /// Whether its sender hands it in here for the first time, rather than passing it on.
+    pub submission: bool,
+    /// Bytes of the trace header that the provider put before the message.
+    pub trace_bytes: u32,
+    /// The return path, as in the envelope.
+    pub sender: String,
+}
+
 /// What a provider wants shown in one of its status rows; `None` leaves a column as it is (STATUSROW_UPDATE).
 ///
 /// The flush bits are commands: setting one asks the spooler for its attention, clearing it ends the flush.
@@ -196,6 +207,8 @@ pub enum FromWorker {
         accept: AcceptId,
         /// For whom.
         envelope: Envelope,
+        /// How it came.
+        arrival: Arrival,
         /// What.
         content: Content,
     },
@@ -244,4 +257,11 @@ pub enum FromWorker {
     LoggedOff,
     /// The sandbox is closed; said before the provider logs on.
     Confined(Confined),
+    /// Pieces of a message follow. Without this word they are those of a message that is passed on without a trace header.
+    UploadBegins {
+        /// Of which message.
+        accept: AcceptId,
+        /// How it came.
+        arrival: Arrival,
+    },
 }

@@ -27,7 +27,8 @@ use serde::{Deserialize, Serialize};
 /// | 2 | the whole provider contract: polls, flushes, validation, deferred messages, system messages |
 /// | 3 | the sandbox of workers; what a worker says comes as packets on its standard input |
 /// | 4 | a token says at once that it is asked back |
-pub const PROTOCOL_VERSION: u32 = 4;
+/// | 5 | how a message came in; where local addresses belong |
+pub const PROTOCOL_VERSION: u32 = 5;
 
 /// Bytes of the secret by which a worker knows that its supervisor came.
 pub const NONCE_BYTES: usize = 16;
@@ -35,8 +36,8 @@ pub const NONCE_BYTES: usize = 16;
 /// Bytes of the name of the folder that a one-shot server is in.
 pub const FOLDER_BYTES_MAX: usize = 32;
 
-/// The variable of a worker's environment with the folder for temporary files; without it, that is `/tmp`. `TMPDIR` is where the worker opens
-/// its one-shot server.
+/// The variable of a worker's environment with the folder in which a worker that runs programs makes one for their temporary files. `TMPDIR` is
+/// where the worker opens its one-shot server.
 pub const TEMPORARY_FOLDER: &str = "SPOOLER_TMPDIR";
 
 /// The name of the socket in that folder; ipc-channel's choice.
@@ -123,7 +124,7 @@ mod tests {
     #[test]
     fn a_hello_survives_the_way_and_its_layout_is_frozen() {
         let packet = hello().encode();
-        let mut by_hand = vec![4, 0, 0, 0, 0x67, 0x12, 0, 0];
+        let mut by_hand = vec![5, 0, 0, 0, 0x67, 0x12, 0, 0];
         by_hand.extend([9; 16]);
         by_hand.extend(b".tmpAbC123");
         assert_eq!(packet, by_hand);

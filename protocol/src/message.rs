@@ -81,6 +81,16 @@ impl Address {
     }
 }
 
+/// Whether a mail address has a domain: an `@` outside a quoted local part.
+#[must_use]
+pub fn has_domain(address: &str) -> bool {
+    let behind_quotes = match address.strip_prefix('"') {
+        Some(_) => address.rsplit_once('"').map_or("", |(_, behind)| behind),
+        None => address,
+    };
+    behind_quotes.contains('@')
+}
+
 fn is_address_type(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= ADDRESS_TYPE_BYTES_MAX
@@ -327,6 +337,15 @@ mod tests {
         let address: Address = "a@b".parse().unwrap();
         assert_eq!((address.kind(), address.text()), ("SMTP", "a@b"));
         assert_eq!(address.to_string(), "a@b");
+    }
+
+    #[test]
+    fn an_at_sign_in_quotes_is_no_domain() {
+        for (address, expected) in
+            [("root", false), ("a@b", true), ("\"a@b\"", false), ("\"a@b\"@c", true), ("\"a", false), ("", false)]
+        {
+            assert_eq!(has_domain(address), expected, "{address}");
+        }
     }
 
     #[test]

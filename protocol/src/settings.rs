@@ -5,12 +5,13 @@
 //! values are collected too, without secrets, for `spooler check --print`.
 
 mod findings;
+mod suggestions;
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-pub use findings::{Effective, Findings, Mistake, Silence};
+pub use findings::{Effective, Findings, Mistake, Reference, Referent, Silence};
 use toml::{Table, Value};
 
 use crate::units;
@@ -93,6 +94,11 @@ impl Settings {
 
     fn wrong_type(&mut self, key: &str, wanted: &str, found: &Value) {
         self.mistake(key, format!("must be {wanted}, not {}", found.type_str()));
+    }
+
+    /// Notes what the value of a key refers to outside of the configuration.
+    pub fn refer(&mut self, key: &str, to: Referent) {
+        self.findings.references.push(Reference { key: format!("{}{key}", self.prefix), to });
     }
 
     /// A text that may be absent.
@@ -311,6 +317,7 @@ impl Settings {
         let findings = inner.finish();
         self.findings.mistakes.extend(findings.mistakes);
         self.findings.effective.extend(findings.effective);
+        self.findings.references.extend(findings.references);
         self.findings.add_silence(findings.silence);
         value
     }
@@ -341,6 +348,11 @@ impl Settings {
             let own =
                 |mistake: Mistake| Mistake { key: format!("{}{key}.{place}.{}", self.prefix, mistake.key), ..mistake };
             self.findings.mistakes.extend(findings.mistakes.into_iter().map(own));
+            let own = |reference: Reference| Reference {
+                key: format!("{}{key}.{place}.{}", self.prefix, reference.key),
+                ..reference
+            };
+            self.findings.references.extend(findings.references.into_iter().map(own));
             let values: Vec<String> =
                 findings.effective.into_iter().map(|one| format!("{} = {}", one.key, one.value)).collect();
             shown.push(format!("{{ {} }}", values.join(", ")));
@@ -356,6 +368,12 @@ impl Settings {
             let keys: Vec<String> = inner.table.keys().cloned().collect();
             keys.into_iter().filter_map(|key| inner.optional_string(&key).map(|value| (key, value))).collect()
         })
+    }
+
+    /// Every key but these as a list of texts; one text stands for a list of one.
+    pub fn lists(&mut self, but: &[&str]) -> Vec<(String, Vec<String>)> {
+        let keys: Vec<String> = self.table.keys().filter(|key| !but.contains(&key.as_str())).cloned().collect();
+        keys.into_iter().map(|key| (key.clone(), self.strings(&key, &[]))).collect()
     }
 
     /// A table of texts with free keys that are never shown, such as users with their passwords.
@@ -383,8 +401,8 @@ impl Settings {
     pub fn finish(mut self) -> Findings {
         self.known.sort();
         self.known.dedup();
-        let (unknown, known) = (std::mem::take(&mut self.table), self.known.join(", "));
-        unknown.keys().for_each(|key| self.mistake(key, format!("is not known here; allowed are {known}")));
+        let (unknown, known) = (std::mem::take(&mut self.table), std::mem::take(&mut self.known));
+        unknown.keys().for_each(|key| self.mistake(key, suggestions::unknown(key, &known)));
         self.findings
     }
 }

@@ -13,14 +13,14 @@ use spooler_protocol::confinement::Privilege;
 use tokio::sync::watch;
 
 use crate::config::{Config, ConfigError, Provider};
-use crate::driver::bridge::LoopBridge;
+use crate::driver::bridge::{CurrentAddressing, LoopBridge};
 use crate::driver::{Driver, Equipment, committed};
 use crate::supervisor::event::Event;
 use crate::supervisor::{Supervisor, Surroundings};
 use crate::system::cgroup::Cgroups;
 use crate::system::clock::Clock;
 use crate::system::control::{self, Access, BindError, Bridge, ControlOptions, ControlServer};
-use crate::system::folders::{self, FolderError, WorkersFolder};
+use crate::system::folders::{self, FolderError, WorkersFolders};
 use crate::system::idle_probe::IdleProbe;
 use crate::system::mailbox::{Letter, Mailbox};
 use crate::system::privileges::{self, PrivilegeError, Reduced, Use};
@@ -99,14 +99,14 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     folders::prepare_socket(&config.control.socket)?;
     let uses = uses(&config);
     let store = open_store(&config.spool.path, &uses)?;
-    let workers_folder = WorkersFolder::prepare(&config.spool.path)?;
+    let workers_folders = WorkersFolders::prepare(&config.spool.path)?;
     let access = access(&config)?;
     let listener = control::bind(&config.control.socket, &access)?;
     // No thread but the store's runs yet; whatever is started from here on has no more than this.
     let reduced = privileges::give_up_all_but(&uses)?;
     tracing::info!("kept of root's power: {reduced}");
     let socket = config.control.socket.clone();
-    let control = serve(config, Opened { signals, store, listener, access, workers_folder, reduced })?;
+    let control = serve(config, Opened { signals, store, listener, access, workers_folders, reduced })?;
     control.stop();
     let _ = std::fs::remove_file(&socket);
     tracing::info!("spooler stopped");
@@ -137,13 +137,13 @@ struct Opened {
     store: SqliteStore,
     listener: UnixListener,
     access: Access,
-    workers_folder: WorkersFolder,
+    workers_folders: WorkersFolders,
     reduced: Reduced,
 }
 
 /// Starts all threads and runs the loop until it is told to stop.
 fn serve(config: Config, opened: Opened) -> Result<ControlServer, DaemonError> {
-    let Opened { signals, mut store, listener, access, workers_folder, reduced } = opened;
+    let Opened { signals, mut store, listener, access, workers_folders, reduced } = opened;
     let last_id = store.last_id()?;
     let clock = Clock::new();
     let (mailbox, letters) = Mailbox::new().map_err(|error| DaemonError::System("The loop cannot sleep", error))?;
@@ -160,11 +160,13 @@ fn serve(config: Config, opened: Opened) -> Result<ControlServer, DaemonError> {
         move |report| reports_to.put(committed(report)),
         move |why| stuck_to.put(Letter::Event(Event::StoreStuck(why))),
     )?;
+    let addressing = CurrentAddressing::new(Arc::clone(&config.addressing));
     let bridge: Arc<dyn Bridge> = Arc::new(LoopBridge {
         mailbox: mailbox.clone(),
         readers: Arc::clone(&readers),
         uploads: Arc::clone(&uploads),
         status: status_changes,
+        addressing: addressing.clone(),
     });
     let options = ControlOptions { access, message_bytes_max: config.spool.max_message_size };
     let control = control::start(listener, options, Arc::clone(&bridge))
@@ -174,8 +176,13 @@ fn serve(config: Config, opened: Opened) -> Result<ControlServer, DaemonError> {
     pickup_feeder::start(&config.spool.path, &config.spool.pickup, config.spool.max_message_size, access, bridge)
         .map_err(|error| DaemonError::System("The pick-up folder cannot be had", error))?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let surroundings =
-        Surroundings { cores: u32::try_from(cores).unwrap_or(1), pid: std::process::id(), seed: seed(), last_id };
+    let surroundings = Surroundings {
+        cores: u32::try_from(cores).unwrap_or(1),
+        pid: std::process::id(),
+        reload: service_manager::reload_command(),
+        seed: seed(),
+        last_id,
+    };
     tracing::info!(pid = surroundings.pid, spool = %config.spool.path.display(), "spooler starts");
     let probe = IdleProbe::start(mailbox.clone())
         .map_err(|error| DaemonError::System("The machine's load cannot be watched", error))?;
@@ -186,11 +193,12 @@ fn serve(config: Config, opened: Opened) -> Result<ControlServer, DaemonError> {
         mailbox,
         letters,
         clock,
+        addressing,
         status,
         cgroups: Cgroups::find(),
         probe,
         inhibitor,
-        workers_folder,
+        workers_folders,
         reduced,
         service: ServiceManager::find(),
     };

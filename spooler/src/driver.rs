@@ -6,6 +6,8 @@
 
 mod acting;
 pub use acting::committed;
+// Messages of workers on their way in.
+mod arriving;
 mod bodies;
 // What the control socket and the pick-up folder may ask of the loop.
 pub mod bridge;
@@ -15,26 +17,23 @@ mod reloading;
 mod reports;
 mod watching;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use spooler_protocol::from_worker::{Content, FromWorker};
+use spooler_protocol::from_worker::FromWorker;
 use spooler_protocol::ids::{AcceptId, DeliveryId, MessageId};
 use spooler_protocol::to_worker::ToWorker;
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::hops;
 use crate::policy::priority_plan::Level;
 use crate::supervisor::Supervisor;
-use crate::supervisor::event::{
-    Action, Answer, Ask, AskId, Event, Incoming, UploadKey, WorkerEnd, WorkerId, WorkerNews,
-};
+use crate::supervisor::event::{Action, AskId, Event, WorkerEnd, WorkerId, WorkerNews};
 use crate::system::cgroup::Cgroups;
 use crate::system::clock::Clock;
 use crate::system::control::Request;
-use crate::system::folders::WorkersFolder;
+use crate::system::folders::WorkersFolders;
 use crate::system::idle_probe::IdleProbe;
 use crate::system::logind::Inhibitor;
 use crate::system::mailbox::{Letter, Letters, Mailbox};
@@ -79,6 +78,8 @@ pub struct Equipment {
     pub letters: Letters,
     /// The clocks.
     pub clock: Clock,
+    /// What is done with addresses on their way in: read wherever messages come in.
+    pub addressing: bridge::CurrentAddressing,
     /// Moves whenever the status table may have changed.
     pub status: watch::Sender<u64>,
     /// Cgroups for workers, where there can be any.
@@ -88,7 +89,7 @@ pub struct Equipment {
     /// What keeps the machine awake until the workers were told.
     pub inhibitor: Inhibitor,
     /// Where workers meet the supervisor.
-    pub workers_folder: WorkersFolder,
+    pub workers_folders: WorkersFolders,
     /// What of root's power is left.
     pub reduced: Reduced,
     /// Who is told how we are, and watches whether the loop goes on.
@@ -106,9 +107,7 @@ pub struct Driver {
     next_ask: u64,
     fresh: bodies::Fresh,
     flights: HashMap<DeliveryId, (WorkerId, MessageId)>,
-    upload_keys: HashMap<(WorkerId, AcceptId), UploadKey>,
-    /// Uploads of messages that go round in circles.
-    looping: HashSet<UploadKey>,
+    arriving: HashMap<(WorkerId, AcceptId), arriving::Arriving>,
     next_upload: u64,
     watchers: watching::Watchers,
     /// How often the configuration was asked to be read again, and which of these readings was taken last.
@@ -133,8 +132,7 @@ impl Driver {
             next_ask: 1,
             fresh: bodies::Fresh::default(),
             flights: HashMap::new(),
-            upload_keys: HashMap::new(),
-            looping: HashSet::new(),
+            arriving: HashMap::new(),
             next_upload: 1,
             watchers: watching::Watchers::default(),
             reloads: (0, 0),
@@ -295,13 +293,7 @@ impl Driver {
                 cgroups.forget(gone.process.pid);
             }
         }
-        let keys: Vec<(WorkerId, AcceptId)> =
-            self.upload_keys.keys().filter(|(of, _)| *of == worker).copied().collect();
-        for key in keys {
-            if let Some(key) = self.upload_keys.remove(&key) {
-                self.abandon(key);
-            }
-        }
+        self.forget_arriving(worker);
         self.hear(Event::Worker(worker, WorkerNews::Died(end)));
     }
 
@@ -309,36 +301,21 @@ impl Driver {
     fn heard(&mut self, worker: WorkerId, said: FromWorker) {
         let news = match said {
             FromWorker::Upload { accept, data } => return self.upload(worker, accept, data),
-            FromWorker::UploadAbandoned { accept } => {
-                if let Some(key) = self.upload_keys.remove(&(worker, accept)) {
-                    self.abandon(key);
-                }
-                return;
-            }
+            FromWorker::UploadBegins { accept, arrival } => return self.upload_begins(worker, accept, arrival),
+            FromWorker::UploadAbandoned { accept } => return self.upload_abandoned(worker, accept),
             FromWorker::ReadBody { request, delivery, offset } => {
                 return self.read_body(worker, request, delivery, offset);
             }
-            FromWorker::Accept { accept, envelope, content } => {
-                let content = match content {
-                    Content::Inline(bytes) => {
-                        if let Err(refusal) = hops::check(&bytes) {
-                            return self.say(worker, ToWorker::Accepted { accept, result: Err(refusal) });
-                        }
-                        Incoming::Inline(bytes)
-                    }
-                    Content::Uploaded { size } => {
-                        let key = self.upload_key(worker, accept);
-                        self.upload_keys.remove(&(worker, accept));
-                        if self.looping.remove(&key) {
-                            return self.say(worker, ToWorker::Accepted { accept, result: Err(hops::refusal()) });
-                        }
-                        Incoming::Upload { key, size }
-                    }
+            FromWorker::Accept { accept, envelope, arrival, content } => {
+                let submission = arrival.submission;
+                let content = match self.arrived(worker, accept, arrival, content) {
+                    Ok(content) => content,
+                    Err(refusal) => return self.say(worker, ToWorker::Accepted { accept, result: Err(refusal) }),
                 };
                 if let Some(known) = self.workers.get_mut(&worker) {
                     known.debts.accepting(accept, &envelope, &content);
                 }
-                WorkerNews::Accept { accept, envelope, content }
+                WorkerNews::Accept { accept, envelope, submission, content }
             }
             said @ (FromWorker::Want | FromWorker::Yield { .. }) => {
                 let link = self.workers.get(&worker).and_then(|known| known.link.as_ref());
@@ -384,11 +361,6 @@ impl Driver {
         };
         let ask_id = AskId(self.next_ask);
         self.next_ask += 1;
-        if let Ask::Submit { content: Incoming::Inline(bytes), .. } = &ask
-            && let Err(refusal) = hops::check(bytes)
-        {
-            return question.answer(Answer::Submitted(Err(refusal)));
-        }
         if matches!(question, bridge::Question::Status(_)) {
             self.read_cpu_clocks();
         }

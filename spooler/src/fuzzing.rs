@@ -14,7 +14,7 @@ pub const TARGETS: &[Target] = &[
     ("sendmail", client::fuzzing::sendmail),
     ("sendmail_smtp", client::fuzzing::sendmail_smtp),
     ("report", report::fuzzing::report),
-    ("hops", crate::hops::fuzz),
+    ("admission", crate::admission::fuzzing::admission_of_any),
     ("lying_worker", supervisor::fuzzing::lying_worker),
     ("configuration", config::fuzzing::configuration),
     ("control_socket", system::control::fuzzing::connection),

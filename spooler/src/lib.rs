@@ -1,5 +1,7 @@
 //! The supervisor of the spooler, and the client tools.
 
+// What is looked at, and completed, in every message on its way in.
+mod admission;
 // The client tools: `spoolctl`, `sendmail`, `mailq`, `newaliases`.
 pub mod client;
 // What the configuration says.
@@ -12,8 +14,6 @@ pub mod driver;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
-// Messages that go round in circles.
-mod hops;
 // Line ends of messages on their way in.
 pub mod line_ends;
 // What decides.

@@ -21,6 +21,7 @@ const EXAMPLES: &str = "Examples:
   spooler run --config ./spooler.toml          run with another configuration
   spooler check --config ./spooler.toml        find every mistake in it
   spooler check --print                        show what is in effect, secrets left out
+  sudo spooler check                           find what the service's user cannot read as well
 
 SIGTERM stops (a second one hurries), SIGHUP reads the configuration again.
 SPOOLER_LOG sets what is logged: error, warn, info (default), debug.";
@@ -41,6 +42,9 @@ enum Command {
         /// Show the effective configuration, defaults included and secrets left out.
         #[arg(long)]
         print: bool,
+        /// Check with the rights of this user [default: the user of the installed unit, else the owner of the spool].
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
     },
     /// Write the man page of this program into a folder.
     #[command(hide = true)]
@@ -53,16 +57,20 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run { config } => run(config.as_deref()),
-        Command::Check { config, print } => {
-            let (code, text) = config::check_command(config.as_deref(), print);
-            write_out(&text).map(|()| ExitCode::from(code)).map_err(|error| (74, error.to_string()))
-        }
+        Command::Check { config, print, user } => check(config.as_deref(), print, user.as_deref()),
         Command::Man { folder } => man(&folder),
     };
     result.unwrap_or_else(|(code, error)| {
         eprintln!("spooler: {error}");
         ExitCode::from(code)
     })
+}
+
+fn check(config: Option<&std::path::Path>, print: bool, user: Option<&str>) -> Result<ExitCode, (u8, String)> {
+    // 64: EX_USAGE.
+    let eyes = config::Eyes::open(config, user).map_err(|error| (64, error.to_string()))?;
+    let (code, text) = config::check_command(config, print, &eyes);
+    write_out(&text).map(|()| ExitCode::from(code)).map_err(|error| (74, error.to_string()))
 }
 
 fn run(explicit: Option<&std::path::Path>) -> Result<ExitCode, (u8, String)> {

@@ -6,6 +6,7 @@
 //! | `event` | what is heard and what is wanted done |
 //! | `workers` | workers come and go; configuration changes |
 //! | `accepting` | messages come in, and come back from the store at start |
+//! | `claiming` | listening providers are told what is served |
 //! | `delivering` | messages go out, and what comes after |
 //! | `recording` | what became of recipients |
 //! | `pending` | what is on its way to the disk |
@@ -33,6 +34,7 @@
 
 mod accepting;
 mod asking;
+mod claiming;
 mod confining;
 mod critical;
 mod delivering;
@@ -82,6 +84,7 @@ use crate::policy::routing::{Route, Routing};
 use crate::policy::scheduler::Scheduler;
 use crate::policy::status_table::Rows;
 use crate::policy::{Now, ProviderId};
+use accepting::HandedIn;
 use event::{Action, Event, Loudness, Reading, Ticket, UploadKey, WorkerId, WorkerNews};
 use pending::{Acceptor, Pending};
 
@@ -154,6 +157,8 @@ pub struct Supervisor {
     pending: HashMap<Ticket, Pending>,
     /// Messages that were on their way to the disk when ways changed: nobody could read them again then.
     astray: BTreeSet<MessageId>,
+    /// Recipients that a provider has just declined, until the next one is found for them.
+    declined: HashMap<MessageId, BTreeSet<u32>>,
     flushing: flushing::Flushing,
     watch: Option<watching::Watch>,
     /// The number of the last line for those who watch.
@@ -167,6 +172,8 @@ pub struct Supervisor {
     jitter: Jitter,
     cores: u32,
     pid: u32,
+    /// The command that reloads the configuration, for people.
+    reload: String,
     started_ms: i64,
     /// What the one clock says when the other says nothing; for rows.
     epoch_ms: i64,
@@ -222,12 +229,14 @@ struct Stopping {
 }
 
 /// What the supervisor is told about its surroundings once.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Surroundings {
     /// Processor cores: the default number of slots.
     pub cores: u32,
     /// The supervisor's process.
     pub pid: u32,
+    /// The command that reloads the configuration, for people to run.
+    pub reload: String,
     /// For jitter.
     pub seed: u64,
     /// The largest number that a message ever had.
@@ -253,6 +262,7 @@ impl Supervisor {
             flights: BTreeMap::new(),
             pending: HashMap::new(),
             astray: BTreeSet::new(),
+            declined: HashMap::new(),
             flushing: flushing::Flushing::default(),
             watch: None,
             watch_seq: 0,
@@ -263,6 +273,7 @@ impl Supervisor {
             jitter: Jitter::new(surroundings.seed),
             cores: surroundings.cores,
             pid: surroundings.pid,
+            reload: surroundings.reload,
             started_ms: now.mono_ms,
             epoch_ms: now.wall_ms - now.mono_ms,
             ticked_ms: now.mono_ms,
@@ -376,11 +387,11 @@ impl Supervisor {
             WorkerNews::Started { pid } => self.on_started(worker, pid, now, actions),
             WorkerNews::StartFailed(why) => self.on_died(worker, &why.as_str().into(), now, actions),
             WorkerNews::Said { said, cpu_us } => self.on_said(worker, said, cpu_us, now, actions),
-            WorkerNews::Accept { accept, envelope, content } => {
+            WorkerNews::Accept { accept, envelope, submission, content } => {
                 let origin = format!("provider {}", provider.config.name);
                 self.on_call_news(worker, now, actions);
-                let acceptor = Acceptor::Worker(worker, accept);
-                self.accept(acceptor, envelope, content, origin, None, now, actions);
+                let handed_in = HandedIn { envelope, submission, content, origin, owner_uid: None };
+                self.accept(Acceptor::Worker(worker, accept), handed_in, now, actions);
             }
             WorkerNews::Garbled(why) => {
                 let step = provider.life.condemn(&why);

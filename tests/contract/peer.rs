@@ -14,14 +14,15 @@ use spooler_protocol::calls::LogonFlags;
 use spooler_protocol::claims::Claims;
 use spooler_protocol::codec::{self, Assembler, CodecError};
 use spooler_protocol::confinement::Confined;
-use spooler_protocol::from_worker::{Content, FromWorker, LoggedOn};
-use spooler_protocol::handshake::{Bootstrap, Hello, SOCKET_NAME};
+use spooler_protocol::from_worker::{Arrival, Content, FromWorker, LoggedOn};
+use spooler_protocol::handshake::{Bootstrap, Hello, SOCKET_NAME, TEMPORARY_FOLDER};
 use spooler_protocol::ids::{AcceptId, DeliveryId, Generation, MessageId, Token};
 use spooler_protocol::limits::{BODY_CHUNK_BYTES_MAX, BODY_INLINE_BYTES_MAX, FRAME_BYTES_MAX};
 use spooler_protocol::message::{BodyType, Envelope, Priority, Recipient};
 use spooler_protocol::notification::Notification;
 use spooler_protocol::outcome::{Outcome, SubmitResult};
 use spooler_protocol::to_worker::{Refusal, Submission, ToWorker, Welcome};
+use tempfile::TempDir;
 
 /// How long a test waits for a fact before it fails. Generous: the machine may be slow, and no test depends on it being fast.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,6 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Received {
     pub(crate) envelope: Envelope,
+    pub(crate) arrival: Arrival,
     pub(crate) content: Vec<u8>,
 }
 
@@ -50,6 +52,8 @@ pub(crate) struct Peer {
     pub(crate) received: Vec<Received>,
     /// What the worker said of its sandbox.
     pub(crate) confined: Option<Confined>,
+    /// Where its programs have their temporary files.
+    pub(crate) temporary: TempDir,
 }
 
 impl Peer {
@@ -62,7 +66,13 @@ impl Peer {
     pub(crate) fn start_program(program: &Path, welcome: Welcome) -> Self {
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
-        let child = Command::new(program).arg("--connect").stdin(Stdio::from(theirs)).spawn().unwrap();
+        let temporary = TempDir::new().unwrap();
+        let child = Command::new(program)
+            .arg("--connect")
+            .env(TEMPORARY_FOLDER, temporary.path())
+            .stdin(Stdio::from(theirs))
+            .spawn()
+            .unwrap();
         let hello = Hello::decode(&packet(&ours).expect("a hello")).unwrap();
         assert_eq!(hello.pid, child.id());
         let server = std::env::temp_dir().join(hello.folder).join(SOCKET_NAME);
@@ -81,6 +91,7 @@ impl Peer {
             refusal: None,
             received: Vec::new(),
             confined: None,
+            temporary,
         };
         peer.say(&ToWorker::Welcome(welcome));
         peer
@@ -145,7 +156,10 @@ impl Peer {
             FromWorker::UploadAbandoned { accept } => {
                 self.uploads.remove(&accept);
             }
-            FromWorker::Accept { accept, envelope, content } => {
+            FromWorker::UploadBegins { accept, .. } => {
+                self.uploads.insert(accept, Vec::new());
+            }
+            FromWorker::Accept { accept, envelope, arrival, content } => {
                 let content = match content {
                     Content::Inline(bytes) => bytes.to_vec(),
                     Content::Uploaded { size } => {
@@ -154,7 +168,7 @@ impl Peer {
                         content
                     }
                 };
-                self.received.push(Received { envelope, content });
+                self.received.push(Received { envelope, arrival, content });
                 let id = MessageId(self.next_message);
                 self.next_message += 1;
                 let result = self.refusal.clone().map_or(Ok(id), Err);

@@ -88,7 +88,8 @@ fn the_environment_is_ours_and_no_descriptor_leaks() {
     let mut names: Vec<&str> = environment.lines().map(|line| line.split('=').next().unwrap()).collect();
     names.retain(|name| !["PWD", "_", "SHLVL", "OLDPWD"].contains(name));
     names.sort_unstable();
-    let wanted = "COLOUR DOMAIN HOSTNAME LOCAL MESSAGE_ID MESSAGE_SIZE PATH PROVIDER RECIPIENT RECIPIENT_TYPE SENDER";
+    let wanted =
+        "COLOUR DOMAIN HOSTNAME LOCAL MESSAGE_ID MESSAGE_SIZE PATH PROVIDER RECIPIENT RECIPIENT_TYPE SENDER TMPDIR";
     assert_eq!(names.join(" "), wanted);
     for line in
         ["SENDER=s@example.org", "RECIPIENT=\"b b\"@D", "LOCAL=b b", "DOMAIN=d", "COLOUR=red", "RECIPIENT_TYPE=SMTP"]
@@ -112,6 +113,26 @@ fn the_environment_is_ours_and_no_descriptor_leaks() {
         "{descriptors}"
     );
     assert_eq!(fs::read_to_string(at(&dir, "pwd")).unwrap(), "/\n");
+}
+
+#[test]
+fn program_reads_input_and_has_a_temporary_folder() {
+    let dir = TempDir::new().unwrap();
+    // Standard input cannot be written; it can be read twice; a small and a large message alike.
+    let text = r#"{ echo x >&0; } 2>/dev/null && exit 65; cat >/dev/null; test "$(tail -c 5 /dev/stdin)" = "last" || exit 66
+file=$(mktemp) && cat /dev/stdin >"$file" && echo "$file" >>"$1""#;
+    let mut peer = script(text, &[&at(&dir, "files")], "");
+    for size in [10, 3 << 20] {
+        let content = format!("Subject: x\r\n\r\n{}\r\nlast\r\n", "x".repeat(size));
+        assert!(shown(&deliver_one(&mut peer, "a@d", content.as_bytes())).starts_with("delivered"), "{size}");
+    }
+    let files = fs::read_to_string(at(&dir, "files")).unwrap();
+    assert_eq!(files.lines().count(), 2);
+    for file in files.lines() {
+        assert!(Path::new(file).starts_with(peer.temporary.path()), "{file}");
+        assert!(!Path::new(file).parent().unwrap().exists(), "{file}");
+    }
+    peer.log_off();
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     let needs = Needs { write, programs, connect, hidden, ..Needs::default() };
     let nobody = Become::User(Account { uid: NOBODY, gid: NOBODY, groups: Vec::new() });
     let parent = std::os::unix::process::parent_id();
-    let said = match close(&needs, if getuid().is_root() { &nobody } else { &Become::Stay }) {
+    let said = match close(&needs, if getuid().is_root() { &nobody } else { &Become::Stay }, "probe") {
         Err(error) => format!("not closed: {error}"),
         Ok(closed) if act == "say" => closed.to_string(),
         Ok(_) => attempt(act, rest.first().map_or("", String::as_str), parent)

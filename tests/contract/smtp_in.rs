@@ -78,6 +78,12 @@ fn groups_are_answered_in_order_and_several_messages_go_over_one_connection() {
     });
     let senders: Vec<&str> = peer.received.iter().map(|message| message.envelope.sender.as_str()).collect();
     assert_eq!(senders, ["", "s2@b", "s3@b"]);
+    for message in &peer.received {
+        let behind_trace = message.content.len() - without_trace(&message.content).1.len();
+        let arrival = &message.arrival;
+        assert_eq!(usize::try_from(arrival.trace_bytes).unwrap(), behind_trace);
+        assert!(arrival.submission && arrival.sender == message.envelope.sender, "{arrival:?}");
+    }
     let (trace, _) = without_trace(&peer.received[0].content);
     assert!(!trace.contains("for <"), "two recipients are not told of each other: {trace}");
     assert!(without_trace(&peer.received[2].content).1.is_empty());

@@ -12,13 +12,23 @@ fn submit(running: &Running, message: &[u8]) -> String {
     running.post("/v1/messages", &body)
 }
 
+/// What stands behind the trace header of a local submission.
+fn without_trace(content: &[u8]) -> &[u8] {
+    let trace = format!("Received: by box.origin.test (spooler, from userid {});\r\n\t", nix::unistd::getuid());
+    let behind = content.strip_prefix(trace.as_bytes()).expect("a trace header");
+    let end = behind.iter().position(|byte| *byte == b'\n').expect("the end of the date");
+    &behind[end + 1..]
+}
+
 #[test]
 fn a_small_message_is_kept_with_crlf_line_ends() {
     let running = Running::start();
-    let answer = submit(&running, b"Subject: s\n\none\r\ntwo\rhalf\n.\nlast");
+    let answer = submit(&running, b"From: a@x\nDate: d\nMessage-ID: <i@x>\nSubject: s\n\none\r\ntwo\rhalf\n.\nlast");
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("{\"id\":1}"), "{answer}");
     let books = running.books.books();
-    assert_eq!(books.messages[0].content, b"Subject: s\r\n\r\none\r\ntwo half\r\n.\r\nlast\r\n");
+    let content = without_trace(&books.messages[0].content);
+    let expected = b"From: a@x\r\nDate: d\r\nMessage-ID: <i@x>\r\nSubject: s\r\n\r\none\r\ntwo half\r\n.\r\nlast\r\n";
+    assert_eq!(content.escape_ascii().to_string(), expected.escape_ascii().to_string());
     assert_eq!(books.messages[0].envelope.sender, "a@x");
     assert_eq!(books.messages[0].owner_uid, nix::unistd::getuid().as_raw());
 }
@@ -29,7 +39,9 @@ fn a_large_message_goes_through_an_upload() {
     let message = "0123456789abcde\n".repeat(60_000);
     assert!(submit(&running, message.as_bytes()).starts_with("HTTP/1.1 200"));
     let books = running.books.books();
-    assert_eq!(books.messages[0].content, message.replace('\n', "\r\n").into_bytes());
+    let content = &books.messages[0].content;
+    assert!(content.ends_with(message.replace('\n', "\r\n").as_bytes()));
+    assert!(String::from_utf8_lossy(content).contains("From: a@x\r\nMessage-ID: <"), "a text without header gets one");
     assert!(books.uploads.is_empty());
     assert_eq!(books.abandoned, 0);
 }

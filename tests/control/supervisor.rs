@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
+use spooler::policy::addressing::Addressing;
 use spooler::system::control::{
     Access, Bridge, ControlOptions, ControlServer, Feed, ReadJob, Request, SubmitContent, Subscription, bind, start,
 };
@@ -61,6 +62,7 @@ pub(crate) struct Loop {
     changed: Condvar,
     status: watch::Sender<u64>,
     feed: Feed,
+    addressing: Arc<Addressing>,
 }
 
 impl Loop {
@@ -245,6 +247,10 @@ impl Bridge for Desk {
         self.0.status.subscribe()
     }
 
+    fn addressing(&self) -> Arc<Addressing> {
+        Arc::clone(&self.0.addressing)
+    }
+
     fn upload(&self, key: u64, chunk: Bytes, answer: oneshot::Sender<Result<(), ApiError>>) {
         self.0.books().uploads.entry(key).or_default().extend_from_slice(&chunk);
         drop(answer.send(Ok(())));
@@ -351,7 +357,19 @@ impl Running {
     pub(crate) fn start_for(access: Access) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (status, _) = watch::channel(0);
-        let books = Arc::new(Loop { books: Mutex::default(), changed: Condvar::new(), status, feed: Feed::default() });
+        let addressing = Addressing {
+            origin: "origin.test".to_owned(),
+            hostname: "box.origin.test".to_owned(),
+            ..Addressing::default()
+        };
+        let addressing = Arc::new(addressing);
+        let books = Arc::new(Loop {
+            books: Mutex::default(),
+            changed: Condvar::new(),
+            status,
+            feed: Feed::default(),
+            addressing,
+        });
         let listener = bind(&folder.path().join("control.sock"), &access).unwrap();
         let options = ControlOptions { access, message_bytes_max: MESSAGE_BYTES_MAX };
         let server = start(listener, options, Arc::new(Desk(Arc::clone(&books)))).unwrap();

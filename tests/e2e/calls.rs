@@ -8,7 +8,7 @@ use crate::world::World;
 /// A provider that does what messages and settings say: see `tests/contract/contract_worker.rs`.
 fn scripted(name: &str, settings: &str) -> String {
     format!(
-        "[provider.{name}]\nkind = \"scripted\"\nclaims = [\"@{name}.test\"]\naddress_types = []\nfolder = \"{{dir}}/{name}\"\n{settings}\n"
+        "[provider.{name}]\nkind = \"scripted\"\nclaims = [\"@{name}.test\"]\nfolder = \"{{dir}}/{name}\"\n{settings}\n"
     )
 }
 

@@ -10,7 +10,7 @@ use crate::world::World;
 use crate::{IN, relay, smtp};
 
 fn mail(name: &str) -> Vec<u8> {
-    format!("Subject: {name}\r\n\r\nbody\r\n").into_bytes()
+    format!("From: a@b.test\r\nDate: d\r\nMessage-ID: <i@b.test>\r\nSubject: {name}\r\n\r\nbody\r\n").into_bytes()
 }
 
 fn copies(arrived: &[Arrived], name: &str) -> usize {

@@ -3,6 +3,7 @@
 //! | file | what is shown |
 //! |---|---|
 //! | `calls` | providers are polled, keep messages, ask persons at logon, see the recipients of others, want senders told |
+//! | `check` | `spooler check` sees what the service's user will see, and its advice works |
 //! | `clients` | real mail programs, by `sendmail` and by SMTP |
 //! | `corpus` | real messages come out as they went in |
 //! | `crash` | workers die with messages in their hands: nothing is lost, nobody waits, poison is set aside |
@@ -11,10 +12,12 @@
 //! | `filters` | programs look at messages on their way in and out |
 //! | `floods` | clients that trickle, stall and come in thousands keep nobody out |
 //! | `bombs` | messages that are too large, too deep, or for too many |
+//! | `install` | `scripts/install` puts the programs in place, beside another mail server, and takes them away again |
 //! | `lifecycle` | stop, hurry, reload, restart, and a second supervisor on the same spool |
 //! | `machine` | power fails, links and devices come and go, the machine sleeps and wakes up |
 //! | `overrun` | a worker that hangs or computes without end is found, demoted, ended and replaced |
 //! | `peers` | other people's servers and programs at the far end |
+//! | `places` | programs get their messages wherever the spool lies, on kernels old and new |
 //! | `poison` | a message that kills its workers, among thousands that do not |
 //! | `politeness` | background work waits for the idle gate, and whoever somebody waits for does not |
 //! | `programs` | what programs compute is their provider's, and nobody is blamed for it |
@@ -38,6 +41,8 @@
 mod bombs;
 #[cfg(test)]
 mod calls;
+#[cfg(test)]
+mod check;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
@@ -63,6 +68,8 @@ mod floods;
 #[cfg(test)]
 mod gate;
 #[cfg(test)]
+mod install;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod machine;
@@ -70,6 +77,8 @@ mod machine;
 mod overrun;
 #[cfg(test)]
 mod peers;
+#[cfg(test)]
+mod places;
 #[cfg(test)]
 mod poison;
 #[cfg(test)]

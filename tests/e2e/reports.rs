@@ -36,7 +36,7 @@ impl Post {
             }
         });
         let world = World::running(&format!(
-            "[provider.relay]\nkind = \"smtp\"\nhost = \"127.0.0.1:{}\"\ntls = \"none\"\nclaims = [\"@remote.test\"]\naddress_types = []\n\
+            "[provider.relay]\nkind = \"smtp\"\nhost = \"127.0.0.1:{}\"\ntls = \"none\"\nclaims = [\"@remote.test\"]\n\
              [provider.local]\nkind = \"maildir\"\nclaims = [\"@local.test\"]\npath = \"{{dir}}/mail/{{local}}\"\n{more}",
             sink.port
         ));
@@ -151,7 +151,7 @@ fn a_refused_recipient_makes_one_report_with_what_the_remote_said() {
         assert!(person.contains(line[4..].trim_start_matches("5.1.1 ")), "{person}");
     }
     assert_eq!(parsed["type"], "message/rfc822");
-    assert_eq!(parsed["returned"].as_str().unwrap().as_bytes(), MAIL);
+    assert!(parsed["returned"].as_str().unwrap().as_bytes().ends_with(MAIL));
 }
 
 #[test]

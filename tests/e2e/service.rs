@@ -79,6 +79,67 @@ fn the_watchdog_is_fed_by_the_loop_and_not_while_it_stands_still() {
     assert!(next_news(&socket).starts_with("STOPPING=1\n"));
 }
 
+/// What `systemctl reload` runs, one command after another until one fails; whether all went well, and what they said.
+fn reload_as_the_unit_does(world: &World) -> (bool, String) {
+    let unit = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/spooler.service")).unwrap();
+    let commands: Vec<&str> = unit.lines().filter_map(|line| line.strip_prefix("ExecReload=")).collect();
+    assert_eq!(commands.len(), 2, "{commands:?}");
+    let mut said = String::new();
+    for command in commands {
+        let output = if let Some(arguments) = command.strip_prefix("/usr/local/bin/spooler ") {
+            world.spooler(&arguments.split(' ').collect::<Vec<&str>>())
+        } else {
+            let command = command.replace("$MAINPID", &world.pid().to_string());
+            Command::new("/bin/sh").args(["-c", &command]).output().unwrap()
+        };
+        said.push_str(&String::from_utf8_lossy(&output.stdout));
+        if !output.status.success() {
+            return (false, said);
+        }
+    }
+    (true, said)
+}
+
+#[test]
+fn refused_configuration_fails_the_reload() {
+    let world = World::running(LOCAL);
+    world.configure(&LOCAL.replace("path", "paht"));
+    let (well, said) = reload_as_the_unit_does(&world);
+    assert!(!well && said.contains("provider.local.paht is not known here; did you mean `path`?"), "{said}");
+    assert!(!world.log().contains("new configuration is refused"), "it was not even signalled: {}", world.log());
+    assert_eq!(world.provider("local").unwrap()["state"], "ready", "the old configuration stays");
+
+    // Who sends the signal by hand finds it in the log.
+    world.signal(Signal::SIGHUP);
+    world.wait_for("the log to say so", |world| {
+        world.log().contains("the new configuration is refused and the old one stays").then_some(())
+    });
+    assert_eq!(world.provider("local").unwrap()["state"], "ready");
+
+    world.configure(&LOCAL.replace("local", "home"));
+    let (well, said) = reload_as_the_unit_does(&world);
+    assert!(well, "{said}");
+    world.wait_for("the new provider", |world| world.provider("home").map(|_| ()));
+}
+
+/// A password file that was missing is there when the configuration is read again.
+#[test]
+fn failed_provider_is_ready_after_a_reload() {
+    let relay = "[provider.relay]\nkind = \"smtp\"\nhost = \"127.0.0.1:9\"\nusername = \"me\"\npassword_file = \"{dir}/password\"\n";
+    let mut world = World::new(relay);
+    world.start_unready();
+    let text = world.wait_for("the provider to fail", |world| {
+        let row = world.provider("relay")?;
+        let text = row["text"].as_str()?.to_owned();
+        text.contains("Cannot read the password").then_some(text)
+    });
+    assert!(text.contains(&format!("; correct it, then run `kill -HUP {}`", world.pid())), "{text}");
+    fs::write(world.path("password"), "sesame\n").unwrap();
+    let command = text.split('`').nth(1).unwrap();
+    assert!(Command::new("/bin/sh").args(["-c", command]).status().unwrap().success());
+    world.wait_for("the provider to be ready", |world| (world.provider("relay")?["state"] == "ready").then_some(()));
+}
+
 #[test]
 fn without_a_service_manager_nothing_is_missed() {
     let mut world = World::running(LOCAL);
@@ -148,7 +209,7 @@ fn systemd_finds_nothing_wrong_with_the_unit() {
     let folder = tempfile::tempdir().unwrap();
     // Its programs are not installed here.
     let text = fs::read_to_string(unit).unwrap();
-    let there = text.replace("/usr/local/bin/spooler run", &format!("{} run", env!("CARGO_BIN_EXE_spooler")));
+    let there = text.replace("/usr/local/bin/spooler ", concat!(env!("CARGO_BIN_EXE_spooler"), " "));
     let there: String =
         there.lines().filter(|line| !line.starts_with("Documentation=")).map(|line| format!("{line}\n")).collect();
     let unit = folder.path().join("spooler.service");

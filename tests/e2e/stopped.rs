@@ -12,7 +12,7 @@ use crate::sink::Sink;
 use crate::world::World;
 use crate::{IN, relay, smtp};
 
-const MAIL: &[u8] = b"Subject: small\r\n\r\nbody\r\n";
+const MAIL: &[u8] = b"From: a@b.test\r\nDate: d\r\nMessage-ID: <i@b.test>\r\nSubject: small\r\n\r\nbody\r\n";
 const LARGE_BYTES: usize = 12 << 20;
 const LOCAL: &str = "[provider.local]\nkind = \"maildir\"\nclaims = [\"@local.test\"]\npath = \"{dir}/mail/maildir\"\n";
 const SECOND_IN: &str = "[provider.second]\nkind = \"smtp-in\"\nlisten = [\"127.0.0.1:0\"]\n";
@@ -35,7 +35,7 @@ impl Drop for Stopped {
 
 /// More than all buffers between two processes and a socket hold.
 fn large() -> Vec<u8> {
-    let mut content = b"Subject: large\r\n\r\n".to_vec();
+    let mut content = b"From: a@b.test\r\nDate: d\r\nMessage-ID: <i@b.test>\r\nSubject: large\r\n\r\n".to_vec();
     let mut number = 0_u64;
     while content.len() < LARGE_BYTES {
         content.extend_from_slice(format!("line {number} of a large message, and nothing else in it\r\n").as_bytes());
@@ -65,7 +65,7 @@ fn a_relay_that_is_stopped_while_it_sends() {
     let sink = Sink::start();
     let slow_relay = relay(slow.port)
         .replace("provider.relay", "provider.slow")
-        .replace("address_types = [\"SMTP\"]", "claims = [\"@large.test\"]\naddress_types = []");
+        .replace("address_types = [\"SMTP\"]", "claims = [\"@large.test\"]");
     let world = World::running(&format!("{IN}{LOCAL}{slow_relay}{}", relay(sink.port)));
     let content = large();
     smtp::send(world.port("submission"), "a@b.test", &["x@large.test"], &content);

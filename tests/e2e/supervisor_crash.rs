@@ -30,7 +30,8 @@ fn number_of(variable: &str, default: u64) -> u64 {
 }
 
 fn mail(id: u64) -> Vec<u8> {
-    let mut content = format!("Subject: {id}\r\n\r\nthe body of {id}\r\n");
+    let mut content =
+        format!("From: a@b.test\r\nDate: d\r\nMessage-ID: <i@b.test>\r\nSubject: {id}\r\n\r\nthe body of {id}\r\n");
     while id.is_multiple_of(LARGE_EVERY) && content.len() < LARGE_BYTES {
         content.push_str("and a line more\r\n");
     }

@@ -15,7 +15,7 @@ const MAIL: &[u8] = b"From: a@b.test\nDate: d\nMessage-ID: <i@b.test>\nSubject: 
 
 pub(crate) fn relay(name: &str, port: u16, domain: &str) -> String {
     format!(
-        "[provider.{name}]\nkind = \"smtp\"\nhost = \"127.0.0.1:{port}\"\ntls = \"none\"\nclaims = [\"@{domain}\"]\naddress_types = []\n"
+        "[provider.{name}]\nkind = \"smtp\"\nhost = \"127.0.0.1:{port}\"\ntls = \"none\"\nclaims = [\"@{domain}\"]\n"
     )
 }
 

@@ -33,7 +33,12 @@ pub(crate) struct World {
 impl World {
     /// A world whose configuration is this text; `{dir}` stands for its folder. `[spool]` and `[control]` are given.
     pub(crate) fn new(config: &str) -> Self {
-        let folder = tempfile::Builder::new().prefix("spooler-e2e").tempdir().unwrap();
+        Self::below(&std::env::temp_dir(), config)
+    }
+
+    /// The same in a folder below another one.
+    pub(crate) fn below(above: &Path, config: &str) -> Self {
+        let folder = tempfile::Builder::new().prefix("spooler-e2e").tempdir_in(above).unwrap();
         let control = Control::new(folder.path().join("control.sock"));
         let spooler = PathBuf::from(env!("CARGO_BIN_EXE_spooler"));
         let world = Self { folder, child: None, control, wrap: Vec::new(), spooler };
@@ -41,10 +46,7 @@ impl World {
         fs::create_dir(world.path("mail")).unwrap();
         // Workers have users of their own if the supervisor is root.
         fs::set_permissions(world.folder.path(), Permissions::from_mode(0o711)).unwrap();
-        fs::create_dir(world.path("tmp")).unwrap();
-        for open in ["mail", "tmp"] {
-            fs::set_permissions(world.path(open), Permissions::from_mode(0o777)).unwrap();
-        }
+        fs::set_permissions(world.path("mail"), Permissions::from_mode(0o777)).unwrap();
         world.configure(config);
         world
     }
@@ -112,7 +114,7 @@ impl World {
 
     /// Writes another configuration.
     pub(crate) fn configure(&self, config: &str) {
-        let head = "[spool]\npath = \"{dir}/spool\"\nmin_free = \"0\"\n[control]\nsocket = \"{dir}/control.sock\"\n[mail]\nhostname = \"spooler.test\"\n";
+        let head = "[spool]\npath = \"{dir}/spool\"\nmin_free = \"0\"\n[control]\nsocket = \"{dir}/control.sock\"\n[mail]\nhostname = \"spooler.test\"\norigin = \"spooler.test\"\n";
         // What else runs on this machine is no concern of a test, unless it says so.
         let gate = if config.contains("[scheduler]") { "" } else { "[scheduler]\ngate = \"off\"\n" };
         let text = format!("{head}{gate}{config}").replace("{dir}", self.folder.path().to_str().unwrap());
@@ -161,8 +163,6 @@ impl World {
             .args(["run", "--config"])
             .arg(self.path("spooler.toml"))
             .env("SPOOLER_WORKER", self.worker_program())
-            // In /tmp nothing can be made by whoever must not reach the spool that is in there.
-            .env("TMPDIR", self.path("tmp"))
             // Not this machine's: a bus is there only if the test starts one.
             .env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", self.path("bus").display()))
             .stdin(Stdio::null())

@@ -164,6 +164,7 @@ fn kind_of_word(said: &FromWorker) -> &'static str {
         FromWorker::ReadBody { .. }
         | FromWorker::Upload { .. }
         | FromWorker::UploadAbandoned { .. }
+        | FromWorker::UploadBegins { .. }
         | FromWorker::Accept { .. } => "said: what ends in the driver",
     }
 }

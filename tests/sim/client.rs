@@ -117,7 +117,10 @@ impl World {
         } else {
             Incoming::Inline(content)
         };
-        self.asks(Wish::Other, Ask::Submit { envelope, origin: "uid 1".to_owned(), owner_uid: 1, content })
+        self.asks(
+            Wish::Other,
+            Ask::Submit { envelope, submission: true, origin: "uid 1".to_owned(), owner_uid: 1, content },
+        )
     }
 
     /// A person commands something.

@@ -14,7 +14,7 @@ const SEEDS: u64 = 100;
 /// Seeds within which every mutation is found.
 const SEEDS_FOR_TEETH: u64 = 2000;
 /// Seeds within which everything happens that can.
-const SEEDS_FOR_CENSUS: u64 = 100;
+const SEEDS_FOR_CENSUS: u64 = 240;
 /// Failed seeds after which no more are looked for.
 const FAILURES_MAX: usize = 10;
 

@@ -245,7 +245,7 @@ impl World {
             Outgoing::Accept(accept) => {
                 let (envelope, content) = self.clients.message(&mut self.stage);
                 let content = spooler::supervisor::event::Incoming::Inline(content);
-                WorkerNews::Accept { accept, envelope, content }
+                WorkerNews::Accept { accept, envelope, submission: false, content }
             }
             Outgoing::Reads(delivery) => WorkerNews::Reads(delivery),
             Outgoing::Uploads => WorkerNews::Uploads,
@@ -274,7 +274,7 @@ impl World {
     fn start(&mut self) -> Verdict {
         let last_id = self.disk.store.last_id().map_err(|error| Broken { rule: "start", what: error.to_string() })?;
         let seed = self.stage.rng.next();
-        let surroundings = Surroundings { cores: 2, pid: 1, seed, last_id };
+        let surroundings = Surroundings { cores: 2, pid: 1, reload: String::new(), seed, last_id };
         let config = self.stage.plan.config();
         self.checker.starts();
         self.checker.tokens.configure(&self.stage.plan);

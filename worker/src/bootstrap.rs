@@ -4,14 +4,12 @@
 //! the supervisor can start it with `posix_spawn`.
 
 use std::fmt;
-use std::path::Path;
 
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd;
-use spooler_protocol::handshake::TEMPORARY_FOLDER;
 use spooler_protocol::to_worker::{ToWorker, Welcome};
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -59,20 +57,11 @@ where
         let (link, mut inbox) = link::connect()?;
         // The supervisor's own files are private; what a worker and its programs make has the modes that they ask for.
         umask(Mode::from_bits_truncate(0o022));
-        leave_the_supervisors_folder();
         let Some(ToWorker::Welcome(welcome)) = inbox.recv().await else {
             return Err(BootstrapError::NoWelcome);
         };
         Ok(session(link, inbox, welcome).await?)
     })
-}
-
-/// The channel was made in a folder of the supervisor's. Temporary files from here on are where they would be anyway, because a worker
-/// in its sandbox has no business in that folder.
-fn leave_the_supervisors_folder() {
-    let folder = std::env::var_os(TEMPORARY_FOLDER).unwrap_or_else(|| "/tmp".into());
-    // Nobody has set another one.
-    let _ = tempfile::env::override_temp_dir(Path::new(&folder));
 }
 
 /// Logs to standard error, which the supervisor reads; a panic is reported there and ends the process.

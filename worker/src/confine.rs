@@ -16,6 +16,7 @@ use spooler_protocol::to_worker::Welcome;
 use crate::contract::Provider;
 use crate::filter::Filters;
 use crate::sandbox::{self, Account, Become, Identity, Needs, Ports, Privilege, SandboxError};
+use crate::scratch::Scratch;
 
 /// Bytes of a file that is read beforehand.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -53,11 +54,25 @@ pub(crate) enum ConfineError {
     ProgramsOfRoot,
 }
 
+/// What a worker goes on with.
+#[derive(Debug, Default)]
+pub(crate) struct Prepared {
+    /// Contents of the files that the provider needs.
+    pub(crate) files: Files,
+    /// Where its programs have their temporary files.
+    pub(crate) scratch: Scratch,
+    /// The sandbox, if it is not switched off.
+    pub(crate) confined: Option<Confined>,
+}
+
 /// Closes the sandbox of a provider, unless it is switched off.
-pub(crate) fn confine<P: Provider>(welcome: &Welcome) -> Result<(Files, Option<Confined>), ConfineError> {
-    let Some(wish) = &welcome.confinement else { return Ok((Files::default(), None)) };
+pub(crate) fn confine<P: Provider>(welcome: &Welcome) -> Result<Prepared, ConfineError> {
     let start = Instant::now();
     let mut needs = needs_of::<P>(welcome);
+    let Some(wish) = &welcome.confinement else {
+        let scratch = if needs.programs { Scratch::make(&welcome.provider) } else { Scratch::default() };
+        return Ok(Prepared { scratch, ..Prepared::default() });
+    };
     let identity = identity(wish, &needs)?;
     apply(wish, &mut needs);
     if needs.programs && getuid().is_root() && needs.privileges.contains(&Privilege::FilesOfAll) {
@@ -68,9 +83,10 @@ pub(crate) fn confine<P: Provider>(welcome: &Welcome) -> Result<(Files, Option<C
         // Loads what the name service needs while that is easy.
         let _ = User::from_uid(Uid::from_raw(0));
     }
-    let closed = sandbox::close(&needs, &identity)?;
+    let closed = sandbox::close(&needs, &identity, &welcome.provider)?;
     let took_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-    Ok((files, Some(Confined { level: closed.to_string(), took_us, needs: needs.describe() })))
+    let confined = Confined { level: closed.to_string(), took_us, needs: needs.describe() };
+    Ok(Prepared { files, scratch: closed.scratch, confined: Some(confined) })
 }
 
 /// What the provider needs with these settings. Their mistakes are found at the logon.

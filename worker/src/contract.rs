@@ -39,6 +39,13 @@ pub trait Provider: Sized + 'static {
     /// `settings`; a value that could not be read takes its default.
     fn settings(settings: &mut Settings) -> Self::Settings;
 
+    /// The address types that every provider of this kind serves where the configuration says nothing else, for `spooler check`; `None`
+    /// if only a running one knows ([`Provider::address_types`]).
+    #[must_use]
+    fn usual_types() -> Option<&'static [&'static str]> {
+        None
+    }
+
     /// What the provider needs of the machine with these settings: the worker closes its sandbox around that before the logon, and
     /// nothing else can be done from then on. Does nothing but look at the settings, and at what they name.
     fn needs(settings: &Self::Settings) -> Needs;

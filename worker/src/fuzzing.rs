@@ -27,7 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::confine::Files;
+use crate::confine::Prepared;
 use crate::filter::fuzzing as filter;
 use crate::link::LinkSender;
 use crate::provider::{local, maildir, pipe, serial, smtp, smtp_in};
@@ -109,7 +109,7 @@ pub(crate) fn supervisor(message_bytes_max: u64) -> (Support, UnboundedReceiver<
         answers: Vec::new(),
         confinement: None,
     };
-    (Support::new(link, welcome, Files::default()), ear)
+    (Support::new(link, welcome, Prepared::default()), ear)
 }
 
 /// Runs provider code to its end; `answer` is what the supervisor says to each word.

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
-use spooler_protocol::from_worker::{Content, FromWorker};
+use spooler_protocol::from_worker::{Arrival, Content, FromWorker};
 use spooler_protocol::ids::{AcceptId, MessageId};
 use spooler_protocol::limits::{BODY_CHUNK_BYTES_MAX, BODY_INLINE_BYTES_MAX, UPLOAD_CHUNKS_UNACKNOWLEDGED_MAX};
 use spooler_protocol::message::Envelope;
@@ -26,6 +26,7 @@ pub struct Inbound {
     call: Rc<InboundCall>,
     /// Kept here until the inbound hooks have seen it.
     held: Option<Held>,
+    arrival: Arrival,
 }
 
 /// What the runtime and the provider share about the message of one `start_message`.
@@ -69,9 +70,18 @@ impl InboundCall {
 
 impl Inbound {
     pub(crate) fn new(support: Support, accept: AcceptId) -> Self {
-        let held = support.filters().has_inbound_hooks().then(Held::default);
+        let held = support.filters().has_inbound_hooks().then(|| Held::new(support.scratch()));
         let call = Rc::default();
-        Self { support, accept, buffer: BytesMut::new(), uploaded: 0, unacknowledged: 0, call, held }
+        let arrival = Arrival::default();
+        Self { support, accept, buffer: BytesMut::new(), uploaded: 0, unacknowledged: 0, call, held, arrival }
+    }
+
+    /// Says how the message came, before anything of it is written. Without this, it is passed on as it is: right for a message that was
+    /// fetched. A submission is completed by the supervisor: unqualified addresses, `Date`, `Message-ID` (RFC 6409 8).
+    #[must_use]
+    pub fn arrived(mut self, arrival: Arrival) -> Self {
+        self.arrival = arrival;
+        self
     }
 
     /// What the runtime has in common with it.
@@ -128,6 +138,9 @@ impl Inbound {
             self.support.upload_credit(self.accept).await?;
             self.unacknowledged -= 1;
         }
+        if self.uploaded == 0 {
+            self.support.send(&FromWorker::UploadBegins { accept: self.accept, arrival: self.arrival.clone() });
+        }
         self.unacknowledged += 1;
         self.uploaded += chunk.len() as u64;
         self.support.send(&FromWorker::Upload { accept: self.accept, data: chunk });
@@ -168,8 +181,8 @@ impl Inbound {
             Content::Uploaded { size: self.uploaded }
         };
         self.call.check()?;
-        let accept = self.accept;
-        let answer = self.support.accepted(accept, FromWorker::Accept { accept, envelope, content });
+        let (accept, arrival) = (self.accept, std::mem::take(&mut self.arrival));
+        let answer = self.support.accepted(accept, FromWorker::Accept { accept, envelope, arrival, content });
         self.uploaded = 0; // handed over: nothing to abandon
         let result = answer.await;
         self.call.saved.set(result.is_ok());

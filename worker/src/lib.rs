@@ -37,6 +37,8 @@ mod running;
 pub mod runtime;
 // What a worker may do, and nothing else.
 pub mod sandbox;
+// Temporary files of a worker that runs programs.
+mod scratch;
 // Who holds the token and for how long: pure.
 pub mod session;
 // A provider's own loop: logs on, takes orders, logs off.

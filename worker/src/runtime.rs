@@ -65,19 +65,20 @@ impl Wake for Ready {
 
 /// Runs one provider's session from welcome to logoff, in a sandbox of its own. To be called while the process has one thread.
 pub async fn run<P: Provider>(link: LinkSender, inbox: mpsc::UnboundedReceiver<ToWorker>, welcome: Welcome) -> Ended {
-    let files = match confine::<P>(&welcome) {
-        Ok((files, None)) => files,
-        Ok((files, Some(confined))) => {
-            // If the supervisor is gone, the inbox says so as well.
-            let _ = link.send(&FromWorker::Confined(confined));
-            files
+    let prepared = match confine::<P>(&welcome) {
+        Ok(mut prepared) => {
+            if let Some(confined) = prepared.confined.take() {
+                // If the supervisor is gone, the inbox says so as well.
+                let _ = link.send(&FromWorker::Confined(confined));
+            }
+            prepared
         }
         Err(error) => {
             let _ = link.send(&FromWorker::LogonFailed(LogonError::Failed(error.to_string())));
             return Ended::LogonFailed;
         }
     };
-    let support = Support::new(link, welcome.clone(), files);
+    let support = Support::new(link, welcome.clone(), prepared);
     let orders = Rc::new(Orders::default());
     let ended = Rc::new(Cell::new(None));
     let local = LocalSet::new();

@@ -34,12 +34,13 @@ use self::answers::Waiting;
 pub(crate) use self::directions::Directions;
 pub use self::rows::RowError;
 use self::rows::Rows;
-use crate::confine::Files;
+use crate::confine::Prepared;
 use crate::critical::Sections;
 use crate::delivery::{DeliveryState, PROGRESS_INTERVAL};
 use crate::filter::Filters;
 use crate::inbound::{Inbound, InboundCall};
 use crate::link::LinkSender;
+use crate::scratch::Scratch;
 use crate::session::{Say, Session};
 
 /// A provider's handle to the spooler. Cheap to clone; stays on its thread.
@@ -71,7 +72,7 @@ struct Inner {
     receiving: RefCell<Rc<InboundCall>>,
     lost: Cell<bool>,
     filters: OnceCell<Filters>,
-    files: Files,
+    prepared: Prepared,
     leaving: Cell<bool>,
 }
 
@@ -122,7 +123,7 @@ impl Drop for CriticalSection {
 }
 
 impl Support {
-    pub(crate) fn new(link: LinkSender, welcome: Welcome, files: Files) -> Self {
+    pub(crate) fn new(link: LinkSender, welcome: Welcome, prepared: Prepared) -> Self {
         let inner = Inner {
             link,
             started: Instant::now(),
@@ -142,7 +143,7 @@ impl Support {
             lost: Cell::new(false),
             critical: RefCell::default(),
             filters: OnceCell::new(),
-            files,
+            prepared,
             leaving: Cell::new(false),
             welcome,
         };
@@ -181,7 +182,19 @@ impl Support {
     /// # Errors
     /// Why it cannot be read.
     pub fn file(&self, path: &Path) -> std::io::Result<Vec<u8>> {
-        self.inner.files.get(path)
+        self.inner.prepared.files.get(path)
+    }
+
+    /// Where programs have their temporary files.
+    pub(crate) fn scratch(&self) -> &Scratch {
+        &self.inner.prepared.scratch
+    }
+
+    /// Begins anew if the folder of temporary files was removed: the sandbox knows no other one.
+    pub(crate) fn look_at_scratch(&self) {
+        if self.scratch().is_gone() {
+            self.begin_anew("its folder for temporary files was removed");
+        }
     }
 
     /// Ends this session as if the spooler had asked for it, so that another worker begins a new one: for a provider around which

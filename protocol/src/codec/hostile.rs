@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::fuzzing::{from_worker, to_worker};
 use super::{CodecError, encode};
 use crate::calls::{EndMessage, SpoolerNotify, StartResult};
-use crate::from_worker::{Content, FromWorker, LoggedOn, LogonError, RowUpdate};
+use crate::from_worker::{Arrival, Content, FromWorker, LoggedOn, LogonError, RowUpdate};
 use crate::ids::{AcceptId, DeliveryId, RequestId, Token};
 use crate::message::Envelope;
 use crate::outcome::{Outcome, Reply, SubmitResult};
@@ -31,6 +31,7 @@ fn words_of_a_worker() -> Vec<FromWorker> {
         FromWorker::Accept {
             accept: AcceptId(1),
             envelope: Envelope::default(),
+            arrival: Arrival { submission: true, trace_bytes: u32::MAX, sender: "a@b".to_owned() },
             content: Content::Uploaded { size: 1 << 63 },
         },
         FromWorker::CriticalBegin { section: u64::MAX, reason: "because".to_owned() },

@@ -1,5 +1,6 @@
 //! What comes of reading settings. A worker program writes it as JSON, when the supervisor has it check a configuration.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -34,6 +35,32 @@ pub struct Silence {
     pub duration: Duration,
 }
 
+/// Something outside of the configuration that settings refer to, for a check of whether it is there and fit for use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Referent {
+    /// A file that is read at the start.
+    File(PathBuf),
+    /// A file with a password or a key in it, which is read at the start.
+    Secret(PathBuf),
+    /// A program that is run, by its absolute path.
+    Program(PathBuf),
+    /// An address that is listened on.
+    Listener(SocketAddr),
+    /// So large a network that may relay without a password that it is open to strangers.
+    OpenRelay(String),
+    /// A host name that is said to other servers.
+    HostName(String),
+}
+
+/// A setting, and what it refers to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reference {
+    /// The key.
+    pub key: String,
+    /// What it refers to.
+    pub to: Referent,
+}
+
 /// What came of reading: the mistakes, and the effective values.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Findings {
@@ -53,6 +80,12 @@ pub struct Findings {
     /// Files that it reads at its start and that not everybody can read.
     #[serde(default)]
     pub secret_files: Vec<PathBuf>,
+    /// What the settings refer to outside of the configuration.
+    #[serde(default)]
+    pub references: Vec<Reference>,
+    /// The address types that a provider of this kind serves unless the configuration says otherwise; `None` if only a running one knows.
+    #[serde(default)]
+    pub address_types: Option<Vec<String>>,
 }
 
 impl Findings {

@@ -128,12 +128,15 @@ pub(super) struct Submit {
     /// A recipient, with its type if it is not mail: FAX:+15551212; may be given more than once
     #[arg(long, value_name = "ADDRESS", required_unless_present = "read_recipients")]
     pub(super) to: Vec<String>,
-    /// Take recipients from To, Cc and Bcc, drop Bcc, and add fields that are missing
+    /// Take recipients from To, Cc and Bcc
     #[arg(short = 't', long)]
     pub(super) read_recipients: bool,
     /// How urgent it is
     #[arg(long, value_parser = word::<Priority>(&["urgent", "normal", "non-urgent"]), default_value = "normal")]
     pub(super) priority: Priority,
+    /// Pass the message on with its header as it is: nothing is added, completed or removed
+    #[arg(long)]
+    pub(super) as_is: bool,
     /// The message; `-` is standard input
     #[arg(default_value = "-")]
     pub(super) file: PathBuf,

@@ -1,4 +1,4 @@
-//! Who runs the program, and on which machine: what a sender address is made of when nobody gives one.
+//! Who runs the program: what a sender address is made of when none is given.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ pub(crate) struct Identity {
     pub(crate) user: String,
     /// Full name from the user database; may be empty.
     pub(crate) full_name: String,
-    /// What unqualified addresses get behind their `@`.
+    /// What `-bs` calls itself. Addresses get their domain from the spooler, which knows its configuration.
     pub(crate) host: String,
 }
 
@@ -25,25 +25,6 @@ impl Identity {
         let full_name = full_name(&gecos, &user);
         Self { user, full_name, host: mail_name() }
     }
-
-    /// `user@host`
-    pub(crate) fn address(&self) -> String {
-        format!("{}@{}", self.user, self.host)
-    }
-
-    /// An address with `@host` behind it if it has no domain.
-    pub(crate) fn qualified(&self, address: &str) -> String {
-        if has_domain(address) { address.to_owned() } else { format!("{address}@{}", self.host) }
-    }
-}
-
-/// Whether there is an `@` outside a quoted local part.
-fn has_domain(address: &str) -> bool {
-    let behind_quotes = match address.strip_prefix('"') {
-        Some(_) => address.rsplit_once('"').map_or("", |(_, behind)| behind),
-        None => address,
-    };
-    behind_quotes.contains('@')
 }
 
 /// The name in a GECOS field: up to the first comma, with `&` for the capitalised login name.
@@ -86,19 +67,6 @@ fn fully_qualified(host: &str, hosts: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn identity() -> Identity {
-        Identity { user: "ann".to_owned(), full_name: String::new(), host: "box.test".to_owned() }
-    }
-
-    #[test]
-    fn unqualified_addresses_get_the_host() {
-        for (given, expected) in
-            [("root", "root@box.test"), ("a@b", "a@b"), ("\"a@b\"", "\"a@b\"@box.test"), ("\"a@b\"@c", "\"a@b\"@c")]
-        {
-            assert_eq!(identity().qualified(given), expected);
-        }
-    }
 
     #[test]
     fn the_user_database_gives_the_name() {

@@ -2,19 +2,61 @@
 
 use std::path::Path;
 
-use super::{Config, ConfigError, find, load, print_effective};
+use super::{Config, ConfigError, find, load, load_unchecked, print_effective};
+use crate::system::folders;
+use crate::system::service_user::{ServiceUser, UserError};
 
 /// The exit code for a configuration with mistakes: `EX_CONFIG` of sysexits.h.
 const EX_CONFIG: u8 = 78;
 
+/// Whose eyes a check looks with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Eyes {
+    /// What the result says about that, as the end of a sentence.
+    note: String,
+}
+
+impl Eyes {
+    /// Takes on the user that the service runs as, for good: the one that is named; else the unit's; else the owner of the spool; else
+    /// it stays the present one. Whoever is not root looks with their own eyes. For a program of one thread.
+    ///
+    /// # Errors
+    /// If there is no such user, or it cannot be taken on.
+    pub fn open(config: Option<&Path>, named: Option<&str>) -> Result<Self, UserError> {
+        let present = ServiceUser::current();
+        let user = match named {
+            Some(name) => ServiceUser::named(name)?,
+            None => ServiceUser::of_unit().or_else(|| owner_of_spool(config)).unwrap_or_else(|| present.clone()),
+        };
+        if user.is_current() {
+            return Ok(Self::default());
+        }
+        if !present.is_root() && named.is_none() {
+            let note =
+                format!("; checked as user {}, but the service runs as {}: check as root", present.name, user.name);
+            return Ok(Self { note });
+        }
+        user.take_on()?;
+        Ok(Self { note: format!("; checked as user {}", user.name) })
+    }
+}
+
+fn owner_of_spool(config: Option<&Path>) -> Option<ServiceUser> {
+    let config = load_unchecked(&find(config).ok()?).ok()?;
+    ServiceUser::owner_of(&config.spool.path)
+}
+
 /// Checks the configuration in a file, or in the one that [`find`] finds: the exit code, and what to tell the user. With `print`, that
 /// is the effective configuration as TOML, with warnings as comments.
 #[must_use]
-pub fn check_command(config: Option<&Path>, print: bool) -> (u8, String) {
+pub fn check_command(config: Option<&Path>, print: bool, eyes: &Eyes) -> (u8, String) {
     match find(config).and_then(|path| load(&path)) {
         Ok(config) if print => (0, printed(&config)),
-        Ok(config) => (0, summary(&config)),
-        Err(error) => (EX_CONFIG, refusal(&error)),
+        Ok(config) => match folders::check_spool(&config.spool.path) {
+            Ok(()) => (0, summary(&config, eyes)),
+            Err(error) => (EX_CONFIG, refusal(&ConfigError::whole_file(&config.source, error.to_string()), eyes)),
+        },
+        Err(error) => (EX_CONFIG, refusal(&error, eyes)),
     }
 }
 
@@ -27,19 +69,20 @@ fn printed(config: &Config) -> String {
     )
 }
 
-fn summary(config: &Config) -> String {
+fn summary(config: &Config, eyes: &Eyes) -> String {
     let warnings: String = config.warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
-    let providers = match config.providers.len() {
-        1 => "1 provider".to_owned(),
-        count => format!("{count} providers"),
+    let counted = match config.warnings.len() {
+        0 => String::new(),
+        count => format!(", {}", plural(count, "warning")),
     };
-    format!("{warnings}{}: no mistakes, {providers}\n", config.source.display())
+    let providers = plural(config.providers.len(), "provider");
+    format!("{warnings}{}: no mistakes{counted}, {providers}{}\n", config.source.display(), eyes.note)
 }
 
-fn refusal(error: &ConfigError) -> String {
-    let count = match error.problems.len() {
-        1 => "1 mistake".to_owned(),
-        count => format!("{count} mistakes"),
-    };
-    format!("{error}\n{count}\n")
+fn refusal(error: &ConfigError, eyes: &Eyes) -> String {
+    format!("{error}\n{}{}\n", plural(error.problems.len(), "mistake"), eyes.note)
+}
+
+fn plural(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }

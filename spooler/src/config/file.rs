@@ -3,12 +3,12 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::notes::{ConfigError, Notes};
-use super::{Config, places, provider_check, read};
-use crate::system::trust;
+use super::{Config, outside, places, provider_check, read, routes};
+use crate::system::{reach, trust};
 
 /// The file of the whole machine.
 const SYSTEM_FILE: &str = "/etc/spooler/spooler.toml";
@@ -56,7 +56,10 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
     // Before it is believed: it names the program that is run next.
     let metadata = trusted(path, &file)?;
     let (mut config, mut notes) = read(&text_of(path, file)?, path)?;
-    if provider_check::check_all(&mut config, &mut notes) {
+    let secrets = provider_check::check_all(&mut config, &mut notes);
+    routes::check(&config, &mut notes);
+    outside::check_host_name(&config, &mut notes);
+    if secrets {
         check_secrecy(path, &metadata, &mut notes);
     }
     Ok(Config { warnings: notes.finish()?, ..config })
@@ -76,7 +79,11 @@ fn open(path: &Path) -> Result<fs::File, ConfigError> {
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> ConfigError {
-    ConfigError::whole_file(path, format!("cannot be read: {error}"))
+    let refused = error.kind() == std::io::ErrorKind::PermissionDenied;
+    match reach::why_not_readable(path).filter(|_| refused) {
+        Some(why) => ConfigError::whole_file(path, format!("cannot be read: {why}")),
+        None => ConfigError::whole_file(path, format!("cannot be read: {error}")),
+    }
 }
 
 /// What the file system says of an open configuration, if nobody can have changed it who is not trusted.
@@ -102,16 +109,14 @@ fn text_of(path: &Path, file: fs::File) -> Result<String, ConfigError> {
     })
 }
 
-/// Secrets are not for everybody. A group may read them if somebody has said so by the mode, but only its own goes without saying.
+/// Secrets are for the spooler's user, its own group and root. A group may read them if somebody has said so by the mode; that is warned of.
 fn check_secrecy(path: &Path, metadata: &fs::Metadata, notes: &mut Notes) {
-    let mode = metadata.permissions().mode() & 0o777;
-    let text = |whom| {
-        format!("holds secrets and has mode {mode:03o}, so {whom} can read them; `chmod 600 {}`", path.display())
-    };
-    if mode & 0o004 != 0 {
-        notes.mistake("", &text("others"));
-    } else if mode & 0o040 != 0 && !trust::is_own_group(metadata.gid()) {
-        notes.warn("", text("the members of its group"));
+    let Some(why) = reach::who_else_reads(path, metadata) else { return };
+    let text = format!("holds a password and {why}");
+    if metadata.permissions().mode() & 0o004 != 0 {
+        notes.mistake("", &text);
+    } else {
+        notes.warn("", text);
     }
 }
 

@@ -14,6 +14,15 @@ pub(super) fn of_this_machine() -> String {
     qualified(name.trim(), &hosts)
 }
 
+/// The name in `/etc/mailname`, where Debian keeps the domain of unqualified addresses.
+pub(super) fn mail_name() -> Option<String> {
+    first_name(&fs::read_to_string("/etc/mailname").ok()?)
+}
+
+fn first_name(text: &str) -> Option<String> {
+    text.lines().next()?.split_whitespace().next().filter(|name| is_host_name(name)).map(str::to_owned)
+}
+
 fn qualified(name: &str, hosts: &str) -> String {
     let known = if name.contains('.') { None } else { canonical(name, hosts) };
     let best = known.unwrap_or(name);
@@ -53,6 +62,12 @@ mod tests {
         assert_eq!(qualified("mars", HOSTS), "mars");
         assert_eq!(qualified("moon.other.net", HOSTS), "moon.other.net");
         assert_eq!(qualified("ours", HOSTS), "ours");
+    }
+
+    #[test]
+    fn the_mail_name_is_the_first_line() {
+        assert_eq!(first_name("example.org\nother.test\n").as_deref(), Some("example.org"));
+        assert_eq!([first_name(""), first_name("\nx"), first_name("my_host\n")], [None, None, None]);
     }
 
     #[test]

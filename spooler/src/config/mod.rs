@@ -11,6 +11,7 @@
 //! only the worker knows.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use spooler_protocol::limits::{CLAIM_EXTRA_BYTES, CLAIMS_BYTES_MAX};
@@ -19,6 +20,8 @@ use spooler_protocol::settings::{Effective, Settings};
 use toml::de::DeTable;
 use toml::{Table, Value};
 
+// Aliases and rewriting.
+mod addressing;
 // `spooler check`.
 mod command;
 // Finding and reading the file.
@@ -27,17 +30,21 @@ mod file;
 pub(crate) mod fuzzing;
 mod hostname;
 mod notes;
+// What settings refer to outside of the file.
+mod outside;
 mod places;
 // The configuration as it is in effect, as TOML.
 mod print;
 mod provider;
 // Asking the worker program about the keys of its kinds.
 mod provider_check;
+// Routes that are not what they seem.
+mod routes;
 // The sandbox of a worker.
 mod sandbox;
 mod sections;
 
-pub use command::check_command;
+pub use command::{Eyes, check_command};
 pub use file::{find, load, load_unchecked};
 pub use notes::{ConfigError, Problem};
 pub use print::print_effective;
@@ -47,6 +54,8 @@ pub use sections::{Control, Reports, Retry, Routing, Scheduler, Spool};
 
 use notes::Notes;
 use places::Places;
+
+use crate::policy::addressing::Addressing;
 
 /// A configuration without mistakes.
 ///
@@ -59,6 +68,8 @@ pub struct Config {
     pub source: PathBuf,
     /// The name that we go by towards other hosts.
     pub hostname: String,
+    /// What is done with addresses on their way in.
+    pub addressing: Arc<Addressing>,
     /// Who is told of what no sender can be told.
     pub postmaster: Option<Address>,
     /// Where messages are kept.
@@ -116,6 +127,15 @@ fn read(text: &str, source: &Path) -> Result<(Config, Notes), ConfigError> {
 
 fn read_sections(settings: &mut Settings, source: &Path) -> Config {
     let mail = settings.table("mail", sections::read_mail);
+    let rewrite = settings.table("rewrite", |table| addressing::read_rewrite(table, &mail.origin));
+    let aliases = settings.table("aliases", |table| addressing::read_aliases(table, source));
+    let addressing = Addressing {
+        origin: mail.origin,
+        hostname: mail.hostname.clone(),
+        rewrite,
+        aliases,
+        always_bcc: mail.always_bcc,
+    };
     let spool = settings.table("spool", sections::read_spool);
     let control = settings.table("control", sections::read_control);
     let scheduler = settings.table("scheduler", sections::read_scheduler);
@@ -127,6 +147,7 @@ fn read_sections(settings: &mut Settings, source: &Path) -> Config {
     Config {
         source: source.to_owned(),
         hostname: mail.hostname,
+        addressing: Arc::new(addressing),
         postmaster: mail.postmaster,
         spool,
         control,

@@ -1,6 +1,5 @@
 //! The providers of the configuration: what is common to all kinds. What is left of a table goes to the worker as it is.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -35,6 +34,8 @@ pub struct Provider {
     pub claims: Vec<Pattern>,
     /// The address types that it serves; `None` for those that its worker announces.
     pub address_types: Option<Vec<String>>,
+    /// The address types of its kind, as its worker program says for a check; `None` if only a running worker knows, or none was asked.
+    pub usual_types: Option<Vec<String>>,
     /// When deliveries are tried again.
     pub retry: Retry,
     /// Its share of CPU time, 1 to 10,000.
@@ -85,6 +86,29 @@ pub struct Provider {
     pub settings: String,
 }
 
+impl Provider {
+    /// The address types that the configuration gives it: none if it has claims and no `address_types`, because then the claims are
+    /// all it serves. `None` if the worker says what it serves.
+    #[must_use]
+    pub fn address_types(&self) -> Option<&[String]> {
+        match &self.address_types {
+            Some(types) => Some(types),
+            None if !self.claims.is_empty() => Some(&[]),
+            None => None,
+        }
+    }
+
+    /// The address types that it serves, as far as that is known without its worker.
+    pub(super) fn serves(&self) -> Option<&[String]> {
+        self.address_types().or(self.usual_types.as_deref())
+    }
+
+    /// Whether it is there to deliver; an entrance is not.
+    pub(super) fn delivers(&self) -> bool {
+        self.kind != "smtp-in"
+    }
+}
+
 impl fmt::Debug for Provider {
     /// Leaves out the settings: they may hold secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -93,6 +117,7 @@ impl fmt::Debug for Provider {
             .field("kind", &self.kind)
             .field("claims", &self.claims)
             .field("address_types", &self.address_types)
+            .field("usual_types", &self.usual_types)
             .field("retry", &self.retry)
             .field("weight", &self.weight)
             .field("nice", &self.nice)
@@ -151,7 +176,6 @@ pub(super) fn read_all(value: Option<Value>, base: &Retry, notes: &mut Notes) ->
         let key = format!("provider.{}.sandbox", provider.name);
         notes.warn(&key, format!("{key} is false: its worker has every right that the spooler has"));
     }
-    warn_of_claims_without_effect(&providers, notes);
     (providers, effective)
 }
 
@@ -196,6 +220,7 @@ fn read_common(name: String, kind: String, settings: &mut Settings, base: &Retry
         kind,
         claims: Vec::new(),
         address_types: read_address_types(settings),
+        usual_types: None,
         retry: settings.table("retry", |table| read_retry(table, base)),
         weight: settings.integer("weight", 100, 1..=10_000),
         nice,
@@ -303,25 +328,6 @@ fn parse_claims(place: &str, claims: &[String], notes: &mut Notes) -> Vec<Patter
         }
     }
     patterns
-}
-
-/// The first provider that claims a recipient gets it, so the same claim further down has no effect.
-fn warn_of_claims_without_effect(providers: &[Provider], notes: &mut Notes) {
-    let mut claimed: HashMap<String, &str> = HashMap::new();
-    for provider in providers.iter().filter(|provider| provider.enabled) {
-        for pattern in &provider.claims {
-            let first = claimed.get("*").or_else(|| claimed.get(&pattern.to_string())).copied();
-            if let Some(first) = first {
-                let key = format!("provider.{}.claims", provider.name);
-                notes.warn(
-                    &key,
-                    format!("{key} has \"{pattern}\", which provider.{first} claims before; the first one wins"),
-                );
-            } else {
-                claimed.insert(pattern.to_string(), &provider.name);
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! limited: this runs in a supervisor that is asked to reload, too.
 
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -13,12 +14,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use spooler_protocol::confinement::Privilege;
-use spooler_protocol::settings::{Effective, Findings, Silence};
+use spooler_protocol::settings::{Effective, Findings, Reference, Referent, Silence};
 use spooler_protocol::units;
 
-use super::Config;
 use super::notes::Notes;
 use super::provider::Provider;
+use super::{Config, outside};
 
 /// How long the program may take for one answer. It takes milliseconds; a machine may be slow.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
@@ -85,6 +86,7 @@ pub(super) fn check_all(config: &mut Config, notes: &mut Notes) -> bool {
         }
     };
     let mut effective: Vec<Effective> = Vec::new();
+    let mut listeners = Vec::new();
     for provider in &mut config.providers {
         let place = format!("provider.{}", provider.name);
         if !kinds.contains(&provider.kind) {
@@ -100,14 +102,28 @@ pub(super) fn check_all(config: &mut Config, notes: &mut Notes) -> bool {
                 provider.privileges = std::mem::take(&mut findings.privileges);
                 provider.secret_files = std::mem::take(&mut findings.secret_files);
                 provider.programs = findings.programs;
+                provider.usual_types = findings.address_types.take();
+                if provider.enabled {
+                    outside::check(&place, &findings.references, notes);
+                    listeners.extend(listeners_of(&place, &findings.references));
+                }
                 effective.extend(notes.take(&format!("{place}."), findings));
             }
             Err(error) => error.note(&place, notes),
         }
     }
+    outside::check_listeners(&listeners, notes);
     let secrets = effective.iter().any(|value| value.value == SECRET);
     config.effective.extend(effective);
     secrets
+}
+
+fn listeners_of(place: &str, references: &[Reference]) -> Vec<(String, SocketAddr)> {
+    let address = |reference: &Reference| match reference.to {
+        Referent::Listener(address) => Some((place.to_owned(), address)),
+        _ => None,
+    };
+    references.iter().filter_map(address).collect()
 }
 
 /// Programs never have root's rights over files: such a worker would not start.

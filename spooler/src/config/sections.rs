@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use spooler_protocol::message::Address;
+use spooler_protocol::message::{Address, SMTP, has_domain};
 use spooler_protocol::settings::Settings;
 use spooler_protocol::units;
 
@@ -25,7 +25,9 @@ const MESSAGE_BYTES_MIN: u64 = 64 << 10;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mail {
     pub(super) hostname: String,
+    pub(super) origin: String,
     pub(super) postmaster: Option<Address>,
+    pub(super) always_bcc: Vec<Address>,
 }
 
 /// `[spool]`: where messages are kept.
@@ -110,14 +112,28 @@ pub(super) fn read_mail(settings: &mut Settings) -> Mail {
     if !hostname::is_host_name(&hostname) {
         settings.mistake("hostname", format!("is {hostname:?}; must be a host name, such as \"mail.example.org\""));
     }
-    let postmaster = settings.optional_string("postmaster").and_then(|text| {
-        let parsed = text.parse();
-        if let Err(error) = &parsed {
-            settings.mistake("postmaster", format!("is {text:?}; must be an address. {error}"));
-        }
-        parsed.ok()
+    let given = settings.has("origin");
+    let origin = settings.string("origin", &hostname::mail_name().unwrap_or_else(|| hostname.clone()));
+    if given && !hostname::is_host_name(&origin) {
+        settings.mistake("origin", format!("is {origin:?}; must be a domain, such as \"example.org\""));
+    }
+    let postmaster =
+        settings.optional_string("postmaster").and_then(|text| address(settings, "postmaster", &text, &origin));
+    let always_bcc = settings.strings("always_bcc", &[]);
+    let always_bcc = always_bcc.iter().filter_map(|text| address(settings, "always_bcc", text, &origin)).collect();
+    Mail { hostname, origin, postmaster, always_bcc }
+}
+
+/// An address, with the origin as its domain if it has none.
+fn address(settings: &mut Settings, key: &str, text: &str, origin: &str) -> Option<Address> {
+    let parsed = text.parse::<Address>().and_then(|address| {
+        let lacks = address.kind() == SMTP && !has_domain(address.text());
+        if lacks { Address::smtp(&format!("{}@{origin}", address.text())) } else { Ok(address) }
     });
-    Mail { hostname, postmaster }
+    if let Err(error) = &parsed {
+        settings.mistake(key, format!("is {text:?}; must be an address. {error}"));
+    }
+    parsed.ok()
 }
 
 pub(super) fn read_spool(settings: &mut Settings) -> Spool {

@@ -95,7 +95,7 @@ impl Driver {
         };
         let started = WorkerProcess::start(
             &self.config.worker,
-            self.equipment.workers_folder.path(),
+            &self.equipment.workers_folders,
             worker,
             &name,
             &mailbox,

@@ -4,26 +4,21 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use spooler_protocol::ids::{AcceptId, DeliveryId, MessageId, RequestId};
+use spooler_protocol::ids::{DeliveryId, MessageId, RequestId};
 use spooler_protocol::limits::{BODY_CHUNK_BYTES_MAX, BODY_INLINE_BYTES_MAX};
 use spooler_protocol::message::Envelope;
-use spooler_protocol::to_worker::{Refusal, Submission, ToWorker};
+use spooler_protocol::to_worker::{Submission, ToWorker};
 
 use super::Driver;
-use super::acting::refusal;
 use super::debts::Debt;
-use crate::hops;
 use crate::record::{Change, Scanned, StoredContent};
-use crate::supervisor::event::{Event, SubmitOrder, UploadKey, WorkerId, WorkerNews};
+use crate::supervisor::event::{Event, SubmitOrder, WorkerId, WorkerNews};
 use crate::system::mailbox::Letter;
 use crate::system::store::{StoreError, StoreReader};
 use crate::system::worker_link::Link;
 
 /// Bytes of messages just accepted that are kept in memory, because they will be delivered in a moment.
 const FRESH_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Large messages that one worker may have half way in: each has a file open.
-const UPLOADS_MAX: usize = 512;
-
 /// Messages just accepted.
 #[derive(Default)]
 pub(super) struct Fresh {
@@ -101,54 +96,10 @@ impl Driver {
     }
 
     /// A hand that can answer a worker, and what is under way until then.
-    fn owe(&self, worker: WorkerId, bytes: usize) -> Option<(Link, Debt)> {
+    pub(super) fn owe(&self, worker: WorkerId, bytes: usize) -> Option<(Link, Debt)> {
         let known = self.workers.get(&worker)?;
         Some((known.link.as_ref()?.share(), known.debts.owe(bytes)))
     }
-
-    pub(super) fn abandon(&mut self, key: UploadKey) {
-        self.looping.remove(&key);
-        self.equipment.uploads.abandon(key.0);
-    }
-
-    pub(super) fn upload_key(&mut self, worker: WorkerId, accept: AcceptId) -> UploadKey {
-        *self.upload_keys.entry((worker, accept)).or_insert_with(|| {
-            self.next_upload += 1;
-            UploadKey(self.next_upload)
-        })
-    }
-
-    /// A chunk of a large message comes in: it is acknowledged when it is written.
-    pub(super) fn upload(&mut self, worker: WorkerId, accept: AcceptId, data: Bytes) {
-        let begins = !self.upload_keys.contains_key(&(worker, accept));
-        if begins && self.upload_keys.keys().filter(|(of, _)| *of == worker).count() >= UPLOADS_MAX {
-            return self.say(worker, ToWorker::Accepted { accept, result: Err(too_many_uploads()) });
-        }
-        let key = self.upload_key(worker, accept);
-        if begins && hops::check(&data).is_err() {
-            self.looping.insert(key);
-        }
-        if self.looping.contains(&key) {
-            // Taken and thrown away; the refusal comes when the message is complete.
-            return self.say(worker, ToWorker::UploadCredit { accept });
-        }
-        self.hear(Event::Worker(worker, WorkerNews::Uploads));
-        let Some((link, debt)) = self.owe(worker, data.len()) else { return };
-        let done = move |result: Result<(), StoreError>| {
-            let answer = match result {
-                Ok(()) => ToWorker::UploadCredit { accept },
-                Err(error) => ToWorker::Accepted { accept, result: Err(refusal(&error)) },
-            };
-            let _ = link.say(answer);
-            drop(debt);
-        };
-        self.equipment.uploads.append(key.0, data, Box::new(done));
-    }
-}
-
-fn too_many_uploads() -> Refusal {
-    let text = "too many large messages are on their way in at once".to_owned();
-    Refusal { temporary: true, enhanced: "4.3.2".to_owned(), text }
 }
 
 /// Why a message cannot be read.

@@ -1,6 +1,6 @@
 //! What the control socket and the pick-up folder may ask of the loop, and how the answers find their way back.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use spooler_protocol::control::{
@@ -10,6 +10,7 @@ use spooler_protocol::ids::MessageId;
 use spooler_protocol::status::StatusTable;
 use tokio::sync::{oneshot, watch};
 
+use crate::policy::addressing::Addressing;
 use crate::supervisor::event::{Answer, Ask, Incoming, UploadKey};
 use crate::system::control::{Bridge, ReadJob, Request, SubmitContent, Subscription};
 use crate::system::mailbox::{Letter, Mailbox};
@@ -18,6 +19,29 @@ use crate::system::store::uploads::Uploads;
 
 /// Uploads of clients have keys of their own, so that they never meet those of workers.
 const CLIENT_UPLOAD: u64 = 1 << 63;
+
+/// What is done with addresses, as the configuration in effect says. Shared by all entrances; a reload changes it for all at once.
+#[derive(Clone, Debug)]
+pub struct CurrentAddressing(Arc<RwLock<Arc<Addressing>>>);
+
+impl CurrentAddressing {
+    /// As a configuration says.
+    #[must_use]
+    pub fn new(addressing: Arc<Addressing>) -> Self {
+        Self(Arc::new(RwLock::new(addressing)))
+    }
+
+    /// As it is now.
+    #[must_use]
+    pub fn get(&self) -> Arc<Addressing> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// As it is from now on.
+    pub(super) fn set(&self, addressing: Arc<Addressing>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = addressing;
+    }
+}
 
 /// The loop, as the control socket's thread sees it.
 pub struct LoopBridge {
@@ -29,6 +53,8 @@ pub struct LoopBridge {
     pub uploads: Arc<Uploads>,
     /// Moves whenever the status table may have changed.
     pub status: watch::Receiver<u64>,
+    /// What is done with addresses on their way in.
+    pub addressing: CurrentAddressing,
 }
 
 impl Bridge for LoopBridge {
@@ -42,6 +68,10 @@ impl Bridge for LoopBridge {
 
     fn status_changes(&self) -> watch::Receiver<u64> {
         self.status.clone()
+    }
+
+    fn addressing(&self) -> Arc<Addressing> {
+        self.addressing.get()
     }
 
     fn upload(&self, key: u64, chunk: Bytes, answer: oneshot::Sender<Result<(), ApiError>>) {
@@ -104,14 +134,14 @@ pub(super) enum Split {
 pub(super) fn split(request: Request) -> Split {
     let (ask, question) = match request {
         Request::Watch { answer } => return Split::Watch(answer),
-        Request::Submit { envelope, origin, owner_uid, content, answer } => {
+        Request::Submit { envelope, submission, origin, owner_uid, content, answer } => {
             let content = match content {
                 SubmitContent::Inline(bytes) => Incoming::Inline(bytes),
                 SubmitContent::Uploaded { upload, size } => {
                     Incoming::Upload { key: UploadKey(upload | CLIENT_UPLOAD), size }
                 }
             };
-            (Ask::Submit { envelope, origin, owner_uid, content }, Question::Submit(answer))
+            (Ask::Submit { envelope, submission, origin, owner_uid, content }, Question::Submit(answer))
         }
         Request::Status { answer } => (Ask::Status, Question::Status(answer)),
         Request::Overlay { summaries, provider, answer } => {

@@ -1,6 +1,8 @@
 //! A new configuration, while everything runs. Where messages and the control socket are, and what of root's power is kept, was decided at the
 //! start.
 
+use std::sync::Arc;
+
 use nix::unistd::geteuid;
 
 use super::Driver;
@@ -60,6 +62,7 @@ impl Driver {
             }
         }
         let config = Config { spool: self.config.spool.clone(), control: self.config.control.clone(), ..config };
+        self.equipment.addressing.set(Arc::clone(&config.addressing));
         self.config = config.clone();
         self.hear(Event::Reload(Box::new(config)));
     }

@@ -65,13 +65,21 @@ pub enum Rung {
 /// Why a worker is about to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Doom {
-    /// It said that it could not log on, and ends by itself: not a death.
-    NotLoggedOn {
-        /// Nothing helps but a change of settings.
-        unconfigured: bool,
-    },
+    /// It said that it could not log on, and ends by itself: not a death. With a remedy, only that helps.
+    NotLoggedOn(Option<Remedy>),
     /// It is being killed for this reason, which says more than the signal will.
     Condemned(String),
+}
+
+/// What a person has to do before a provider that was barred is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// Correct its settings or a file that they name, and reload the configuration.
+    Reload,
+    /// Answer its questions.
+    Logon,
+    /// Look for the reason, and restart it.
+    Restart,
 }
 
 /// What is to be done with the worker.
@@ -104,6 +112,8 @@ pub struct Lifecycle {
     spawned_ms: i64,
     /// Why the present worker is about to end, where that is known before it does.
     doom: Option<Doom>,
+    /// What helps while it is barred.
+    remedy: Option<Remedy>,
     wanted: bool,
     /// Deaths that nobody asked for.
     pub deaths: u64,
@@ -124,6 +134,7 @@ impl Lifecycle {
             mishaps: 0,
             spawned_ms: now_ms,
             doom: None,
+            remedy: None,
             wanted: false,
             deaths: 0,
             last_error: None,
@@ -163,6 +174,15 @@ impl Lifecycle {
     #[must_use]
     pub fn may_log_on(&self) -> bool {
         self.is_alive() && self.last_error.is_none()
+    }
+
+    /// What a person has to do, if it is not tried again by itself.
+    #[must_use]
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self.doom {
+            Some(Doom::NotLoggedOn(remedy)) => remedy,
+            Some(Doom::Condemned(_)) | None => self.remedy.filter(|_| self.phase == Phase::Barred),
+        }
     }
 
     /// What the status row says.
@@ -233,7 +253,7 @@ impl Lifecycle {
     pub fn condemned_for(&self) -> Option<&str> {
         match &self.doom {
             Some(Doom::Condemned(why)) => Some(why),
-            Some(Doom::NotLoggedOn { .. }) | None => None,
+            Some(Doom::NotLoggedOn(_)) | None => None,
         }
     }
 
@@ -242,7 +262,7 @@ impl Lifecycle {
     pub fn eviction(&self) -> Option<Rung> {
         match (&self.doom, self.phase) {
             (Some(Doom::Condemned(_)), Phase::Stopping { rung, .. }) => Some(rung),
-            (Some(Doom::Condemned(_) | Doom::NotLoggedOn { .. }) | None, _) => None,
+            (Some(Doom::Condemned(_) | Doom::NotLoggedOn(_)) | None, _) => None,
         }
     }
 
@@ -278,22 +298,22 @@ impl Lifecycle {
         expected
     }
 
-    /// The provider of this name could not log on; its worker ends by itself, or is ended when the time for logging on is over. False if
+    /// The provider could not log on; its worker ends by itself, or is ended when the time for logging on is over. False if
     /// it has logged on before, or is not to any more: then it is nothing, for it would be given no more work and live for ever.
-    pub fn on_logon_failed(&mut self, error: &LogonError, name: &str) -> bool {
+    pub fn on_logon_failed(&mut self, error: &LogonError) -> bool {
         if !matches!(self.phase, Phase::Starting { .. }) || self.doom.is_some() {
             return false;
         }
-        let (unconfigured, text) = match error {
-            LogonError::Unconfigured(text) | LogonError::Other(text) => (true, text.clone()),
-            LogonError::Failed(text) => (false, text.clone()),
-            LogonError::Cancelled => (true, "the logon was cancelled".to_owned()),
+        let (remedy, text) = match error {
+            LogonError::Unconfigured(text) | LogonError::Other(text) => (Some(Remedy::Reload), text.clone()),
+            LogonError::Failed(text) => (None, text.clone()),
+            LogonError::Cancelled => (Some(Remedy::Logon), "the logon was cancelled".to_owned()),
             LogonError::Unanswered(prompts) => {
                 let missing: Vec<&str> = prompts.iter().map(|prompt| prompt.key.as_str()).collect();
-                (true, format!("needs: {}; run `spoolctl logon {name}`", missing.join(", ")))
+                (Some(Remedy::Logon), format!("needs: {}", missing.join(", ")))
             }
         };
-        self.doom = Some(Doom::NotLoggedOn { unconfigured });
+        self.doom = Some(Doom::NotLoggedOn(remedy));
         self.last_error = Some(text);
         true
     }
@@ -325,10 +345,12 @@ impl Lifecycle {
             Phase::Waiting { .. } | Phase::Barred => return None,
             Phase::Starting { .. } | Phase::Ready => {}
         }
-        let refused = matches!(doom, Some(Doom::NotLoggedOn { .. }));
-        let unconfigured = matches!(doom, Some(Doom::NotLoggedOn { unconfigured: true }));
+        let (refused, remedy) = match doom {
+            Some(Doom::NotLoggedOn(remedy)) => (true, remedy),
+            Some(Doom::Condemned(_)) | None => (false, None),
+        };
         match doom {
-            Some(Doom::NotLoggedOn { .. }) => {}
+            Some(Doom::NotLoggedOn(_)) => {}
             Some(Doom::Condemned(cause)) => self.count_death(format!("{cause}; {why}")),
             None => self.count_death(why.to_owned()),
         }
@@ -342,7 +364,8 @@ impl Lifecycle {
         let until_ms = self.spawned_ms + jitter.around_ms(doubled_ms.min(most_ms));
         // A provider that says that it cannot work now is tried again for as long as it takes.
         let never_starts = matches!(before, Phase::Starting { .. }) && !refused && self.failures >= FAILED_STARTS_MAX;
-        if unconfigured || never_starts {
+        self.remedy = remedy.or(never_starts.then_some(Remedy::Restart));
+        if self.remedy.is_some() {
             self.enter(Phase::Barred, now_ms);
             return None;
         }

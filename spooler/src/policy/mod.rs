@@ -1,5 +1,7 @@
 //! What decides: no I/O, no clock, no threads. Only the supervisor calls into here.
 
+// Addresses on their way in: domains, rewriting, aliases.
+pub mod addressing;
 // One thing, or several: most messages have one recipient.
 pub mod few;
 // How one provider's queues are worked off, step by step.

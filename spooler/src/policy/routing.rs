@@ -88,6 +88,12 @@ impl Routing {
         otherwise
     }
 
+    /// Whether all that is served is known: then no address is [`Routed::Unknown`].
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.served.iter().all(|served| served.address_types.is_some())
+    }
+
     /// What a listening provider needs to refuse the rest.
     #[must_use]
     pub fn claims(&self) -> Claims {

@@ -6,8 +6,9 @@ use spooler_protocol::message::{Address, Envelope};
 use spooler_protocol::outcome::Reply;
 use spooler_protocol::to_worker::{Refusal, ToWorker};
 
-use super::event::{Action, Answer, Incoming, Loudness, Ticket};
+use super::event::{Action, Answer, Incoming, Loudness, Ticket, UploadKey};
 use super::{Acceptor, Pending, Scan, Supervisor, abandon, log};
+use crate::policy::addressing::TooMany;
 use crate::policy::few::Few;
 use crate::policy::queue::{Again, Entry, Part, Standing, Waiting};
 use crate::policy::retry::RetryPlan;
@@ -29,33 +30,35 @@ struct Wayfarer<'a> {
     not_me: &'a [ProviderId],
     /// Whether, and for whom, this was kept or asked for; void on another way.
     before: Option<(Route, Again)>,
+    /// The last provider that serves it has just declined it: it does not wait for another one.
+    declined: bool,
+}
+
+/// A message as it was handed in.
+pub(super) struct HandedIn {
+    /// For whom, as the sender wrote it.
+    pub(super) envelope: Envelope,
+    /// Whether its sender hands it in here for the first time.
+    pub(super) submission: bool,
+    /// What.
+    pub(super) content: Incoming,
+    /// Who hands it in, for people.
+    pub(super) origin: String,
+    /// Who may see it.
+    pub(super) owner_uid: Option<u32>,
 }
 
 impl Supervisor {
     /// A message comes in. It is answered when it is on disk, or at once if it is refused.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one value for each thing that is known about a message on its way in"
-    )]
-    pub(super) fn accept(
-        &mut self,
-        acceptor: Acceptor,
-        envelope: Envelope,
-        content: Incoming,
-        origin: String,
-        owner_uid: Option<u32>,
-        now: Now,
-        actions: &mut Vec<Action>,
-    ) {
-        let key = match &content {
-            Incoming::Upload { key, .. } => Some(*key),
-            Incoming::Inline(_) => None,
-        };
+    pub(super) fn accept(&mut self, acceptor: Acceptor, handed_in: HandedIn, now: Now, actions: &mut Vec<Action>) {
+        let HandedIn { mut envelope, submission, content, origin, owner_uid } = handed_in;
+        let key = upload_of(&content);
         let size = match &content {
             Incoming::Upload { size, .. } => *size,
             Incoming::Inline(bytes) => bytes.len() as u64,
         };
-        if let Err(refusal) = self.admit(&envelope, size) {
+        let addressed = self.config.addressing.admit(&mut envelope, submission).map_err(|why| too_many(&why));
+        if let Err(refusal) = addressed.and_then(|()| self.admit(&envelope, size)) {
             abandon(key, actions);
             answer(acceptor, Err(refusal), actions);
             return;
@@ -281,6 +284,7 @@ impl Supervisor {
                     waiting,
                     not_me: &[],
                     before: None,
+                    declined: false,
                 })
             })
             .collect();
@@ -288,14 +292,14 @@ impl Supervisor {
             self.keep(vec![Change::Remove { id: message.id }], actions);
             return;
         }
-        let (parts, nobody) = parts(&self.routing, pending);
-        entry.parts = parts;
+        entry.parts = parts(&self.routing, pending).0;
         self.queue.add(message.id, entry);
-        self.fail_unserved(message.id, nobody, actions);
     }
 
     /// A message in the schedule finds its way again. What is in flight stays so.
     fn find_ways(&mut self, message: &ScannedMessage, actions: &mut Vec<Action>) {
+        let declined = self.declined.remove(&message.id).unwrap_or_default();
+        let declined = &declined;
         let Some(entry) = self.queue.get(message.id) else { return };
         let (flying, waiting): (Vec<Part>, Vec<Part>) =
             entry.parts.as_slice().iter().cloned().partition(|part| matches!(part.waiting, Waiting::InFlight(_)));
@@ -310,10 +314,11 @@ impl Supervisor {
                     waiting: part.waiting,
                     not_me,
                     before: part.route.map(|route| (route, part.again)),
+                    declined: declined.contains(index),
                 })
             })
         });
-        let (mut found, nobody) = parts(&self.routing, wayfarers.collect());
+        let (mut found, unwanted) = parts(&self.routing, wayfarers.collect());
         flying.into_iter().for_each(|part| found.push(part));
         self.touched.extend(found.as_slice().iter().filter_map(|part| Some(part.route?.provider)));
         let kept_before = entry.kept_by();
@@ -322,16 +327,16 @@ impl Supervisor {
         for id in kept_before.into_iter().filter(|id| !kept_now.contains(id)) {
             self.abort_kept(id, message.id, actions);
         }
-        self.fail_unserved(message.id, nobody, actions);
+        self.fail_declined(message.id, unwanted, actions);
     }
 
-    /// Recipients that nobody serves any more fail, with a report.
-    fn fail_unserved(&mut self, id: MessageId, nobody: Vec<u32>, actions: &mut Vec<Action>) {
-        if nobody.is_empty() {
+    /// Recipients that every provider in question has declined fail, with a report. A change of the configuration alone makes none fail.
+    fn fail_declined(&mut self, id: MessageId, unwanted: Vec<u32>, actions: &mut Vec<Action>) {
+        if unwanted.is_empty() {
             return;
         }
-        let reply = Reply::local(550, "5.1.2", "No provider serves this address");
-        let failed = nobody.into_iter().map(|index| (index, reply.clone())).collect();
+        let reply = Reply::local(550, "5.1.2", "Every provider that serves this address has declined the message");
+        let failed = unwanted.into_iter().map(|index| (index, reply.clone())).collect();
         self.fail(id, failed, actions);
     }
 
@@ -341,23 +346,27 @@ impl Supervisor {
     }
 }
 
-/// Groups recipients by their way; gives those that have none apart. Of recipients that go the same way the least patient decides.
+/// Groups recipients by their way; those that no provider serves wait for one that does. Gives apart those that nobody wants. Of
+/// recipients that go the same way the least patient decides.
 fn parts(routing: &Routing, wayfarers: Vec<Wayfarer<'_>>) -> (Few<Part>, Vec<u32>) {
     let mut parts: Few<Part> = Few::default();
-    let mut nobody = Vec::new();
+    let mut unwanted = Vec::new();
     for wayfarer in wayfarers {
-        let route: Option<Route> = match routing.route(wayfarer.address, wayfarer.not_me) {
+        let routed = routing.route(wayfarer.address, wayfarer.not_me);
+        let route: Option<Route> = match routed {
             Routed::To(route) => Some(route),
-            Routed::Unknown => None,
-            Routed::Nobody => {
-                nobody.push(wayfarer.index);
+            Routed::Nobody if wayfarer.declined => {
+                unwanted.push(wayfarer.index);
                 continue;
             }
+            Routed::Unknown | Routed::Nobody => None,
         };
         let same_way = wayfarer.before.filter(|(before, _)| Some(*before) == route);
-        // Another provider, or nobody, does not keep it.
         let waiting = match wayfarer.waiting {
+            // Another provider, or nobody, does not keep it.
             Waiting::Callback if same_way.is_none() => Waiting::Ready,
+            // It waits for a provider, not for a time: it goes as soon as one serves it.
+            _ if routed == Routed::Nobody => Waiting::Ready,
             waiting => waiting,
         };
         match parts.as_mut_slice().iter_mut().find(|part| part.route == route) {
@@ -377,7 +386,7 @@ fn parts(routing: &Routing, wayfarers: Vec<Wayfarer<'_>>) -> (Few<Part>, Vec<u32
             }),
         }
     }
-    (parts, nobody)
+    (parts, unwanted)
 }
 
 /// What the schedule knows of a message that was just submitted.
@@ -389,6 +398,7 @@ fn new_entry(routing: &Routing, envelope: &Envelope, size: u64, now: Now) -> Ent
         waiting: Waiting::Ready,
         not_me: &[],
         before: None,
+        declined: false,
     });
     Entry {
         born_ms: now.mono_ms,
@@ -409,6 +419,18 @@ fn new_entry(routing: &Routing, envelope: &Envelope, size: u64, now: Now) -> Ent
 /// Makes the schedule's entry of a report of our own.
 pub(super) fn report_entry(routing: &Routing, message: &NewMessage, size: u64, now: Now) -> Entry {
     new_entry(routing, &message.envelope, size, now)
+}
+
+fn upload_of(content: &Incoming) -> Option<UploadKey> {
+    match content {
+        Incoming::Upload { key, .. } => Some(*key),
+        Incoming::Inline(_) => None,
+    }
+}
+
+/// X.2.4 of RFC 3463: a list cannot be expanded.
+fn too_many(why: &TooMany) -> Refusal {
+    Refusal { temporary: false, enhanced: "5.2.4".to_owned(), text: why.to_string() }
 }
 
 fn answer(acceptor: Acceptor, result: Result<MessageId, Refusal>, actions: &mut Vec<Action>) {

@@ -8,6 +8,7 @@ use spooler_protocol::notification::Notification;
 use spooler_protocol::status::WorkerState;
 use spooler_protocol::to_worker::ToWorker;
 
+use super::accepting::HandedIn;
 use super::event::{Action, Answer, Ask, AskId, WorkerId};
 use super::{Acceptor, Pending, Scan, Supervisor};
 use crate::policy::queue::{Entry, Part, Standing, Waiting};
@@ -19,8 +20,9 @@ use crate::record::Change;
 impl Supervisor {
     pub(super) fn on_asked(&mut self, ask_id: AskId, ask: Ask, now: Now, actions: &mut Vec<Action>) {
         let answer = match ask {
-            Ask::Submit { envelope, origin, owner_uid, content } => {
-                self.accept(Acceptor::Client(ask_id), envelope, content, origin, Some(owner_uid), now, actions);
+            Ask::Submit { envelope, submission, origin, owner_uid, content } => {
+                let handed_in = HandedIn { envelope, submission, content, origin, owner_uid: Some(owner_uid) };
+                self.accept(Acceptor::Client(ask_id), handed_in, now, actions);
                 return;
             }
             Ask::Queue(action, ids) => {
@@ -201,6 +203,9 @@ impl Supervisor {
         }
         match parts.iter().find(|part| part.waiting == Waiting::Ready) {
             None => (MessageState::Deferred, self.why_kept(parts)),
+            Some(part) if part.route.is_none() && self.routing.is_known() => {
+                (MessageState::Deferred, Some(self.why_unserved()))
+            }
             Some(part) => (MessageState::Ready, Some(self.why_ready(part.route.map(|route| route.provider)))),
         }
     }
@@ -218,7 +223,11 @@ impl Supervisor {
 
     pub(super) fn why_ready(&self, provider: Option<ProviderId>) -> String {
         let Some((id, provider)) = provider.and_then(|id| Some((id, self.providers.get(&id)?))) else {
-            return "waits for a provider to say whether it serves the recipient".to_owned();
+            return if self.routing.is_known() {
+                self.why_unserved()
+            } else {
+                "waits for a provider to say whether it serves the recipient".to_owned()
+            };
         };
         let name = &provider.config.name;
         match provider.life.state() {
@@ -240,9 +249,17 @@ impl Supervisor {
             }
             WorkerState::Waiting | WorkerState::Barred => {
                 let why = provider.life.last_error.as_deref().unwrap_or("no reason known");
-                format!("provider {name} does not run: {why}")
+                format!("provider {name} does not run: {why}{}", provider.remedy(&self.reload))
             }
         }
+    }
+
+    /// Why a message waits whose recipient was served when it was accepted, and is not any more.
+    fn why_unserved(&self) -> String {
+        format!(
+            "no provider serves this address any more; add it to the claims or address_types of one that is enabled, then run `{}`",
+            self.reload
+        )
     }
 
     pub(super) fn provider_named(&self, name: &str) -> Result<ProviderId, ApiError> {

@@ -191,7 +191,7 @@ mod tests {
     fn with_modem() -> (Supervisor, WorkerId, i64) {
         let text = "[provider.modem]\nkind = \"modem\"\naddress_types = [\"X\"]\ncritical_class = \"rr\"\ncritical_max = \"10s\"\n";
         let config = crate::config::parse(text, std::path::Path::new("x.toml")).unwrap();
-        let surroundings = Surroundings { cores: 1, pid: 1, seed: 1, last_id: MessageId(0) };
+        let surroundings = Surroundings { cores: 1, pid: 1, reload: String::new(), seed: 1, last_id: MessageId(0) };
         let (mut supervisor, actions) = Supervisor::new(config, surroundings, Now { mono_ms: 0, wall_ms: 0 });
         let spawned = |action: &Action| if let Action::Spawn(worker) = action { Some(*worker) } else { None };
         let worker = actions.iter().find_map(spawned).unwrap();

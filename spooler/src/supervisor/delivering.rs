@@ -207,16 +207,20 @@ impl Supervisor {
         let Some(flight) = self.flights.get(&delivery).filter(|flight| flight.worker == worker) else { return };
         let (id, route) = (flight.id, flight.route);
         let gone = self.queue.arrive(id, route, delivery, &[], Some((Waiting::Ready, false)));
-        self.queue.change(id, |entry| {
+        let declined = self.queue.change(id, |entry| {
+            let mut declined = Vec::new();
             for part in entry.parts.as_mut_slice().iter_mut().filter(|part| part.waits_for(route)) {
                 part.declined_by(&[route.provider]);
                 part.again = Again::default();
                 part.route = None;
+                declined.extend_from_slice(part.recipients.as_slice());
             }
+            declined
         });
         if gone {
             self.keep(vec![Change::Remove { id }], actions);
         } else {
+            self.declined.entry(id).or_default().extend(declined.into_iter().flatten());
             actions.push(Action::Lookup(id));
         }
         self.end_flight(delivery, worker, actions);

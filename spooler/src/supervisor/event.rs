@@ -107,6 +107,8 @@ pub enum WorkerNews {
         accept: AcceptId,
         /// For whom.
         envelope: Envelope,
+        /// Whether its sender hands it in here for the first time.
+        submission: bool,
         /// What.
         content: Incoming,
     },
@@ -133,6 +135,8 @@ pub enum Ask {
     Submit {
         /// For whom.
         envelope: Envelope,
+        /// Whether it is submitted rather than passed on.
+        submission: bool,
         /// Who hands it over, for people.
         origin: String,
         /// Who may see it.

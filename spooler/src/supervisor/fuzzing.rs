@@ -88,7 +88,7 @@ impl Stage {
     fn new() -> Self {
         let config = crate::config::parse(CONFIG, Path::new("fuzz.toml")).unwrap_or_else(|error| panic!("{error}"));
         let now = Now { mono_ms: 1_000_000, wall_ms: 1_700_000_000_000 };
-        let surroundings = Surroundings { cores: 1, pid: 1, seed: 1, last_id: MessageId(0) };
+        let surroundings = Surroundings { cores: 1, pid: 1, reload: String::new(), seed: 1, last_id: MessageId(0) };
         let (supervisor, actions) = Supervisor::new(config, surroundings, now);
         let mut stage = Self {
             supervisor,
@@ -128,12 +128,12 @@ impl Stage {
             FromWorker::UploadAbandoned { .. } => return,
             FromWorker::Upload { .. } => WorkerNews::Uploads,
             FromWorker::ReadBody { delivery, .. } => WorkerNews::Reads(delivery),
-            FromWorker::Accept { accept, envelope, content } => {
+            FromWorker::Accept { accept, envelope, arrival, content } => {
                 let content = match content {
                     Content::Inline(bytes) => Incoming::Inline(bytes),
                     Content::Uploaded { size } => Incoming::Upload { key: UploadKey(1), size },
                 };
-                WorkerNews::Accept { accept, envelope, content }
+                WorkerNews::Accept { accept, envelope, submission: arrival.submission, content }
             }
             said => WorkerNews::Said { said, cpu_us: Some(1) },
         };
@@ -151,7 +151,7 @@ impl Stage {
         let Ok(address) = recipient.parse() else { panic!("{recipient}") };
         let envelope = Envelope { recipients: vec![Recipient::new(address)], ..Envelope::default() };
         let content = Incoming::Inline(bytes::Bytes::from_static(b"Subject: x\r\n\r\nx\r\n"));
-        match self.ask(Ask::Submit { envelope, origin: "uid 1".to_owned(), owner_uid: 1, content }) {
+        match self.ask(Ask::Submit { envelope, submission: true, origin: "uid 1".to_owned(), owner_uid: 1, content }) {
             Answer::Submitted(Ok(id)) => id,
             other => panic!("a client is refused: {other:?}"),
         }

@@ -124,7 +124,7 @@ impl Supervisor {
     pub(super) fn on_logon_failed(&mut self, id: ProviderId, error: LogonError, actions: &mut Vec<Action>) {
         let Some(provider) = self.providers.get_mut(&id) else { return };
         let error = capped_error(error);
-        if !provider.life.on_logon_failed(&error, &provider.config.name) {
+        if !provider.life.on_logon_failed(&error) {
             return;
         }
         match error {
@@ -140,8 +140,9 @@ impl Supervisor {
                 }
             }
         }
-        let text = provider.life.last_error.clone().unwrap_or_default();
-        log(actions, Loudness::Warn, format!("provider {}: logon failed: {text}", self.name(id)));
+        let text = provider.life.last_error.as_deref().unwrap_or_default();
+        let text = format!("provider {}: logon failed: {text}{}", provider.config.name, provider.remedy(&self.reload));
+        log(actions, Loudness::Warn, text);
     }
 
     /// The logon has ended, well or with the worker: whoever waits for it hears how.

@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn it_does_not_end_while_a_report_is_being_built() {
         let config = crate::config::parse("[spool]\n", std::path::Path::new("x.toml")).unwrap();
-        let surroundings = Surroundings { cores: 1, pid: 1, seed: 1, last_id: MessageId(0) };
+        let surroundings = Surroundings { cores: 1, pid: 1, reload: String::new(), seed: 1, last_id: MessageId(0) };
         let now = Now { mono_ms: 0, wall_ms: 0 };
         let (mut supervisor, mut actions) = Supervisor::new(config, surroundings, now);
         // What became of recipients goes to disk with the report: without it they would be served again.

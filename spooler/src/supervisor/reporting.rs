@@ -4,6 +4,7 @@
 
 use spooler_protocol::calls::StatusReport;
 use spooler_protocol::ids::{DeliveryId, MessageId};
+use spooler_protocol::message::Recipient;
 use spooler_protocol::outcome::Reply;
 
 use super::event::{Action, Loudness, ReportKind, ReportedRecipient, Ticket, WorkerId};
@@ -12,6 +13,7 @@ use super::{Acceptor, Pending, Supervisor, accepting, log};
 use crate::policy::Now;
 use crate::policy::queue::Entry;
 use crate::policy::retry::RetryPlan;
+use crate::policy::routing::Routed;
 use crate::record::{Change, NewMessage, StoredContent};
 
 /// What a sender can be told of a recipient, once.
@@ -121,11 +123,14 @@ impl Supervisor {
             StoredContent::Inline(bytes) => bytes.len() as u64,
             StoredContent::File(size) => *size,
         };
-        let entry = accepting::report_entry(&self.routing, &report, size, now);
-        if entry.parts.as_slice().is_empty() {
-            log(actions, Loudness::Warn, "a report has nowhere to go: no provider serves its recipient".to_owned());
+        let unserved = |recipient: &Recipient| self.routing.route(&recipient.address, &[]) == Routed::Nobody;
+        if report.envelope.recipients.iter().all(unserved) {
+            let to: Vec<String> = report.envelope.recipients.iter().map(|to| to.address.to_string()).collect();
+            let text = format!("a report to {} has nowhere to go: no provider serves this address", to.join(", "));
+            log(actions, Loudness::Warn, text);
             return None;
         }
+        let entry = accepting::report_entry(&self.routing, &report, size, now);
         Some((report, entry))
     }
 

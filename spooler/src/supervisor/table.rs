@@ -8,6 +8,7 @@ use spooler_protocol::status::{
 
 use super::{Acceptor, Flight, Pending, Provider, Supervisor};
 use crate::policy::lane::Lane;
+use crate::policy::lifecycle::Remedy;
 use crate::policy::{Now, ProviderId};
 
 /// Message rows in one table: the oldest.
@@ -181,7 +182,7 @@ impl Supervisor {
                 None => format!("critical section: {}", critical.reason),
             };
         }
-        if let Some(why) = provider.why_not_ready() {
+        if let Some(why) = provider.why_not_ready(&self.reload) {
             return why;
         }
         if self.flushing.running.get(&id).is_some_and(crate::policy::flush::Flush::is_waiting)
@@ -200,10 +201,23 @@ impl Supervisor {
 }
 
 impl Provider {
+    /// The command that helps, as the end of a sentence; nothing if it is tried again by itself. `reload` is the command that reloads
+    /// the configuration.
+    pub(super) fn remedy(&self, reload: &str) -> String {
+        let name = &self.config.name;
+        match self.life.remedy() {
+            None => String::new(),
+            Some(Remedy::Reload) => format!("; correct it, then run `{reload}`"),
+            Some(Remedy::Logon) => format!("; run `spoolctl logon {name}`"),
+            Some(Remedy::Restart) => format!("; to try again, run `spoolctl provider restart {name}`"),
+        }
+    }
+
     /// What stands in the way of its work, if anything does.
-    fn why_not_ready(&self) -> Option<String> {
+    fn why_not_ready(&self, reload: &str) -> Option<String> {
         if let Some(why) = &self.session.critical_error {
-            return Some(format!("cannot go on: {why}"));
+            let name = &self.config.name;
+            return Some(format!("cannot go on: {why}; to try again, run `spoolctl provider restart {name}`"));
         }
         let why = self.life.last_error.as_deref();
         let text = match self.life.state() {
@@ -218,7 +232,9 @@ impl Provider {
             WorkerState::Paused if !self.config.enabled => "switched off in the configuration".to_owned(),
             WorkerState::Paused => "paused".to_owned(),
             WorkerState::Waiting => format!("starts again soon; {}", why.unwrap_or("its worker died")),
-            WorkerState::Barred => format!("barred: {}", why.unwrap_or("too many failed starts")),
+            WorkerState::Barred => {
+                format!("barred: {}{}", why.unwrap_or("too many failed starts"), self.remedy(reload))
+            }
         };
         let lack =
             self.shown_lack().filter(|_| matches!(self.life.state(), WorkerState::Waiting | WorkerState::Barred));

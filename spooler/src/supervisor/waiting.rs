@@ -76,6 +76,7 @@ impl Supervisor {
         }
         self.looked_ms = now.mono_ms;
         self.told.retain(|id, _| self.queue.get(*id).is_some());
+        self.declined.retain(|id, _| self.queue.get(*id).is_some());
         let waiting = self.queue.iter().filter(|(_, entry)| entry.standing == Standing::Active);
         let mut late: Vec<Late> = waiting.flat_map(|(id, entry)| self.late_parts(id, entry, now)).collect();
         // The oldest first: what is done must not depend on chance that cannot be replayed.

@@ -42,7 +42,11 @@ impl Supervisor {
         self.look_for_devices(actions);
         self.order = order;
         self.default_retry = retry_plan(&config.retry);
+        let addressed_anew = self.config.addressing != config.addressing;
         self.config = config;
+        if addressed_anew {
+            self.tell_claims(actions);
+        }
         for id in gone {
             if let Some(provider) = self.providers.get_mut(&id) {
                 provider.removed = true;
@@ -97,11 +101,15 @@ impl Supervisor {
             || old.interactive != new.interactive
             || old.resource != new.resource
             || old.offline != new.offline
-            || old.sandbox != new.sandbox;
+            || old.sandbox != new.sandbox
+            // A reload says that something was mended.
+            || provider.session.critical_error.is_some();
         let step = match (old.enabled && !provider.paused, new.enabled && !provider.paused) {
             (false, true) => life.want(&mut self.generation, now.mono_ms),
             (true, false) => life.unwant(false, now.mono_ms, deadline_ms),
-            (true, true) if other_worker => life.restart(&mut self.generation, now.mono_ms, deadline_ms),
+            (true, true) if other_worker || !life.is_alive() => {
+                life.restart(&mut self.generation, now.mono_ms, deadline_ms)
+            }
             (true, true) | (false, false) => None,
         };
         let worker = WorkerId { provider: id, generation: life.generation() };
@@ -151,7 +159,7 @@ impl Supervisor {
             settings: provider.config.settings.clone(),
             hostname: self.config.hostname.clone(),
             message_bytes_max: self.config.spool.max_message_size,
-            claims: self.routing.claims(),
+            claims: self.claims(),
             flags,
             answers: provider.logon.answers(),
             confinement: self.confinement(&provider.config).map(Box::new),
@@ -202,6 +210,7 @@ impl Supervisor {
             | FromWorker::ReadBody { .. }
             | FromWorker::Upload { .. }
             | FromWorker::UploadAbandoned { .. }
+            | FromWorker::UploadBegins { .. }
             | FromWorker::Accept { .. } => {}
             FromWorker::Announced(said) => self.on_announced(worker, said, now, actions),
             FromWorker::StatusRecips { delivery, reports } => {
@@ -296,15 +305,21 @@ impl Supervisor {
         self.release_resource(worker.provider);
         self.take_step(worker, step, actions);
         self.answer_logon(worker.provider, actions);
-        self.forget_removed(worker.provider);
+        if self.forget_removed(worker.provider) {
+            // Its last deliveries came back to it after the routes had changed.
+            self.reroute_all(actions);
+        }
         // What it serves may never be known now.
         self.update_routing(actions);
     }
 
-    fn forget_removed(&mut self, id: ProviderId) {
-        if self.providers.get(&id).is_some_and(|provider| provider.removed && !provider.life.is_alive()) {
+    /// Forgets a provider that is no longer configured, once its worker has gone; true if it did.
+    fn forget_removed(&mut self, id: ProviderId) -> bool {
+        let forget = self.providers.get(&id).is_some_and(|provider| provider.removed && !provider.life.is_alive());
+        if forget {
             self.providers.remove(&id);
         }
+        forget
     }
 
     /// The order in which providers are tried: as configured, else as they stand in the file, with those last that wish to be.
@@ -327,7 +342,8 @@ impl Supervisor {
         let served = self.transport_order().into_iter().filter_map(|id| {
             let provider = self.providers.get(&id).filter(|provider| provider.config.enabled)?;
             let announced = provider.announced.as_ref();
-            let types = provider.config.address_types.clone().or_else(|| Some(announced?.address_types.clone()));
+            let configured = provider.config.address_types();
+            let types = configured.map(<[_]>::to_vec).or_else(|| Some(announced?.address_types.clone()));
             Some(Served {
                 provider: id,
                 patterns: provider.config.claims.clone(),
@@ -343,14 +359,12 @@ impl Supervisor {
         }
         self.routing = routing;
         self.astray.extend(self.pending.values().filter_map(Pending::accepts));
-        let claims = self.routing.claims();
-        for id in &self.order {
-            let listens =
-                self.providers.get(id).is_some_and(|provider| provider.config.interactive && provider.life.is_ready());
-            if listens {
-                self.say(*id, ToWorker::Claims(claims.clone()), actions);
-            }
-        }
+        self.tell_claims(actions);
+        self.reroute_all(actions);
+    }
+
+    /// Finds a way for every queued message again, now or after the scan that is running.
+    fn reroute_all(&mut self, actions: &mut Vec<Action>) {
         match self.scan {
             Scan::Due { .. } => self.scan_if_all_have_spoken(actions),
             Scan::Running { restoring, .. } => self.scan = Scan::Running { restoring, again: true },

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | the spool | 0711: others pass through it to the pick-up folder | not ours alone to write, or anything of the store in it not ours alone |
 //! | `workers` in it | 0700 | not ours; what is in it is removed |
+//! | `tmp` in it | 0711, and a folder in it where workers make theirs | not ours; what is in it is removed |
 //! | the control socket's | 0755 | anybody but root and us could exchange the socket |
 //!
 //! What is there already keeps its mode: somebody may have had a reason. What would be dangerous is refused, not repaired.
@@ -15,10 +16,13 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
+use super::service_user::name_of;
 use super::trust::{self, Untrusted};
 
 /// Workers meet the supervisor here.
 const WORKERS: &str = "workers";
+/// Workers have the temporary files of their programs here.
+const TEMPORARY: &str = "tmp";
 /// What a worker appends to the name of that folder: `/.tmpXXXXXX/socket`.
 const SOCKET_SUFFIX_BYTES: usize = 18;
 /// Bytes of a Unix socket's name (`sun_path`, with its NUL).
@@ -34,15 +38,16 @@ pub enum FolderError {
     Untrusted(&'static str, #[source] Untrusted),
     /// It is somebody else's, though root's perhaps.
     #[error(
-        "{path} belongs to user {owner}, not to {user}, who runs the spooler; `chown -R {user} {path}`, or run it as user {owner}"
+        "{path} belongs to user {owner}, and this spooler runs as {user}; start the one that it belongs to (`systemctl start spooler`, or \
+         run it as {owner}), or set another spool.path"
     )]
     NotOurs {
         /// What.
         path: String,
         /// Whose it is.
-        owner: u32,
+        owner: String,
         /// Who we are.
-        user: u32,
+        user: String,
     },
     /// Others can read what is for the spooler alone.
     #[error("{path} has mode {mode:04o}, but messages are for the spooler's user alone; `chmod go= {path}`")]
@@ -72,21 +77,30 @@ pub enum FolderError {
     Io(String, #[source] io::Error),
 }
 
-/// The folder in which workers make the sockets where they meet the supervisor: nobody else may enter it.
+/// The folders that workers make things in.
 #[derive(Clone, Debug)]
-pub struct WorkersFolder(PathBuf);
+pub struct WorkersFolders {
+    sockets: PathBuf,
+    temporary: PathBuf,
+}
 
-impl WorkersFolder {
-    /// Its path, for the environment (`TMPDIR`) of workers.
+impl WorkersFolders {
+    /// The folder in which workers make the sockets where they meet the supervisor; nobody else may enter it.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.0
+    pub fn sockets(&self) -> &Path {
+        &self.sockets
     }
 
-    /// Makes the folder in a spool that is locked, or empties it: whoever was killed has left its sockets behind.
+    /// The folder in which each worker that runs programs makes one for their temporary files.
+    #[must_use]
+    pub fn temporary(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// Makes the folders in a spool that is locked, or empties them: a worker that was killed has left its things behind.
     ///
     /// # Errors
-    /// If the folder cannot be had, or is not ours alone, or its name is too long.
+    /// If a folder cannot be had, or is not ours alone, or its name is too long.
     pub fn prepare(spool: &Path) -> Result<Self, FolderError> {
         let absolute = std::path::absolute(spool).map_err(|error| failed(spool, error))?;
         let folder = absolute.join(WORKERS);
@@ -97,10 +111,33 @@ impl WorkersFolder {
         make(&folder, 0o700)?;
         let found = fs::symlink_metadata(&folder).map_err(|error| failed(&folder, error))?;
         for_us_alone(&folder, &found)?;
-        let sweep = || fs::read_dir(&folder)?.try_for_each(|entry| remove(&entry?.path()));
-        sweep().map_err(|error| failed(&folder, error))?;
-        Ok(Self(folder))
+        sweep(&folder).map_err(|error| failed(&folder, error))?;
+        Ok(Self { sockets: folder, temporary: prepare_temporary(&absolute.join(TEMPORARY))? })
     }
+}
+
+/// Makes the folder where workers make theirs. Workers of root have users of their own, so it is open to all of them, and only its name,
+/// which nobody can list, keeps others out.
+fn prepare_temporary(above: &Path) -> Result<PathBuf, FolderError> {
+    let prepare = || {
+        let found = fs::symlink_metadata(above)?;
+        if !found.is_dir() || found.uid() != geteuid().as_raw() {
+            return Err(io::Error::other("it is not a folder of this user; remove it"));
+        }
+        sweep(above)?;
+        fs::set_permissions(above, Permissions::from_mode(0o711))?;
+        let folder = nix::unistd::mkdtemp(&above.join("XXXXXX"))?;
+        let mode = if geteuid().is_root() { 0o1733 } else { 0o700 };
+        fs::set_permissions(&folder, Permissions::from_mode(mode))?;
+        Ok(folder)
+    };
+    make(above, 0o711)?;
+    prepare().map_err(|error| failed(above, error))
+}
+
+/// Removes everything in a folder.
+fn sweep(folder: &Path) -> io::Result<()> {
+    fs::read_dir(folder)?.try_for_each(|entry| remove(&entry?.path()))
 }
 
 /// Makes the spool's folder where it is missing, and checks who may write it and what the store has in it.
@@ -109,6 +146,17 @@ impl WorkersFolder {
 /// If the folder cannot be had, or somebody else could read or change what is in it.
 pub fn prepare_spool(folder: &Path) -> Result<(), FolderError> {
     make(folder, 0o711)?;
+    check_spool(folder)
+}
+
+/// Checks who may write the spool's folder and what the store has in it; nothing if it is not there yet.
+///
+/// # Errors
+/// If somebody else could read or change what is in it.
+pub fn check_spool(folder: &Path) -> Result<(), FolderError> {
+    if matches!(fs::metadata(folder), Err(error) if error.kind() == io::ErrorKind::NotFound) {
+        return Ok(());
+    }
     let untrusted = |why| FolderError::Untrusted("The spool", why);
     trust::check_way(folder).map_err(untrusted)?;
     let found = fs::metadata(folder).map_err(|error| failed(folder, error))?;
@@ -155,7 +203,7 @@ fn ours(path: &Path, found: &Metadata) -> Result<(), FolderError> {
     if owner == user {
         return Ok(());
     }
-    Err(FolderError::NotOurs { path: path.display().to_string(), owner, user })
+    Err(FolderError::NotOurs { path: path.display().to_string(), owner: name_of(owner), user: name_of(user) })
 }
 
 /// Nobody else may read it or write it; a link would lead who knows where.
@@ -205,8 +253,10 @@ mod tests {
         let spool = home.path().join("var/spool");
         prepare_spool(&spool).unwrap();
         assert_eq!((mode(&spool), mode(&home.path().join("var"))), (0o711, 0o755));
-        let workers = WorkersFolder::prepare(&spool).unwrap();
-        assert_eq!(mode(workers.path()), 0o700);
+        let workers = WorkersFolders::prepare(&spool).unwrap();
+        assert_eq!(mode(workers.sockets()), 0o700);
+        let open = if geteuid().is_root() { 0o1733 } else { 0o700 };
+        assert_eq!((mode(&spool.join("tmp")), mode(workers.temporary())), (0o711, open));
         prepare_socket(&home.path().join("run/control.sock")).unwrap();
         assert_eq!(mode(&home.path().join("run")), 0o755);
         set_mode(&spool, 0o700);
@@ -239,8 +289,9 @@ mod tests {
         let us = geteuid().as_raw();
         let text = ours(Path::new("/"), &found).map_or_else(|error| error.to_string(), |()| String::new());
         assert_eq!(text.is_empty(), found.uid() == us, "{text}");
-        let error = FolderError::NotOurs { path: "/s".to_owned(), owner: 5, user: 7 }.to_string();
-        assert!(error.contains("chown -R 7 /s") && error.contains("user 5"), "{error}");
+        let (owner, user) = ("spooler".to_owned(), "ann".to_owned());
+        let error = FolderError::NotOurs { path: "/s".to_owned(), owner, user }.to_string();
+        assert!(error.contains("run it as spooler") && !error.contains("chown"), "{error}");
     }
 
     #[test]
@@ -264,17 +315,20 @@ mod tests {
         fs::write(home.path().join("kept"), "").unwrap();
         symlink(home.path(), home.path().join("workers/link")).unwrap();
         set_mode(&home.path().join("workers"), 0o700);
-        let workers = WorkersFolder::prepare(home.path()).unwrap();
-        assert_eq!(fs::read_dir(workers.path()).unwrap().count(), 0);
+        let before = WorkersFolders::prepare(home.path()).unwrap().temporary;
+        fs::create_dir(before.join("program")).unwrap();
+        let workers = WorkersFolders::prepare(home.path()).unwrap();
+        assert_eq!(fs::read_dir(workers.sockets()).unwrap().count(), 0);
+        assert!(!before.exists() && fs::read_dir(workers.temporary()).unwrap().count() == 0);
         assert!(home.path().join("kept").exists());
-        set_mode(workers.path(), 0o755);
-        assert!(matches!(WorkersFolder::prepare(home.path()), Err(FolderError::Open { .. })));
+        set_mode(workers.sockets(), 0o755);
+        assert!(matches!(WorkersFolders::prepare(home.path()), Err(FolderError::Open { .. })));
     }
 
     #[test]
     fn a_name_that_is_too_long_for_sockets_is_refused() {
         let home = tempfile::tempdir().unwrap();
-        let text = WorkersFolder::prepare(&home.path().join("x".repeat(80))).unwrap_err().to_string();
+        let text = WorkersFolders::prepare(&home.path().join("x".repeat(80))).unwrap_err().to_string();
         assert!(text.contains("at most 89") && text.contains("spool.path"), "{text}");
     }
 }

@@ -36,8 +36,12 @@ mod program_cpu;
 mod sched_class;
 // What of root's power is given up.
 pub mod privileges;
+// Whether files can be reached, and who else can read them.
+pub mod reach;
 // Whoever started the daemon, and wants to know how it is.
 pub mod service_manager;
+// The user that the service runs as.
+pub mod service_user;
 // Signals become letters.
 pub mod signals;
 // What is on disk, and how it gets there.

@@ -325,7 +325,10 @@ mod tests {
 
     fn submit() -> Submit {
         let recipients = vec![Recipient::new(Address::smtp("b@example.org").unwrap())];
-        Submit { envelope: Envelope { sender: "a@example.org".to_owned(), recipients, ..Envelope::default() } }
+        Submit {
+            envelope: Envelope { sender: "a@example.org".to_owned(), recipients, ..Envelope::default() },
+            as_is: false,
+        }
     }
 
     fn folder() -> tempfile::TempDir {

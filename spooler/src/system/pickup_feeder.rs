@@ -10,9 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use spooler_protocol::control::ApiError;
 use spooler_protocol::limits::{BODY_CHUNK_BYTES_MAX, BODY_INLINE_BYTES_MAX};
+use spooler_protocol::to_worker::Refusal;
 use tokio::sync::oneshot;
 
-use crate::hops;
+use crate::admission::{Admission, stamp};
 use crate::system::control::{Access, Bridge, Operation, Request, SubmitContent, identify_absent, may};
 use crate::system::pickup::{self, Opened, PickupError};
 
@@ -101,35 +102,79 @@ impl Feeder {
             .map_err(|denied| Refused::ByUs(denied.into()))?;
         self.next_upload += 1;
         let upload = self.next_upload;
-        let content = self.upload(upload, content).inspect_err(|_| self.bridge.abandon_upload(upload))?;
+        let admission = Admission::local(self.bridge.addressing(), &submit, owner_uid, stamp);
+        let content = self.upload(upload, content, admission).inspect_err(|_| self.bridge.abandon_upload(upload))?;
         let (answer, accepted) = oneshot::channel();
         let origin = format!("uid {owner_uid}");
-        self.bridge.ask(Request::Submit { envelope: submit.envelope, origin, owner_uid, content, answer });
+        self.bridge.ask(Request::Submit {
+            envelope: submit.envelope,
+            submission: !submit.as_is,
+            origin,
+            owner_uid,
+            content,
+            answer,
+        });
         accepted.blocking_recv().map_err(|_| gone())?.map(drop).map_err(Refused::BySpooler)
     }
 
     /// Reads the message: into memory if it is small, else into an upload, a piece at a time.
-    fn upload(&self, upload: u64, mut content: pickup::Content) -> Result<SubmitContent, Refused> {
-        let (mut held, mut size, mut more) = (Vec::new(), 0, true);
+    fn upload(
+        &self,
+        key: u64,
+        mut content: pickup::Content,
+        mut admission: Admission,
+    ) -> Result<SubmitContent, Refused> {
+        let refused = |refusal: Refusal| Refused::BySpooler(refusal.into());
+        let (mut held, mut upload, mut more) = (Vec::new(), None, true);
         while more {
             more = content.next(&mut held).map_err(Refused::ByUs)?;
-            if size == 0 && held.len() <= BODY_INLINE_BYTES_MAX {
+            if upload.is_none() && held.len() <= BODY_INLINE_BYTES_MAX {
                 continue;
             }
+            let upload = upload.get_or_insert(Upload { bridge: self.bridge.as_ref(), key, size: 0 });
             let mut rest = Bytes::from(std::mem::take(&mut held));
             while rest.len() >= BODY_CHUNK_BYTES_MAX || !more && !rest.is_empty() {
-                let chunk = rest.split_to(rest.len().min(BODY_CHUNK_BYTES_MAX));
-                if size == 0 {
-                    hops::check(&chunk).map_err(|refusal| Refused::BySpooler(refusal.into()))?;
-                }
-                size += chunk.len() as u64;
-                let (answer, written) = oneshot::channel();
-                self.bridge.upload(upload, chunk, answer);
-                written.blocking_recv().map_err(|_| gone())?.map_err(Refused::BySpooler)?;
+                let piece = rest.split_to(rest.len().min(BODY_CHUNK_BYTES_MAX));
+                upload.write(admission.feed(piece).map_err(refused)?)?;
             }
             held.extend_from_slice(&rest);
         }
-        Ok(if size == 0 { SubmitContent::Inline(held.into()) } else { SubmitContent::Uploaded { upload, size } })
+        if let Some(mut upload) = upload {
+            upload.write(admission.finish().map_err(refused)?)?;
+            return Ok(upload.complete());
+        }
+        let message = admission.whole(held.into()).map_err(refused)?;
+        if message.len() <= BODY_INLINE_BYTES_MAX {
+            return Ok(SubmitContent::Inline(message));
+        }
+        // It has grown too large on its way.
+        let mut upload = Upload { bridge: self.bridge.as_ref(), key, size: 0 };
+        upload.write(message)?;
+        Ok(upload.complete())
+    }
+}
+
+/// A large message on its way into the store.
+struct Upload<'a> {
+    bridge: &'a dyn Bridge,
+    key: u64,
+    /// Bytes written.
+    size: u64,
+}
+
+impl Upload<'_> {
+    fn write(&mut self, chunk: Bytes) -> Result<(), Refused> {
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        self.size += chunk.len() as u64;
+        let (answer, written) = oneshot::channel();
+        self.bridge.upload(self.key, chunk, answer);
+        written.blocking_recv().map_err(|_| gone())?.map_err(Refused::BySpooler)
+    }
+
+    fn complete(self) -> SubmitContent {
+        SubmitContent::Uploaded { upload: self.key, size: self.size }
     }
 }
 

@@ -56,6 +56,27 @@ pub fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("stopping: deliveries in flight may end")]);
 }
 
+/// The command that has the running spooler reload its configuration, for people: with `systemctl` if systemd runs it.
+#[must_use]
+pub fn reload_command() -> String {
+    let by_systemd = std::env::var_os("INVOCATION_ID").is_some() && std::env::var_os("NOTIFY_SOCKET").is_some();
+    let cgroup = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    match unit_of(&cgroup).filter(|_| by_systemd) {
+        Some((unit, false)) => format!("systemctl reload {unit}"),
+        Some((unit, true)) => format!("systemctl --user reload {unit}"),
+        None => format!("kill -HUP {}", std::process::id()),
+    }
+}
+
+/// The unit in `/proc/PID/cgroup`, without `.service`, and whether it is one of a user's own service manager.
+fn unit_of(cgroup: &str) -> Option<(&str, bool)> {
+    let path = cgroup.lines().find_map(|line| {
+        line.strip_prefix("0::").or_else(|| line.split_once(":name=systemd:").map(|(_, path)| path))
+    })?;
+    let unit = path.split('/').rev().find_map(|part| part.strip_suffix(".service"))?;
+    Some((unit, path.contains("/user@")))
+}
+
 fn tell(words: &[NotifyState]) {
     if let Err(error) = sd_notify::notify(words) {
         tracing::debug!(%error, "the service manager cannot be told");
@@ -65,6 +86,15 @@ fn tell(words: &[NotifyState]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reload_command_names_the_unit() {
+        assert_eq!(unit_of("0::/system.slice/spooler.service\n"), Some(("spooler", false)));
+        assert_eq!(unit_of("1:name=systemd:/system.slice/mail.service\n0::/\n"), Some(("mail", false)));
+        let of_user = "0::/user.slice/user-1000.slice/user@1000.service/app.slice/spooler.service\n";
+        assert_eq!(unit_of(of_user), Some(("spooler", true)));
+        assert_eq!(unit_of("0::/init.scope\n"), None);
+    }
 
     #[test]
     fn without_a_watchdog_the_loop_need_not_wake_up() {

@@ -18,6 +18,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use spooler_protocol::handshake::TEMPORARY_FOLDER;
 
 use crate::supervisor::event::{WorkerEnd, WorkerId};
+use crate::system::folders::WorkersFolders;
 use crate::system::mailbox::{Letter, Mailbox};
 use crate::system::packets::{self, Packets, hang_up};
 use crate::system::priority::{self, CpuClock};
@@ -47,14 +48,14 @@ pub struct WorkerProcess {
 }
 
 impl WorkerProcess {
-    /// Starts a worker, which makes its sockets in `folder`. `greeted` is called on another thread with its hello, or with why it is not acceptable, unless the process
+    /// Starts a worker, which makes its sockets and temporary files in `folders`. `greeted` is called on another thread with its hello, or with why it is not acceptable, unless the process
     /// ends before it says anything; its end comes as [`Letter::Ended`].
     ///
     /// # Errors
     /// If there is no process.
     pub fn start(
         program: &Path,
-        folder: &Path,
+        folders: &WorkersFolders,
         worker: WorkerId,
         provider: &str,
         mailbox: &Mailbox,
@@ -62,7 +63,7 @@ impl WorkerProcess {
     ) -> Result<Self, String> {
         let failed = |what: &str, why: &dyn std::fmt::Display| format!("{what} {}: {why}", program.display());
         let (ours, theirs) = packets::pair()?;
-        let mut child = command(program, folder, theirs).spawn().map_err(|error| failed("cannot start", &error))?;
+        let mut child = command(program, folders, theirs).spawn().map_err(|error| failed("cannot start", &error))?;
         let pid = child.id();
         let minded = raw_pid(pid)
             .ok_or_else(|| "the process has no id".to_owned())
@@ -76,7 +77,7 @@ impl WorkerProcess {
             }
         };
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES);
-        let (packets, place) = (Packets::new(Arc::clone(&ours)), folder.to_owned());
+        let (packets, place) = (Packets::new(Arc::clone(&ours)), folders.sockets().to_owned());
         let (mailbox, provider) = (mailbox.clone(), provider.to_owned());
         let (autogroup, cpu) = (priority::open_autogroup(pid), CpuClock::of(pid));
         let (watched, process) = (Arc::clone(&pidfd), Self { pid, autogroup, cpu, programs: None, pidfd });
@@ -123,11 +124,10 @@ fn raw_pid(pid: u32) -> Option<Pid> {
 }
 
 /// A command that `posix_spawn` can run: nothing of `pre_exec`'s kind, which would fork the whole supervisor.
-fn command(program: &Path, folder: &Path, channel: OwnedFd) -> Command {
+fn command(program: &Path, folders: &WorkersFolders, channel: OwnedFd) -> Command {
     let mut command = Command::new(program);
     command.arg("--connect").stdin(Stdio::from(channel)).stdout(Stdio::null()).stderr(Stdio::piped()).env_clear();
-    command.env("TMPDIR", folder);
-    command.envs(std::env::var_os("TMPDIR").map(|usual| (TEMPORARY_FOLDER, usual)));
+    command.env("TMPDIR", folders.sockets()).env(TEMPORARY_FOLDER, folders.temporary());
     for key in ["PATH", "SPOOLER_LOG", "RUST_BACKTRACE", "TZ"] {
         if let Some(value) = std::env::var_os(key) {
             command.env(key, value);

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use spooler_protocol::calls::EndMessage;
-use spooler_protocol::from_worker::{Content, Destinations, FromWorker, LoggedOn, RowUpdate};
+use spooler_protocol::from_worker::{Arrival, Content, Destinations, FromWorker, LoggedOn, RowUpdate};
 use spooler_protocol::ids::{AcceptId, DeliveryId, Token};
 use spooler_protocol::limits::BODY_CHUNK_BYTES_MAX;
 use spooler_protocol::message::Envelope;
@@ -65,7 +65,7 @@ pub(crate) async fn lie(link: &LinkSender, mut inbox: UnboundedReceiver<ToWorker
     let content = Content::Uploaded { size: u64::MAX };
     link.send(&FromWorker::CriticalEnd { section: 7 })?;
     link.send(&FromWorker::UploadAbandoned { accept })?;
-    link.send(&FromWorker::Accept { accept, envelope: Envelope::default(), content })?;
+    link.send(&FromWorker::Accept { accept, envelope: Envelope::default(), arrival: Arrival::default(), content })?;
     let update = Box::new(RowUpdate { text: Some("has told its lies".to_owned()), ..RowUpdate::default() });
     link.send(&FromWorker::Row { sequence: 1, row: String::new(), update })?;
     link.send(&FromWorker::Want)?;

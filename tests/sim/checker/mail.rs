@@ -11,7 +11,7 @@ use spooler_protocol::calls::StatusReport;
 use spooler_protocol::control::{MessageState, QueueAction, RecipientState};
 use spooler_protocol::from_worker::FromWorker;
 use spooler_protocol::ids::{DeliveryId, MessageId};
-use spooler_protocol::outcome::Outcome;
+use spooler_protocol::outcome::{Outcome, SubmitResult};
 use spooler_protocol::to_worker::ToWorker;
 
 use super::{Verdict, demand};
@@ -42,6 +42,8 @@ struct Message {
     held: bool,
     /// Workers that died while they had it, and the like.
     harm: u32,
+    /// A provider has said that it is not for it.
+    declined: bool,
     settled: BTreeMap<u32, Settled>,
     /// Settled in this run of the supervisor: it knows for sure.
     known: BTreeSet<u32>,
@@ -69,6 +71,8 @@ pub(crate) struct Mail {
     asked: BTreeMap<AskId, Option<(QueueAction, MessageId)>>,
     /// Nothing comes to disk now.
     stuck: bool,
+    /// This step is about the ways of messages alone: a new configuration, or what is read again because of one.
+    rerouting: bool,
     /// Failures that were heard and have to be reported in this step, or after the reports about the same message that are being made.
     owed: BTreeSet<(MessageId, u32)>,
     /// Failures and successes that a provider wants to be told, in the same way: it settles nothing.
@@ -117,6 +121,7 @@ impl Mail {
     }
 
     pub(super) fn hears(&mut self, event: &Event) {
+        self.rerouting = matches!(event, Event::Reload(_) | Event::Scanned(_) | Event::ScanEnded(_));
         if let Event::StoreStuck(why) = event {
             self.stuck = why.is_some();
         }
@@ -143,10 +148,21 @@ impl Mail {
     }
 
     pub(super) fn hears_worker(&mut self, worker: WorkerId, news: &WorkerNews) {
+        self.rerouting = false;
         match news {
             WorkerNews::Said { said: FromWorker::LoggedOn(said), .. } => {
                 let credit = usize::try_from(said.credit).unwrap_or(usize::MAX);
                 self.credit.entry(worker).or_insert(credit);
+            }
+            WorkerNews::Said {
+                said: FromWorker::Finished { delivery, result: SubmitResult::NotMe, outcomes, .. },
+                ..
+            } => {
+                let flight = self.flights.get(delivery).filter(|flight| flight.worker == worker);
+                if let Some(message) = flight.and_then(|flight| self.messages.get_mut(&flight.id)) {
+                    message.declined = true;
+                }
+                self.settle(worker, *delivery, outcomes);
             }
             WorkerNews::Said {
                 said: FromWorker::Settled { delivery, outcomes } | FromWorker::Finished { delivery, outcomes, .. },
@@ -299,6 +315,9 @@ impl Mail {
     fn fails(&mut self, id: MessageId, index: u32) -> Verdict {
         let settles = self.owed.remove(&(id, index));
         let message = self.messages.entry(id).or_default();
+        demand(!self.rerouting || message.declined, "a new configuration makes nobody fail", || {
+            format!("message {id}: {index}")
+        })?;
         if self.owed_as_asked.remove(&(id, index, true)) && !settles {
             return demand(message.told.insert(index), "failure is told once", || format!("message {id}: {index}"));
         }

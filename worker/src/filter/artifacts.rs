@@ -1,9 +1,9 @@
 //! The private folder of a message, and contents in files of it. What a filter writes gets CRLF line ends, as everything in the queue
 //! has; a CR or a NUL in the middle of a line becomes a space.
 
-use std::fs::{File, Permissions};
-use std::io::{Read, Write};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use super::refusal;
 use crate::provider::smtp::dot::WireForm;
+use crate::scratch::{Draft, Scratch};
 
 /// Bytes of what a filter wrote that are looked at together.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -44,13 +45,13 @@ impl Content {
     }
 
     /// What a filter wrote, made of CRLF lines as everything that goes out ([`WireForm`]); `None` if it wrote nothing.
-    pub(super) fn of_output(output: &File) -> std::io::Result<Option<Self>> {
+    pub(super) fn of_output(output: &File, scratch: &Scratch) -> std::io::Result<Option<Self>> {
         if output.metadata()?.len() == 0 {
             return Ok(None);
         }
         let mut from = output.try_clone()?;
         std::io::Seek::rewind(&mut from)?;
-        let mut to = tempfile::tempfile()?;
+        let mut to = scratch.draft()?;
         let (mut form, mut piece, mut clean) = (WireForm::for_bdat(), vec![0; PIECE_BYTES], Vec::new());
         loop {
             let count = from.read(&mut piece)?;
@@ -58,10 +59,10 @@ impl Content {
             if count == 0 {
                 form.finish(&mut clean);
             }
-            to.write_all(&clean)?;
+            to.write(&clean)?;
             clean.clear();
             if count == 0 {
-                return Self::of(to).map(Some);
+                return Self::of(to.finish()?).map(Some);
             }
         }
     }
@@ -73,16 +74,21 @@ impl Content {
 }
 
 /// A message on its way in, until the hooks have seen it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Held {
-    file: Option<File>,
-    size: u64,
+    scratch: Scratch,
+    draft: Option<Draft>,
 }
 
 impl Held {
+    /// Nothing yet.
+    pub(crate) fn new(scratch: &Scratch) -> Self {
+        Self { scratch: scratch.clone(), draft: None }
+    }
+
     /// Bytes so far.
     pub(crate) fn size(&self) -> u64 {
-        self.size
+        self.draft.as_ref().map_or(0, Draft::bytes)
     }
 
     /// Adds to the content.
@@ -94,17 +100,15 @@ impl Held {
     }
 
     fn try_write(&mut self, data: &[u8]) -> std::io::Result<()> {
-        let file = match &mut self.file {
-            Some(file) => file,
-            none => none.insert(tempfile::tempfile()?),
+        let draft = match &mut self.draft {
+            Some(draft) => draft,
+            none => none.insert(self.scratch.draft()?),
         };
-        file.write_all(data)?;
-        self.size += data.len() as u64;
-        Ok(())
+        draft.write(data)
     }
 
     pub(super) fn into_content(self) -> std::io::Result<Content> {
-        Content::of(self.file.map_or_else(tempfile::tempfile, Ok)?)
+        Content::of(self.draft.map_or_else(|| self.scratch.draft(), Ok)?.finish()?)
     }
 }
 
@@ -116,9 +120,8 @@ pub(super) struct Folder {
 
 impl Folder {
     /// A folder that only this user can enter.
-    pub(super) fn new() -> std::io::Result<Self> {
-        let only_us = Permissions::from_mode(0o700);
-        Ok(Self { folder: tempfile::Builder::new().prefix("spooler-filter-").permissions(only_us).tempdir()? })
+    pub(super) fn new(scratch: &Scratch) -> std::io::Result<Self> {
+        Ok(Self { folder: scratch.folder(None)? })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -138,14 +141,18 @@ impl Folder {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]
     fn what_a_filter_writes_gets_the_line_ends_of_the_queue() {
-        let mut output = tempfile::tempfile().unwrap();
-        assert!(Content::of_output(&output).unwrap().is_none());
+        let place = tempfile::tempdir().unwrap();
+        let scratch = Scratch::below(place.path());
+        let mut output = scratch.file().unwrap();
+        assert!(Content::of_output(&output, &scratch).unwrap().is_none());
         output.write_all(b"a\nb\r\n\n\rc\0").unwrap();
-        let content = Content::of_output(&output).unwrap().unwrap();
+        let content = Content::of_output(&output, &scratch).unwrap().unwrap();
         assert_eq!(content.chunk(0).unwrap().as_ref(), b"a\r\nb\r\n\r\n c \r\n");
         assert_eq!(
             (content.chunk(9).unwrap().as_ref(), content.chunk(content.size()).unwrap().len()),
@@ -155,7 +162,9 @@ mod tests {
 
     #[test]
     fn only_plain_files_in_the_folder_are_taken() {
-        let folder = Folder::new().unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let scratch = Scratch::below(place.path());
+        let folder = Folder::new(&scratch).unwrap();
         std::fs::write(folder.path().join("good"), "x").unwrap();
         std::os::unix::fs::symlink("/etc/passwd", folder.path().join("link")).unwrap();
         assert!(folder.left_behind("good").is_ok());

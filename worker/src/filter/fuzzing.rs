@@ -8,14 +8,17 @@ use spooler_protocol::message::{Address, Envelope, Recipient};
 use super::artifacts::{Content, Folder};
 use super::inbound::judge;
 use crate::provider::smtp_in::fuzzing::one_line;
+use crate::scratch::Scratch;
 
 /// Input: the answer of an inbound hook, then what a preprocessor wrote.
 pub(crate) fn output(input: &[u8]) {
     let [said, written] = sections(input);
     answer(&String::from_utf8_lossy(said));
-    let mut file = tempfile::tempfile().expect("a file");
+    let place = tempfile::tempdir().expect("a folder");
+    let scratch = Scratch::below(place.path());
+    let mut file = scratch.file().expect("a file");
     file.write_all(written).expect("it can be written");
-    let content = Content::of_output(&file).expect("it can be read");
+    let content = Content::of_output(&file, &scratch).expect("it can be read");
     assert_eq!(content.is_none(), written.is_empty());
     let Some(content) = content else { return };
     let mut all = Vec::new();
@@ -40,6 +43,8 @@ fn answer(said: &str) {
         }
     }
     // A name that a hook gives leads nowhere but to a file that it left itself.
-    let folder = Folder::new().expect("a folder");
+    let place = tempfile::tempdir().expect("a folder");
+    let scratch = Scratch::below(place.path());
+    let folder = Folder::new(&scratch).expect("a folder");
     assert!(folder.left_behind(said).is_err(), "there is no such file: {said:?}");
 }

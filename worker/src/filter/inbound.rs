@@ -10,8 +10,6 @@
 //! | `content` | the name of a file in `FOLDER` that takes the place of the message |
 //! | `final` | `true`: later hooks do not see it (HOOK_CANCEL) |
 
-use std::io::{Read, Seek};
-
 use serde::Deserialize;
 use spooler_protocol::message::{Address, Envelope, Recipient};
 use spooler_protocol::to_worker::Refusal;
@@ -19,6 +17,7 @@ use spooler_protocol::to_worker::Refusal;
 use super::artifacts::{Content, Folder, Held};
 use super::run::{About, Answer, Source, run};
 use super::{Filter, Filters, refusal};
+use crate::scratch;
 use crate::support::Support;
 
 /// Bytes of an answer.
@@ -59,7 +58,7 @@ impl Filters {
     ) -> Result<Option<(Envelope, Content)>, Refusal> {
         let kept = |error: std::io::Error| refusal(&format!("The message cannot be kept for the hooks: {error}"));
         let mut content = held.into_content().map_err(kept)?;
-        let folder = Folder::new().map_err(kept)?;
+        let folder = Folder::new(support.scratch()).inspect_err(|_| support.look_at_scratch()).map_err(kept)?;
         for hook in &self.lists.inbound {
             if !hook.is_for(&envelope.recipients) {
                 continue;
@@ -76,8 +75,9 @@ impl Filters {
                 let odd =
                     |error: std::io::Error| trouble(&format!("the content {name:?} of a hook is no file: {error}"));
                 let file = folder.left_behind(name).map_err(odd)?;
-                content =
-                    Content::of_output(&file).map_err(kept)?.ok_or_else(|| trouble("a hook left an empty content"))?;
+                content = Content::of_output(&file, support.scratch())
+                    .map_err(kept)?
+                    .ok_or_else(|| trouble("a hook left an empty content"))?;
             }
             if let Some(addresses) = decision.recipients {
                 envelope.recipients = redirected(&envelope.recipients, &addresses)?;
@@ -100,16 +100,14 @@ async fn ask(
 ) -> Result<Decision, Refusal> {
     let recipients = envelope.recipients.iter().collect();
     let about = About { support, folder, id: None, sender: &envelope.sender, recipients };
-    let mut output = tempfile::tempfile().map_err(|error| trouble(&format!("no file for a hook: {error}")))?;
+    let output = support.scratch().file().map_err(|error| trouble(&format!("no file for a hook: {error}")))?;
     match run(&hook.command, hook.timeout, &about, Source::Content(content), &output).await {
         Answer::Well => {}
         Answer::No(why) => return Err(refused(false, why)),
         Answer::Later(why) => return Err(trouble(&why)),
     }
-    let mut said = String::new();
-    let read = output.rewind().and_then(|()| output.take(ANSWER_BYTES_MAX).read_to_string(&mut said));
-    read.map_err(|error| trouble(&format!("a hook's answer cannot be read: {error}")))?;
-    read_decision(&said)
+    let said = scratch::text_of(&output, ANSWER_BYTES_MAX);
+    read_decision(&said.map_err(|error| trouble(&format!("a hook's answer cannot be read: {error}")))?)
 }
 
 fn read_decision(said: &str) -> Result<Decision, Refusal> {

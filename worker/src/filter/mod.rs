@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use spooler_protocol::claims::Pattern;
 use spooler_protocol::message::Recipient;
-use spooler_protocol::settings::Settings;
+use spooler_protocol::settings::{Referent, Settings};
 use spooler_protocol::to_worker::Refusal;
 
 pub(crate) use artifacts::{Content, Held};
@@ -126,6 +126,9 @@ fn read_command(settings: &mut Settings, key: &str) -> Vec<String> {
         return Vec::new();
     }
     let words = settings.strings(key, &[]);
+    if let Some(program) = words.first() {
+        settings.refer(key, Referent::Program(program.into()));
+    }
     if !words.first().is_some_and(|program| program.starts_with('/')) || words.iter().any(|word| word.contains('\0')) {
         settings.mistake(key, "must begin with the absolute path of a program; arguments follow as further texts");
     }

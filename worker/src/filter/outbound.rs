@@ -28,9 +28,10 @@ impl Filters {
             let (result, end) = submit(&delivery).await;
             return (delivery, result, end);
         }
-        let folder = match Folder::new() {
+        let folder = match Folder::new(delivery.support().scratch()) {
             Ok(folder) => folder,
             Err(error) => {
+                delivery.support().look_at_scratch();
                 let stopped = Stopped::Later(format!("there is no folder for the filters: {error}"));
                 let result = stopped.settle(&delivery);
                 return (delivery, result, EndMessage::Done);
@@ -72,7 +73,7 @@ async fn preprocess(
 ) -> Result<(), Stopped> {
     let no_output = |error: std::io::Error| Stopped::Later(format!("there is no file for a filter: {error}"));
     for filter in filters {
-        let output = tempfile::tempfile().map_err(no_output)?;
+        let output = delivery.support().scratch().file().map_err(no_output)?;
         *began += 1;
         let about = about(delivery, folder);
         let running = run(&filter.command, filter.timeout, &about, Source::Delivery(delivery), &output);
@@ -85,7 +86,7 @@ async fn preprocess(
             Answer::No(why) => return Err(Stopped::Refused(why)),
             Answer::Later(why) => return Err(Stopped::Later(why)),
         }
-        if let Some(content) = Content::of_output(&output).map_err(no_output)? {
+        if let Some(content) = Content::of_output(&output, delivery.support().scratch()).map_err(no_output)? {
             delivery.replace_content(content);
         }
     }
@@ -122,7 +123,7 @@ async fn silently(words: &[String], filter: &Filter, about: &About<'_>, source: 
     if words.is_empty() {
         return;
     }
-    let answer = match tempfile::tempfile() {
+    let answer = match about.support.scratch().file() {
         Ok(output) => run(words, filter.timeout, about, source, &output).await,
         Err(error) => Answer::Later(format!("there is no file for its output: {error}")),
     };

@@ -7,7 +7,6 @@
 //! | any other, killed, out of time, not started | not now |
 
 use std::fs::File;
-use std::io::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,8 +16,9 @@ use spooler_protocol::units;
 use super::artifacts::{Content, Folder};
 use crate::delivery::Delivery;
 use crate::provider::local::form::{Converter, LineEnds};
-use crate::provider::pipe::run::{self, Program};
+use crate::provider::pipe::run::{self, Program, not_kept};
 use crate::provider::pipe::verdict::Ending;
+use crate::scratch::Draft;
 use crate::support::Support;
 
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -77,6 +77,7 @@ pub(super) async fn run(
         ("PROVIDER", about.support.provider_name().to_owned()),
         ("HOSTNAME", about.support.hostname().to_owned()),
         ("FOLDER", folder.clone().into_owned()),
+        ("TMPDIR", folder.clone().into_owned()),
         ("SENDER", about.sender.to_owned()),
         ("RECIPIENT", addresses.join("\n")),
     ];
@@ -89,24 +90,24 @@ pub(super) async fn run(
         account: None,
         limit,
         output: Some(output),
+        support: about.support,
     };
     let ran = run::run(&program, async |input| feed(source, input).await).await;
     answer(&ran.ending, &ran.said, path)
 }
 
-/// Writes the content to the file that a program will read.
-async fn feed(source: Source<'_>, input: &mut File) -> Result<(), String> {
-    let not_kept = |error: std::io::Error| format!("it cannot be kept for the program: {error}");
+/// Writes the content that a program will read.
+async fn feed(source: Source<'_>, input: &mut Draft) -> Result<(), String> {
     let mut converter = Converter::new(LineEnds::Lf);
     let (mut offset, mut out) = (0, Vec::new());
     loop {
         let piece = source.chunk(offset).await?;
         if piece.is_empty() {
-            return input.write_all(converter.finish()).map_err(not_kept);
+            return input.write(converter.finish()).map_err(not_kept);
         }
         offset += piece.len() as u64;
         converter.convert(&piece, &mut out);
-        input.write_all(&out).map_err(not_kept)?;
+        input.write(&out).map_err(not_kept)?;
     }
 }
 

@@ -90,6 +90,7 @@ pub fn check_settings<P: Provider>(mut settings: Settings) -> Findings {
     Findings {
         programs: needs.programs || filters.run_programs(),
         privileges: needs.privileges,
+        address_types: P::usual_types().map(|types| types.iter().map(|&kind| kind.to_owned()).collect()),
         secret_files: needs.files.into_iter().filter(|path| is_secret(path)).collect(),
         ..settings.finish()
     }

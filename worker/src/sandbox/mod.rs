@@ -33,6 +33,8 @@ pub use needs::{Identity, Needs, Ports, Privilege};
 pub use privileges::Account;
 use rustix::thread::CapabilitySet;
 
+use crate::scratch::Scratch;
+
 /// Why the sandbox cannot be closed.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
@@ -73,12 +75,14 @@ pub enum Become {
 }
 
 /// How tight the sandbox is, for the status row.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Closed {
     paths: paths::Held,
     calls: syscalls::Held,
     user: String,
     capabilities: String,
+    /// Where programs have their temporary files.
+    pub(crate) scratch: Scratch,
 }
 
 impl fmt::Display for Closed {
@@ -87,11 +91,11 @@ impl fmt::Display for Closed {
     }
 }
 
-/// Takes everything away that is not needed.
+/// Takes everything away that is not needed. `provider`: its name, for the folder of its programs.
 ///
 /// # Errors
 /// If something that the kernel has was refused; the worker must not go on.
-pub fn close(needs: &Needs, identity: &Become) -> Result<Closed, SandboxError> {
+pub fn close(needs: &Needs, identity: &Become, provider: &str) -> Result<Closed, SandboxError> {
     if limits::threads() > 1 {
         return Err(SandboxError::Threads);
     }
@@ -106,10 +110,11 @@ pub fn close(needs: &Needs, identity: &Become) -> Result<Closed, SandboxError> {
     if alone {
         privileges::end_predecessors();
     }
+    let scratch = if needs.programs { Scratch::make(provider) } else { Scratch::default() };
     limits::set(needs, alone)?;
-    let paths = paths::restrict(needs, &around)?;
+    let paths = paths::restrict(needs, &around, scratch.path())?;
     let calls = syscalls::restrict(needs, nix::unistd::getuid() == supervisor)?;
-    Ok(Closed { paths, calls, user, capabilities })
+    Ok(Closed { paths, calls, user, capabilities, scratch })
 }
 
 /// Becomes whoever it is to be. What the row says of that, and whether nobody else is the same.

@@ -64,8 +64,9 @@ impl fmt::Display for Held {
     }
 }
 
-/// Takes away every file and port that is not needed, for this thread and those that it will start. `around`: what programs reach.
-pub(super) fn restrict(needs: &Needs, around: &[PathBuf]) -> Result<Held, SandboxError> {
+/// Takes away every file and port that is not needed, for this thread and those that it will start. `around`: what programs reach;
+/// `scratch`: the folder of their temporary files, which may lie in what is hidden.
+pub(super) fn restrict(needs: &Needs, around: &[PathBuf], scratch: Option<&Path>) -> Result<Held, SandboxError> {
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(RULES))
@@ -77,6 +78,7 @@ pub(super) fn restrict(needs: &Needs, around: &[PathBuf]) -> Result<Held, Sandbo
         rules = rules.handle_access(AccessNet::ConnectTcp).map_err(failed)?;
     }
     let created = rules.scope(Scope::from_all(RULES)).and_then(Ruleset::create).map_err(failed)?;
+    let created = allow(created, scratch.into_iter(), AccessFs::from_all(RULES))?;
     let created = allow_ports(allow_files(created, needs, around)?, needs)?;
     let status = created.restrict_self().map_err(failed)?;
     let abi = match status.landlock {

@@ -14,6 +14,7 @@ pub(super) fn run(control: &Control, submit: Submit) -> Result<(), Failure> {
     let message = read(&submit.file)?;
     let mut composed = submission(submit.from, submit.to, submit.read_recipients, message)?;
     composed.submit.envelope.priority = submit.priority;
+    composed.submit.as_is = submit.as_is;
     let handed = hand_over(control, &composed.submit, &composed.content)?;
     Ok(writeln!(io::stdout().lock(), "{handed}")?)
 }

@@ -61,9 +61,8 @@ pub(super) fn submission(
 
 /// `-bv`: the addresses as they were understood.
 fn verify(options: &Options) -> Result<(), Failure> {
-    let identity = Identity::of_this_process();
     let mut out = io::stdout().lock();
-    for address in compose::arguments(&options.recipients, &identity)? {
+    for address in compose::arguments(&options.recipients)? {
         writeln!(out, "{address}: the syntax is right; whether it can be delivered is known when it is tried")?;
     }
     Ok(())

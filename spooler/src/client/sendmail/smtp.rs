@@ -17,7 +17,7 @@ use std::io::{BufRead, Read, Write};
 use commands::{Command, Fault};
 use spooler_protocol::control::Submit;
 use spooler_protocol::limits::RECIPIENTS_MAX;
-use spooler_protocol::message::{Address, Envelope, Recipient};
+use spooler_protocol::message::{Envelope, Recipient};
 
 use super::compose::{Author, complete, declared};
 use crate::client::connection::Control;
@@ -99,27 +99,22 @@ impl Session<'_> {
         }
     }
 
-    fn mail(&mut self, mut envelope: Envelope) -> Result<String, Fault> {
+    fn mail(&mut self, envelope: Envelope) -> Result<String, Fault> {
         if !self.greeted {
             return Err(Fault::new("503 5.5.1 Say HELO or EHLO first"));
         }
         if self.envelope.is_some() {
             return Err(Fault::new("503 5.5.1 There is a sender already; RSET forgets it"));
         }
-        if !envelope.sender.is_empty() {
-            envelope.sender = self.identity.qualified(&envelope.sender);
-        }
         self.envelope = Some(envelope);
         Ok("250 2.1.0 Ok".to_owned())
     }
 
-    fn rcpt(&mut self, mut recipient: Recipient) -> Result<String, Fault> {
+    fn rcpt(&mut self, recipient: Recipient) -> Result<String, Fault> {
         let Some(envelope) = &mut self.envelope else { return Err(Fault::new("503 5.5.1 Say MAIL first")) };
         if envelope.recipients.len() >= RECIPIENTS_MAX {
             return Err(Fault(format!("452 4.5.3 {RECIPIENTS_MAX} recipients are the most")));
         }
-        let qualified = self.identity.qualified(recipient.address.text());
-        recipient.address = Address::smtp(&qualified).map_err(|error| Fault(format!("501 5.1.3 {error}")))?;
         envelope.recipients.push(recipient);
         Ok("250 2.1.5 Ok".to_owned())
     }
@@ -140,8 +135,8 @@ impl Session<'_> {
         };
         let (fields, body) = header::split(&message);
         let author = Author { identity: &self.identity, full_name: None, sender: &envelope.sender };
-        let content = complete(&fields, body, false, &author);
-        let submit = Submit { envelope: declared(envelope, &content, false) };
+        let content = complete(&fields, body, &author);
+        let submit = Submit { envelope: declared(envelope, &content, false), as_is: false };
         match (self.deliver)(&submit, &content) {
             Ok(handed) => format!("250 2.0.0 {}", one_line(&handed.to_string())),
             Err(failure) if failure.is_temporary() => format!("451 4.3.0 {}", one_line(&failure.to_string())),
@@ -258,7 +253,7 @@ mod tests {
         assert_eq!((envelope.sender.as_str(), envelope.envid.as_deref()), ("a@x", Some("e1")));
         assert_eq!(envelope.recipients[0].orcpt.as_deref(), Some("rfc822;b@x"));
         assert!(envelope.recipients[0].notify.unwrap().is_never());
-        assert_eq!(envelope.recipients[1].address.text(), "root@box.test");
+        assert_eq!(envelope.recipients[1].address.text(), "root");
         assert!(content.ends_with("Subject: s\r\n\n.dot\r\nend\r\n"), "{content:?}");
     }
 

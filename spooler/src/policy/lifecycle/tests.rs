@@ -85,7 +85,7 @@ fn a_worker_that_never_starts_is_barred_with_the_reason() {
 fn wrong_settings_bar_at_once() {
     let mut bench = Bench { life: Lifecycle::new(1000, 0), next: Generation(0), jitter: Jitter::new(1) };
     bench.life.want(&mut bench.next, 0);
-    assert!(bench.life.on_logon_failed(&LogonError::Unconfigured("path is missing".to_owned()), "x"));
+    assert!(bench.life.on_logon_failed(&LogonError::Unconfigured("path is missing".to_owned())));
     bench.die(10);
     assert_eq!(bench.life.state(), WorkerState::Barred);
     assert_eq!(bench.life.last_error.as_deref(), Some("path is missing"));
@@ -123,7 +123,7 @@ fn a_provider_that_cannot_work_now_is_tried_again_and_again() {
     bench.life.want(&mut bench.next, 0);
     let mut now = 0;
     for _ in 0..30 {
-        assert!(bench.life.on_logon_failed(&LogonError::Failed("no line".to_owned()), "x"));
+        assert!(bench.life.on_logon_failed(&LogonError::Failed("no line".to_owned())));
         bench.die(now);
         assert_eq!((bench.life.state(), bench.life.deaths), (WorkerState::Waiting, 0));
         now = bench.life.deadline_ms().unwrap();
@@ -177,6 +177,6 @@ fn a_hurry_leaves_a_moment_to_log_off() {
 #[test]
 fn a_failed_logon_out_of_turn_is_nothing() {
     let mut bench = ready();
-    assert!(!bench.life.on_logon_failed(&LogonError::Failed("out of turn".to_owned()), "p"));
+    assert!(!bench.life.on_logon_failed(&LogonError::Failed("out of turn".to_owned())));
     assert!(bench.life.is_ready());
 }

@@ -98,6 +98,13 @@ impl Bench {
         *self = Self::at(&self.config, disk, now);
     }
 
+    /// A new configuration takes effect.
+    pub(in crate::supervisor) fn reload(&mut self, config: &str) {
+        config.clone_into(&mut self.config);
+        let parsed = crate::config::parse(config, Path::new("x.toml")).unwrap();
+        self.hear(Event::Reload(Box::new(parsed)));
+    }
+
     /// The same on a disk from which the queue cannot be read, so many times.
     pub(in crate::supervisor) fn crash_onto_a_disk_that_refuses(&mut self, scans: u32) {
         self.crash();
@@ -111,7 +118,8 @@ impl Bench {
     fn at(config: &str, disk: BTreeMap<MessageId, ScannedMessage>, now: Now) -> Self {
         let parsed = crate::config::parse(config, Path::new("x.toml")).unwrap();
         let last_id = disk.last_key_value().map(|(id, _)| *id).unwrap_or_default();
-        let (supervisor, actions) = Supervisor::new(parsed, Surroundings { cores: 2, pid: 1, seed: 1, last_id }, now);
+        let surroundings = Surroundings { cores: 2, pid: 1, reload: "reload it".to_owned(), seed: 1, last_id };
+        let (supervisor, actions) = Supervisor::new(parsed, surroundings, now);
         let mut bench = Self {
             supervisor,
             now,
@@ -207,7 +215,7 @@ impl Bench {
         let recipients = recipients.iter().map(|text| Recipient::new(text.parse().unwrap())).collect();
         let envelope = Envelope { sender: "me@here".to_owned(), recipients, ..envelope };
         let content = Incoming::Inline(bytes::Bytes::from_static(b"Subject: x\r\n\r\nx\r\n"));
-        let ask = Ask::Submit { envelope, origin: "uid 1".to_owned(), owner_uid: 1, content };
+        let ask = Ask::Submit { envelope, submission: true, origin: "uid 1".to_owned(), owner_uid: 1, content };
         match self.ask(ask) {
             Some(Answer::Submitted(Ok(id))) => id,
             other => panic!("not accepted: {other:?}"),

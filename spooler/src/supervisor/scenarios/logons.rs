@@ -105,9 +105,14 @@ fn giving_up_leaves_it_barred() {
 #[test]
 fn every_failed_logon_has_its_outcome() {
     let outcomes = [
-        (LogonError::Unconfigured("no host".to_owned()), WorkerState::Barred, "no host"),
-        (LogonError::Other("odd".to_owned()), WorkerState::Barred, "odd"),
-        (LogonError::Cancelled, WorkerState::Barred, "cancelled"),
+        (
+            LogonError::Unconfigured("no host".to_owned()),
+            WorkerState::Barred,
+            "no host; correct it, then run `reload it`",
+        ),
+        (LogonError::Other("odd".to_owned()), WorkerState::Barred, "odd; correct it, then run `reload it`"),
+        (LogonError::Cancelled, WorkerState::Barred, "cancelled; run `spoolctl logon a`"),
+        (LogonError::Unanswered(vec![password()]), WorkerState::Barred, "needs: password; run `spoolctl logon a`"),
         (LogonError::Failed("no line".to_owned()), WorkerState::Waiting, "no line"),
     ];
     for (error, state, text) in outcomes {
@@ -116,6 +121,31 @@ fn every_failed_logon_has_its_outcome() {
         let row = bench.row("a");
         assert!(row.state == state && row.text.contains(text), "{row:?}");
     }
+}
+
+/// The file that was missing may be there now.
+#[test]
+fn failed_provider_is_tried_again_on_reload() {
+    let mut bench = Bench::new(ONE);
+    fail(&mut bench, LogonError::Unconfigured("no such file".to_owned()));
+    bench.calls("a");
+    bench.pass(3_600_000);
+    assert!(bench.calls("a").is_empty(), "only a person can help");
+    bench.reload(ONE);
+    bench.say("a", FromWorker::LoggedOn(super::bench::smtp(spooler_protocol::calls::Wishes::default())));
+    assert_eq!(bench.row("a").state, WorkerState::Ready);
+}
+
+/// Too many starts that came to nothing.
+#[test]
+fn failed_starts_name_the_restart_command() {
+    let mut bench = Bench::new(ONE);
+    while bench.row("a").state != WorkerState::Barred {
+        bench.die("a", "exit status: 101");
+        bench.pass(120_000);
+    }
+    let text = bench.row("a").text;
+    assert!(text.contains("101; to try again, run `spoolctl provider restart a`"), "{text}");
 }
 
 #[test]

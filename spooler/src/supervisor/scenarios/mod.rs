@@ -13,6 +13,7 @@
 //! | `order` | who is tried first, and which message goes first |
 //! | `flushes` | who begins and ends a flush, in which order, and who holds a resource |
 //! | `rows` | status rows, and those who watch them |
+//! | `unserved` | recipients that no provider serves any more |
 //! | `reports` | who is told, once |
 //! | `telling` | what waits for a report that is being made |
 //! | `sleep` | who hears of sleep in time |
@@ -38,4 +39,5 @@ mod rows;
 mod sessions;
 mod sleep;
 mod telling;
+mod unserved;
 mod validation;

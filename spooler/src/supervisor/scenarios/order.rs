@@ -97,7 +97,7 @@ fn a_message_that_is_on_its_way_to_the_disk_when_ways_change_goes_the_new_way() 
         let recipients = vec![Recipient::new("x@a".parse().unwrap())];
         let envelope = Envelope { sender: "me@here".to_owned(), recipients, ..Envelope::default() };
         let content = Incoming::Inline(bytes::Bytes::from_static(b"Subject: x\r\n\r\nx\r\n"));
-        let ask = Ask::Submit { envelope, origin: "uid 1".to_owned(), owner_uid: 1, content };
+        let ask = Ask::Submit { envelope, submission: true, origin: "uid 1".to_owned(), owner_uid: 1, content };
         let config = crate::config::parse(later, std::path::Path::new("x.toml")).unwrap();
         // The new configuration comes before the message is on disk.
         bench.hear_in_a_row([Event::Asked(AskId(99), ask), Event::Reload(Box::new(config))]);

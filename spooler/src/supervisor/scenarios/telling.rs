@@ -98,7 +98,8 @@ fn failure_and_success_of_one_message_are_both_told() {
         ..Envelope::default()
     };
     let content = Incoming::Inline(bytes::Bytes::from_static(b"x"));
-    let answer = bench.ask(Ask::Submit { envelope, origin: "uid 1".to_owned(), owner_uid: 1, content });
+    let answer =
+        bench.ask(Ask::Submit { envelope, submission: true, origin: "uid 1".to_owned(), owner_uid: 1, content });
     let Some(Answer::Submitted(Ok(id))) = answer else { panic!("{answer:?}") };
     let order = bench.delivery("a");
     bench.end("a", &order, SubmitResult::Done, EndMessage::Done, vec![(0, failed()), (1, delivered())]);

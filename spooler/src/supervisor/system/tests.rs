@@ -27,7 +27,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let config = crate::config::parse(TEXT, std::path::Path::new("x.toml")).unwrap();
-        let surroundings = Surroundings { cores: 2, pid: 1, seed: 1, last_id: MessageId(0) };
+        let surroundings = Surroundings { cores: 2, pid: 1, reload: String::new(), seed: 1, last_id: MessageId(0) };
         let (supervisor, actions) = Supervisor::new(config, surroundings, at(0));
         let spawned = |action: &Action| if let Action::Spawn(worker) = action { Some(*worker) } else { None };
         let workers: Vec<WorkerId> = actions.iter().filter_map(spawned).collect();
@@ -72,7 +72,7 @@ impl World {
             priority: Priority::Normal,
         };
         let content = Incoming::Inline(bytes::Bytes::from_static(b"x"));
-        let ask = Ask::Submit { envelope, origin: String::new(), owner_uid: 0, content };
+        let ask = Ask::Submit { envelope, submission: true, origin: String::new(), owner_uid: 0, content };
         let commits = self.hear(now_ms, Event::Asked(AskId(1), ask)).iter();
         let tickets: Vec<Ticket> = commits
             .filter_map(|action| if let Action::Commit(ticket, _) = action { Some(*ticket) } else { None })

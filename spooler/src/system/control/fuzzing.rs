@@ -24,6 +24,7 @@ use super::desk::{Desk, WATCHERS_MAX};
 use super::hall::Hall;
 use super::server::{converse, routes};
 use super::{Bridge, Feed, ReadJob, Request, SubmitContent};
+use crate::policy::addressing::Addressing;
 use crate::record::{Change, NewMessage, StoredContent};
 use crate::system::store::Store;
 use crate::system::store::memory::MemoryStore;
@@ -250,6 +251,10 @@ impl Bridge for Books {
 
     fn status_changes(&self) -> watch::Receiver<u64> {
         self.status.subscribe()
+    }
+
+    fn addressing(&self) -> Arc<Addressing> {
+        Arc::default()
     }
 
     fn upload(&self, key: u64, chunk: Bytes, answer: oneshot::Sender<Result<(), ApiError>>) {

@@ -34,6 +34,7 @@ use spooler_protocol::message::Envelope;
 use spooler_protocol::status::StatusTable;
 use tokio::sync::oneshot;
 
+use crate::policy::addressing::Addressing;
 use crate::system::store::StoreReader;
 
 /// What the supervisor's loop is asked. Each carries where the answer goes; an answer that never comes means shutdown.
@@ -43,6 +44,8 @@ pub enum Request {
     Submit {
         /// For whom; checked.
         envelope: Envelope,
+        /// Whether it is submitted rather than passed on.
+        submission: bool,
         /// Who hands it over.
         origin: String,
         /// The user who may see it.
@@ -160,6 +163,9 @@ pub trait Bridge: Send + Sync + 'static {
 
     /// Changes whenever the status table may have changed.
     fn status_changes(&self) -> tokio::sync::watch::Receiver<u64>;
+
+    /// What is done with addresses on their way in.
+    fn addressing(&self) -> std::sync::Arc<Addressing>;
 
     /// Appends to the upload `key`, beginning it if it is new; answers when the chunk is written (not synced).
     fn upload(&self, key: u64, chunk: bytes::Bytes, answer: oneshot::Sender<Result<(), ApiError>>);

@@ -26,7 +26,7 @@ use super::access::{Operation, Peer};
 use super::desk::Desk;
 use super::refusal::Refusal;
 use super::{Bridge, Request, SubmitContent};
-use crate::hops;
+use crate::admission::{Admission, stamp};
 use crate::line_ends::LineEnds;
 
 /// How long a sender may be silent in mid-message.
@@ -59,7 +59,7 @@ async fn take_in(desk: &Arc<Desk>, peer: Peer, sender: &mut Sender) -> Result<Js
     }
     let (submit, first) = envelope_line(sender).await?;
     submit.envelope.check().map_err(|error| Refusal::malformed(error.to_string()))?;
-    let mut content = Content::new(desk);
+    let mut content = Content::new(desk, Admission::local(desk.bridge.addressing(), &submit, peer.uid, stamp));
     content.take(&first).await?;
     while let Some(data) = sender.next().await? {
         content.take(&data).await?;
@@ -67,6 +67,7 @@ async fn take_in(desk: &Arc<Desk>, peer: Peer, sender: &mut Sender) -> Result<Js
     let content = content.finish().await?;
     let answer = desk.ask(|answer| Request::Submit {
         envelope: submit.envelope,
+        submission: !submit.as_is,
         origin: format!("uid {}", peer.uid),
         owner_uid: peer.uid,
         content,
@@ -143,14 +144,13 @@ struct Content<'a> {
     /// What is not in the upload.
     held: Vec<u8>,
     size: u64,
+    admission: Admission,
     upload: Option<Upload>,
-    /// Its first bytes, which have its header, were.
-    looked_at: bool,
 }
 
 impl<'a> Content<'a> {
-    fn new(desk: &'a Desk) -> Self {
-        Self { desk, ends: LineEnds::default(), held: Vec::new(), size: 0, upload: None, looked_at: false }
+    fn new(desk: &'a Desk, admission: Admission) -> Self {
+        Self { desk, ends: LineEnds::default(), held: Vec::new(), size: 0, admission, upload: None }
     }
 
     async fn take(&mut self, data: &[u8]) -> Result<(), Refusal> {
@@ -170,15 +170,13 @@ impl<'a> Content<'a> {
         Ok(())
     }
 
-    /// Writes what is held to the upload, as long as a whole chunk of it is there.
+    /// Hands what is held on to the upload, as long as a whole chunk of it is there.
     async fn pass_on(&mut self, least: usize) -> Result<(), Refusal> {
         let upload = self.upload.get_or_insert_with(|| Upload::begin(self.desk));
         let mut rest = Bytes::from(std::mem::take(&mut self.held));
         while !rest.is_empty() && rest.len() >= least {
-            if !std::mem::replace(&mut self.looked_at, true) {
-                hops::check(&rest).map_err(ApiError::from)?;
-            }
-            upload.write(rest.split_to(rest.len().min(BODY_CHUNK_BYTES_MAX))).await?;
+            let piece = rest.split_to(rest.len().min(BODY_CHUNK_BYTES_MAX));
+            upload.write(self.admission.feed(piece).map_err(ApiError::from)?).await?;
         }
         self.held.extend_from_slice(&rest);
         Ok(())
@@ -191,10 +189,18 @@ impl<'a> Content<'a> {
         if self.upload.is_some() {
             self.pass_on(1).await?;
         }
-        Ok(match self.upload {
-            Some(upload) => upload.complete(self.size),
-            None => SubmitContent::Inline(Bytes::from(self.held)),
-        })
+        let Some(mut upload) = self.upload else {
+            let message = self.admission.whole(Bytes::from(self.held)).map_err(ApiError::from)?;
+            if message.len() <= BODY_INLINE_BYTES_MAX {
+                return Ok(SubmitContent::Inline(message));
+            }
+            // It has grown too large on its way.
+            let mut upload = Upload::begin(self.desk);
+            upload.write(message).await?;
+            return Ok(upload.complete());
+        };
+        upload.write(self.admission.finish().map_err(ApiError::from)?).await?;
+        Ok(upload.complete())
     }
 }
 
@@ -202,25 +208,31 @@ impl<'a> Content<'a> {
 struct Upload {
     bridge: Arc<dyn Bridge>,
     key: u64,
+    /// Bytes written.
+    size: u64,
     complete: bool,
 }
 
 impl Upload {
     fn begin(desk: &Desk) -> Self {
         let key = desk.next_upload.fetch_add(1, Ordering::Relaxed);
-        Self { bridge: Arc::clone(&desk.bridge), key, complete: false }
+        Self { bridge: Arc::clone(&desk.bridge), key, size: 0, complete: false }
     }
 
-    async fn write(&self, chunk: Bytes) -> Result<(), Refusal> {
+    async fn write(&mut self, chunk: Bytes) -> Result<(), Refusal> {
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        self.size += chunk.len() as u64;
         let (answer, answered) = tokio::sync::oneshot::channel();
         self.bridge.upload(self.key, chunk, answer);
         Ok(answered.await.map_err(|_| Refusal::stopping())??)
     }
 
     /// It belongs to the loop from now on.
-    fn complete(mut self, size: u64) -> SubmitContent {
+    fn complete(mut self) -> SubmitContent {
         self.complete = true;
-        SubmitContent::Uploaded { upload: self.key, size }
+        SubmitContent::Uploaded { upload: self.key, size: self.size }
     }
 }
 

@@ -115,6 +115,10 @@ impl Provider for Maildir {
         }
     }
 
+    fn usual_types() -> Option<&'static [&'static str]> {
+        Some(&[])
+    }
+
     fn needs(settings: &MaildirSettings) -> Needs {
         let base = settings.template.as_ref().map(|template| template.base().to_owned());
         Needs {

@@ -16,9 +16,10 @@
 //! | `null_sender` | `"MAILER-DAEMON"` | what `{sender}` is for the null sender |
 //!
 //! Variables: `PATH`, `PROVIDER`, `HOSTNAME`, `MESSAGE_ID` (the number in the queue), `MESSAGE_SIZE`, `SENDER`, `RECIPIENT` (several
-//! are separated by line feeds), and for a single recipient `RECIPIENT_TYPE`, `LOCAL` and `DOMAIN`.
+//! are separated by line feeds), and for a single recipient `RECIPIENT_TYPE`, `LOCAL` and `DOMAIN`. `TMPDIR` is a folder of the run, removed
+//! after it.
 //!
-//! Standard input is the message, whole, in a file; a program need not read it. Its exit code says what became of it, see the table in `verdict`; the
+//! Standard input is the whole message, read-only and seekable; a program need not read it. Its exit code says what became of it, see the table in `verdict`; the
 //! last lines that it wrote to standard error, or else to standard output, say why.
 
 mod command;
@@ -31,25 +32,24 @@ mod tail;
 pub(crate) mod verdict;
 
 use std::cell::Cell;
-use std::fs::File;
-use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::join_all;
 use spooler_protocol::from_worker::LogonError;
 use spooler_protocol::message::Recipient;
 use spooler_protocol::outcome::{Outcome, Reply, SubmitResult};
-use spooler_protocol::settings::Settings;
+use spooler_protocol::settings::{Referent, Settings};
 use tokio::sync::Semaphore;
 
 use self::command::{CommandLine, Values};
-use self::run::Program;
+use self::run::{Program, not_kept};
 use crate::contract::{Capacity, Provider};
 use crate::delivery::Delivery;
 use crate::provider::local::account::Account;
 use crate::provider::local::form::{Converter, Front, LineEnds};
 use crate::provider::local::parts::Parts;
 use crate::sandbox::{Identity, Needs};
+use crate::scratch::Draft;
 use crate::support::Support;
 
 /// Recipients of one run. Keeps the command line and the variable `RECIPIENT` far below what the kernel takes.
@@ -116,6 +116,10 @@ impl Provider for Pipe {
             delivered_to: settings.boolean("delivered_to", true),
             null_sender: settings.string("null_sender", "MAILER-DAEMON"),
         }
+    }
+
+    fn usual_types() -> Option<&'static [&'static str]> {
+        Some(&[])
     }
 
     fn needs(settings: &PipeSettings) -> Needs {
@@ -192,14 +196,21 @@ impl Pipe {
     }
 
     async fn run(&self, delivery: &Delivery, values: &Values, recipients: &[&Recipient]) -> Outcome {
+        // A program that needs temporary files of its own finds room for them, whatever is closed to it.
+        let temporary = delivery.support().scratch().folder(self.account).ok();
+        let mut environment = self.environment(delivery, recipients);
+        if let Some(folder) = temporary.as_ref().filter(|_| !environment.iter().any(|(name, _)| *name == "TMPDIR")) {
+            environment.push(("TMPDIR", folder.path().to_string_lossy().into_owned()));
+        }
         let program = Program {
             path: self.command.program(),
             arguments: self.command.arguments(values, recipients),
-            environment: self.environment(delivery, recipients),
+            environment,
             directory: &self.settings.directory,
             account: self.account,
             limit: self.settings.timeout,
             output: None,
+            support: delivery.support(),
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let front = Front {
@@ -239,6 +250,11 @@ fn read_command(settings: &mut Settings) -> Option<CommandLine> {
     let words = settings.strings("command", &[]);
     let shell = settings.boolean("shell", false);
     let command = CommandLine::parse(&words, shell);
+    if let Ok(command) = &command
+        && !shell
+    {
+        settings.refer("command", Referent::Program(command.program().into()));
+    }
     if let Err(error) = &command {
         let missing = "is missing; give a list such as [\"/usr/bin/program\", \"{recipient}\"]";
         settings.mistake("command", if given { error.to_string() } else { missing.to_owned() });
@@ -256,10 +272,9 @@ fn read_environment(settings: &mut Settings) -> Vec<(String, String)> {
     environment
 }
 
-/// Writes the message to the file that a program will read.
-async fn feed(delivery: &Delivery, front: &[u8], ends: LineEnds, input: &mut File) -> Result<(), String> {
-    let not_kept = |error: std::io::Error| format!("it cannot be kept for the program: {error}");
-    input.write_all(front).map_err(not_kept)?;
+/// Writes the message that a program will read.
+async fn feed(delivery: &Delivery, front: &[u8], ends: LineEnds, input: &mut Draft) -> Result<(), String> {
+    input.write(front).map_err(not_kept)?;
     let mut converter = Converter::new(ends);
     let (mut offset, mut out) = (0, Vec::new());
     while offset < delivery.submission().size {
@@ -269,8 +284,8 @@ async fn feed(delivery: &Delivery, front: &[u8], ends: LineEnds, input: &mut Fil
         }
         offset += piece.len() as u64;
         converter.convert(&piece, &mut out);
-        input.write_all(&out).map_err(not_kept)?;
+        input.write(&out).map_err(not_kept)?;
         delivery.progress("writing", offset);
     }
-    input.write_all(converter.finish()).map_err(not_kept)
+    input.write(converter.finish()).map_err(not_kept)
 }

@@ -1,13 +1,13 @@
 //! Running one program: it gets the message, its words are read, and nothing of it is left when it is over.
 //!
 //! ```text
-//!   message in a file ──▶ spawned ──▶ read ──▶ has exited ──▶ rest of its group killed ──▶ reaped
+//!   message, whole ──▶ spawned ──▶ read ──▶ has exited ──▶ rest of its group killed ──▶ reaped
 //!                                      │ timeout  ▲
 //!                                      └── TERM ──┤ to the group
 //!                                           └KILL─┘ after a grace of 5 s
 //! ```
 //!
-//! Standard input is a file without a name that holds the whole message, not a pipe: at the end of a pipe a program cannot tell a whole
+//! Standard input holds the whole message, read-only ([`crate::scratch`]). It is not a pipe: at the end of a pipe a program cannot tell a whole
 //! message from one whose writer was killed, and would deliver the part of it that it got.
 //!
 //! The program leads a process group. The group is signalled only until its leader is reaped: until then its number cannot belong
@@ -15,7 +15,6 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::io::Seek;
 use std::os::unix::process::ExitStatusExt;
 use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
@@ -34,6 +33,8 @@ use tokio::time::timeout;
 use super::tail::Tail;
 use super::verdict::Ending;
 use crate::provider::local::account::Account;
+use crate::scratch::Draft;
+use crate::support::Support;
 
 /// From SIGTERM to SIGKILL.
 const GRACE: Duration = Duration::from_secs(5);
@@ -52,6 +53,8 @@ pub(crate) struct Program<'a> {
     pub(crate) limit: Duration,
     /// Where standard output goes as a whole; otherwise its last lines are kept.
     pub(crate) output: Option<&'a File>,
+    /// Knows where temporary files are.
+    pub(crate) support: &'a Support,
 }
 
 /// How a run ended, and the last lines that the program said.
@@ -62,10 +65,13 @@ pub(crate) struct Ran {
 }
 
 /// Runs a program; `feed` writes the message to what will be its standard input.
-pub(crate) async fn run(program: &Program<'_>, feed: impl AsyncFnOnce(&mut File) -> Result<(), String>) -> Ran {
-    let input = match timeout(program.limit, filled(feed)).await {
+pub(crate) async fn run(program: &Program<'_>, feed: impl AsyncFnOnce(&mut Draft) -> Result<(), String>) -> Ran {
+    let input = match timeout(program.limit, filled(program.support, feed)).await {
         Ok(Ok(input)) => input,
-        Ok(Err(why)) => return Ran { ending: Ending::Content(why), said: String::new() },
+        Ok(Err(why)) => {
+            program.support.look_at_scratch();
+            return Ran { ending: Ending::Content(why), said: String::new() };
+        }
         Err(_) => {
             let why = format!("it did not come within {}", units::show_duration(program.limit));
             return Ran { ending: Ending::Content(why), said: String::new() };
@@ -101,13 +107,16 @@ pub(crate) async fn run(program: &Program<'_>, feed: impl AsyncFnOnce(&mut File)
     Ran { ending: ended.unwrap_or_else(|| ending(status)), said: if err.is_empty() { out } else { err } }
 }
 
-/// A file with the message in it, about to be read from its beginning.
-async fn filled(feed: impl AsyncFnOnce(&mut File) -> Result<(), String>) -> Result<File, String> {
-    let not_kept = |error: std::io::Error| format!("it cannot be kept for the program: {error}");
-    let mut input = tempfile::tempfile().map_err(not_kept)?;
+/// The whole message, about to be read from its beginning.
+async fn filled(support: &Support, feed: impl AsyncFnOnce(&mut Draft) -> Result<(), String>) -> Result<File, String> {
+    let mut input = support.scratch().draft().map_err(not_kept)?;
     feed(&mut input).await?;
-    input.rewind().map_err(not_kept)?;
-    Ok(input)
+    input.finish().map_err(not_kept)
+}
+
+/// Why there is no input for a program.
+pub(crate) fn not_kept(error: std::io::Error) -> String {
+    format!("it cannot be kept for the program: {error}")
 }
 
 fn command(program: &Program<'_>, input: File) -> std::io::Result<Command> {

@@ -66,6 +66,10 @@ impl Provider for Serial {
         settings::read(settings)
     }
 
+    fn usual_types() -> Option<&'static [&'static str]> {
+        Some(&["SERIAL"])
+    }
+
     fn needs(settings: &SerialSettings) -> Needs {
         settings.needs()
     }

@@ -123,6 +123,10 @@ impl Provider for Smtp {
         SmtpSettings::read(settings)
     }
 
+    fn usual_types() -> Option<&'static [&'static str]> {
+        Some(&[SMTP])
+    }
+
     fn needs(settings: &SmtpSettings) -> Needs {
         settings.needs()
     }

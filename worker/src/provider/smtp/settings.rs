@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use spooler_protocol::settings::Settings;
+use spooler_protocol::settings::{Referent, Settings};
 
 use super::auth::Mechanism;
 use super::target::Host;
@@ -116,7 +116,7 @@ impl SmtpSettings {
             port: port_number(settings.integer("port", port, 1..=65535)),
             protocol,
             tls,
-            tls_ca_file: settings.optional_string("tls_ca_file").map(PathBuf::from),
+            tls_ca_file: ca_file(settings),
             tls_verify: tls_verify(settings, tls),
             tls_server_name: settings.optional_string("tls_server_name"),
             credentials,
@@ -209,7 +209,11 @@ fn route(settings: &mut Settings, protocol: Protocol) -> Route {
 fn credentials(settings: &mut Settings) -> Option<Credentials> {
     let username = settings.optional_string("username");
     let here = settings.secret("password").map(Password::Here);
-    let file = settings.optional_string("password_file").map(|path| Password::File(PathBuf::from(path)));
+    let file = settings.optional_string("password_file").map(PathBuf::from);
+    if let Some(path) = &file {
+        settings.refer("password_file", Referent::Secret(path.clone()));
+    }
+    let file = file.map(Password::File);
     if here.is_some() && file.is_some() {
         settings.mistake("password_file", "cannot stand beside password; remove one of them");
     }
@@ -276,8 +280,15 @@ fn tls_verify(settings: &mut Settings, tls: Tls) -> bool {
     verify && secured
 }
 
+fn ca_file(settings: &mut Settings) -> Option<PathBuf> {
+    let path = PathBuf::from(settings.optional_string("tls_ca_file")?);
+    settings.refer("tls_ca_file", Referent::File(path.clone()));
+    Some(path)
+}
+
 fn hostname(settings: &mut Settings) -> Option<String> {
     let name = settings.optional_string("hostname")?;
+    settings.refer("hostname", Referent::HostName(name.clone()));
     if name.is_empty() || name.bytes().any(|byte| !byte.is_ascii_graphic()) {
         settings.mistake("hostname", format!("is {name:?}; give a host name, or an address in square brackets"));
         return None;

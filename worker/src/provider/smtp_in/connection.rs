@@ -180,7 +180,8 @@ impl Connection {
     async fn begin_message(&self) -> Incoming {
         let service = self.service();
         let header = self.session.trace(service.dates.borrow_mut().now());
-        Incoming::begin(service.support.inbound(), service.rules.message_bytes_max, &header).await
+        let inbound = service.support.inbound().arrived(self.session.arrival(&header));
+        Incoming::begin(inbound, service.rules.message_bytes_max, &header).await
     }
 
     /// Reads content up to its dot.

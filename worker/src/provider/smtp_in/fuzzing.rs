@@ -78,6 +78,7 @@ fn talk(said: &[u8], cuts: &[u8]) -> Talk {
         tls: None,
         users: super::auth::Users::default(),
         auth_required: false,
+        submission: true,
     };
     let service = Rc::new(service(support.clone(), settings, None));
     let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -107,7 +108,8 @@ impl Desk {
                 self.uploads.remove(&accept);
                 None
             }
-            FromWorker::Accept { accept, envelope, content } => {
+            FromWorker::UploadBegins { .. } => None,
+            FromWorker::Accept { accept, envelope, content, .. } => {
                 let content = match content {
                     Content::Inline(bytes) => bytes.to_vec(),
                     Content::Uploaded { size } => {

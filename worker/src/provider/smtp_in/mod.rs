@@ -76,6 +76,10 @@ impl Provider for SmtpIn {
         settings::read(settings)
     }
 
+    fn usual_types() -> Option<&'static [&'static str]> {
+        Some(&[])
+    }
+
     fn needs(settings: &Settings) -> Needs {
         settings.needs()
     }
@@ -128,6 +132,7 @@ fn service(support: Support, settings: Settings, tls: Option<tokio_rustls::TlsAc
         offers_tls: tls.is_some(),
         users: settings.users,
         auth_required: settings.auth_required,
+        submission: settings.submission,
     };
     Service {
         support,

@@ -1,6 +1,11 @@
 //! Networks in CIDR notation: who may relay without a password. Pure.
 
+use std::fmt;
 use std::net::IpAddr;
+
+/// Networks with fewer bits hold strangers, whatever else they hold.
+const OPEN_BITS_V4: u8 = 8;
+const OPEN_BITS_V6: u8 = 16;
 
 /// One network, such as `192.0.2.0/24`, or one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,11 +35,22 @@ impl Network {
         address.is_ipv4() == self.base.is_ipv4() && self.prefix(address) == number(self.base)
     }
 
+    /// Whether it is so large that strangers are in it.
+    pub(super) fn is_open(&self) -> bool {
+        self.bits < if self.base.is_ipv4() { OPEN_BITS_V4 } else { OPEN_BITS_V6 }
+    }
+
     fn prefix(&self, address: IpAddr) -> u128 {
         let width: u8 = if address.is_ipv4() { 32 } else { 128 };
         let host_bits = u32::from(width.saturating_sub(self.bits));
         let kept = number(address).checked_shr(host_bits).unwrap_or(0);
         kept.checked_shl(host_bits).unwrap_or(0)
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.base, self.bits)
     }
 }
 

@@ -13,6 +13,7 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use spooler_protocol::from_worker::Arrival;
 use spooler_protocol::message::{Address, Envelope};
 
 use super::auth::{self, Exchange, Turn, Users};
@@ -48,6 +49,8 @@ pub(super) struct Rules {
     pub(super) users: Users,
     /// Whether nobody may without.
     pub(super) auth_required: bool,
+    /// Whether its clients submit messages, rather than passing on what others have submitted.
+    pub(super) submission: bool,
 }
 
 /// What the connection does after a reply.
@@ -349,6 +352,16 @@ impl Session {
         let trace =
             Trace { name: &self.name, peer: self.peer, hostname: &self.rules.hostname, protocol, recipient, date };
         trace.header()
+    }
+
+    /// How the message that begins came. Only clients that may submit get so far (RFC 6409).
+    pub(super) fn arrival(&self, trace: &str) -> Arrival {
+        let sender = self.transaction.as_ref().map(|transaction| transaction.envelope().sender.clone());
+        Arrival {
+            submission: self.rules.submission && (self.may_relay || self.user.is_some()),
+            trace_bytes: u32::try_from(trace.len()).unwrap_or(u32::MAX),
+            sender: sender.unwrap_or_default(),
+        }
     }
 
     /// A chunk that is not the last was read: taken, or refused with a reason.

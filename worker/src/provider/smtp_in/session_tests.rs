@@ -9,6 +9,7 @@ fn rules() -> Rules {
         offers_tls: true,
         users: Users::new(vec![("ann".to_owned(), "sesame".to_owned())]),
         auth_required: false,
+        submission: true,
     }
 }
 

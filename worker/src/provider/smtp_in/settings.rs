@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use spooler_protocol::limits::RECIPIENTS_MAX;
-use spooler_protocol::settings::Settings as Reader;
+use spooler_protocol::settings::{Referent, Settings as Reader};
 
 use super::auth::Users;
 use super::networks::Network;
@@ -42,6 +42,8 @@ pub struct Settings {
     pub(super) users: Users,
     /// `require_auth`: nobody submits without a password (default false).
     pub(super) auth_required: bool,
+    /// `submission`: its messages are completed (RFC 6409 8; default true). False for mail that other servers pass on: it stays as it is.
+    pub(super) submission: bool,
 }
 
 impl Settings {
@@ -86,9 +88,15 @@ pub(super) fn read(reader: &mut Reader) -> Settings {
         tls: tls(reader),
         users: Users::new(reader.secret_map("users")),
         auth_required: reader.boolean("require_auth", false),
+        submission: reader.boolean("submission", true),
     };
     if !settings.users.is_empty() && settings.tls.is_none() {
         reader.mistake("users", "need TLS, as passwords do not travel in the clear; give tls_certificate and tls_key");
+    }
+    let reachable = settings.listen.iter().any(|address| !address.ip().is_loopback());
+    if reachable && !settings.auth_required {
+        let open = settings.relay_from.iter().filter(|network| network.is_open());
+        open.for_each(|network| reader.refer("relay_from", Referent::OpenRelay(network.to_string())));
     }
     if settings.auth_required && settings.users.is_empty() {
         reader.mistake("require_auth", "lets nobody in without users; give users");
@@ -104,7 +112,10 @@ fn listen(reader: &mut Reader) -> Vec<SocketAddr> {
     let mut addresses = Vec::new();
     for text in texts {
         match text.parse() {
-            Ok(address) => addresses.push(address),
+            Ok(address) => {
+                reader.refer("listen", Referent::Listener(address));
+                addresses.push(address);
+            }
             Err(_) => reader.mistake(
                 "listen",
                 format!("holds {text:?}; write an IP address and a port, such as \"127.0.0.1:2525\" or \"[::1]:2525\""),
@@ -150,7 +161,12 @@ fn relay_from(reader: &mut Reader) -> Vec<Network> {
 
 fn tls(reader: &mut Reader) -> Option<(PathBuf, PathBuf)> {
     match (reader.optional_string("tls_certificate"), reader.optional_string("tls_key")) {
-        (Some(certificate), Some(key)) => Some((certificate.into(), key.into())),
+        (Some(certificate), Some(key)) => {
+            let (certificate, key) = (PathBuf::from(certificate), PathBuf::from(key));
+            reader.refer("tls_certificate", Referent::File(certificate.clone()));
+            reader.refer("tls_key", Referent::Secret(key.clone()));
+            Some((certificate, key))
+        }
         (None, None) => None,
         (Some(_), None) => {
             reader.mistake("tls_key", "is missing; tls_certificate needs its key");

@@ -1,4 +1,0 @@
-//! See `hops` in `spooler_fuzzing::targets`.
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|input: &[u8]| spooler_fuzzing::run("hops", input));
