@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use spooler_protocol::from_worker::FromWorker;
 use spooler_protocol::fuzzing::{assert_clean, pieces, sections};
 use spooler_protocol::ids::{DeliveryId, MessageId};
