@@ -21,6 +21,7 @@ const EXAMPLES: &str = "Examples:
   spooler run --config ./spooler.toml          run with another configuration
   spooler check --config ./spooler.toml        find every mistake in it
   spooler check --print                        show what is in effect, secrets left out
+  spooler probe relay                          connect to the relay and log in, send nothing
   sudo spooler check                           find what the service's user cannot read as well
 
 SIGTERM stops (a second one hurries), SIGHUP reads the configuration again.
@@ -46,6 +47,17 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         user: Option<String>,
     },
+    /// Try providers without sending mail: connect, TLS, AUTH, and say each step.
+    Probe {
+        /// The provider [default: every one that is enabled].
+        provider: Option<String>,
+        /// The configuration; found as by `run`.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Try with the rights of this user [default: as for `check`].
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
+    },
     /// Write the man page of this program into a folder.
     #[command(hide = true)]
     Man {
@@ -58,6 +70,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run { config } => run(config.as_deref()),
         Command::Check { config, print, user } => check(config.as_deref(), print, user.as_deref()),
+        Command::Probe { provider, config, user } => probe(config.as_deref(), provider.as_deref(), user.as_deref()),
         Command::Man { folder } => man(&folder),
     };
     result.unwrap_or_else(|(code, error)| {
@@ -71,6 +84,15 @@ fn check(config: Option<&std::path::Path>, print: bool, user: Option<&str>) -> R
     let eyes = config::Eyes::open(config, user).map_err(|error| (64, error.to_string()))?;
     let (code, text) = config::check_command(config, print, &eyes);
     write_out(&text).map(|()| ExitCode::from(code)).map_err(|error| (74, error.to_string()))
+}
+
+fn probe(
+    config: Option<&std::path::Path>,
+    provider: Option<&str>,
+    user: Option<&str>,
+) -> Result<ExitCode, (u8, String)> {
+    let eyes = config::Eyes::open(config, user).map_err(|error| (64, error.to_string()))?;
+    config::probe_command(config, provider, &eyes, &mut std::io::stdout()).map(ExitCode::from)
 }
 
 fn run(explicit: Option<&std::path::Path>) -> Result<ExitCode, (u8, String)> {

@@ -18,6 +18,8 @@ mod international;
 mod lmtp;
 // Delivery by MX, with a name server of a few lines.
 mod mx;
+// A server is tried without a message.
+mod probe;
 // What replies mean for whom.
 mod replies;
 // TLS and AUTH.

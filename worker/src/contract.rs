@@ -1,5 +1,7 @@
 //! The trait that a provider implements: one method for each call of IXPLogon that the spooler makes.
 
+use std::rc::Rc;
+
 use spooler_protocol::calls::{CallError, EndMessage, FlushFlags, Methods, ValidateFlags, Wishes};
 use spooler_protocol::from_worker::{Destinations, LogonError};
 use spooler_protocol::ids::DeliveryId;
@@ -9,6 +11,7 @@ use spooler_protocol::settings::Settings;
 
 use crate::delivery::Delivery;
 use crate::inbound::Inbound;
+use crate::probe::{Probe, Probed};
 use crate::sandbox::Needs;
 use crate::support::Support;
 
@@ -57,6 +60,12 @@ pub trait Provider: Sized + 'static {
     /// [`LogonError::Unconfigured`] if only a change of settings helps, [`LogonError::Failed`] if it is worth trying again; see there
     /// for the rest.
     async fn logon(support: Support, settings: Self::Settings) -> Result<Self, LogonError>;
+
+    /// Tries whether it works with these settings, without a message and without a session, saying each step (`spooler probe`). The files,
+    /// folders and devices that it needs are looked at where a kind does nothing else.
+    async fn probe(settings: Self::Settings, probe: Rc<Probe>) -> Probed {
+        probe.needs(&Self::needs(&settings))
+    }
 
     /// The address types that are served where the configuration says nothing else (IXPLogon::AddressTypes); `*` is any type. Asked
     /// again after [`Support::configuration_changed`], like everything else that the provider says of itself.

@@ -27,6 +27,8 @@ pub mod inbound;
 pub mod link;
 // What the supervisor asks for, until the provider's own loop can act on it.
 mod orders;
+// Trying a provider without a message.
+pub mod probe;
 // The command line of a worker program.
 pub mod program;
 // The built-in providers.
@@ -49,5 +51,6 @@ pub mod support;
 pub use contract::{Capacity, Provider};
 pub use delivery::Delivery;
 pub use inbound::Inbound;
+pub use probe::{Probe, Probed};
 pub use sandbox::{Identity, Needs, Ports, Privilege};
 pub use support::{CriticalSection, RowError, Support, Yielded};

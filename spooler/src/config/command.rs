@@ -41,6 +41,13 @@ impl Eyes {
     }
 }
 
+impl Eyes {
+    /// Whose they are, as the end of a sentence; empty for those of the present user.
+    pub(super) fn note(&self) -> &str {
+        &self.note
+    }
+}
+
 fn owner_of_spool(config: Option<&Path>) -> Option<ServiceUser> {
     let config = load_unchecked(&find(config).ok()?).ok()?;
     ServiceUser::owner_of(&config.spool.path)

@@ -35,6 +35,7 @@ mod outside;
 mod places;
 // The configuration as it is in effect, as TOML.
 mod print;
+mod probe;
 mod provider;
 // Asking the worker program about the keys of its kinds.
 mod provider_check;
@@ -48,6 +49,7 @@ pub use command::{Eyes, check_command};
 pub use file::{find, load, load_unchecked};
 pub use notes::{ConfigError, Problem};
 pub use print::print_effective;
+pub use probe::probe_command;
 pub use provider::Provider;
 pub use sandbox::{OWN_UIDS, Sandbox};
 pub use sections::{Control, Reports, Retry, Routing, Scheduler, Spool};

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::rc::Rc;
 
 use spooler_protocol::settings::{Findings, PROVIDER_KEYS, Settings};
 use spooler_protocol::to_worker::{ToWorker, Welcome};
@@ -10,6 +11,7 @@ use tokio::sync::mpsc;
 use crate::contract::Provider;
 use crate::filter::Filters;
 use crate::link::LinkSender;
+use crate::probe::{Probe, Probed};
 use crate::runtime::{self, Ended};
 
 pub(crate) mod local;
@@ -77,6 +79,25 @@ pub fn check(kind: &str, settings: Settings) -> Result<Findings, UnknownKind> {
         };
     }
     with_kind!(kind, check_kind())
+}
+
+/// Tries a provider of a kind, saying each step.
+///
+/// # Errors
+/// If there is no such kind.
+pub async fn probe(kind: &str, settings: Settings, probe: Rc<Probe>) -> Result<Probed, UnknownKind> {
+    macro_rules! probe_kind {
+        ($provider:ty, ()) => {
+            probe_settings::<$provider>(settings, probe).await
+        };
+    }
+    with_kind!(kind, probe_kind())
+}
+
+/// Reads the settings of a provider, and tries it.
+pub async fn probe_settings<P: Provider>(mut settings: Settings, probe: Rc<Probe>) -> Probed {
+    let own = P::settings(&mut settings);
+    P::probe(own, probe).await
 }
 
 /// Reads the settings of a provider, says what it needs with them, and does nothing else. The keys that all kinds have are allowed, so that

@@ -32,6 +32,7 @@ mod tail;
 pub(crate) mod verdict;
 
 use std::cell::Cell;
+use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::join_all;
@@ -45,6 +46,7 @@ use self::command::{CommandLine, Values};
 use self::run::{Program, not_kept};
 use crate::contract::{Capacity, Provider};
 use crate::delivery::Delivery;
+use crate::probe::{Probe, Probed};
 use crate::provider::local::account::Account;
 use crate::provider::local::form::{Converter, Front, LineEnds};
 use crate::provider::local::parts::Parts;
@@ -127,6 +129,13 @@ impl Provider for Pipe {
         let account = Account::of_settings(settings.user.as_deref(), settings.group.as_deref()).ok().flatten();
         let of = |account: Account| Identity::User { uid: account.uid.as_raw(), gid: account.gid.as_raw() };
         Needs { programs: true, identity: account.map_or(Identity::Own, of), ..Needs::default() }
+    }
+
+    async fn probe(settings: PipeSettings, probe: Rc<Probe>) -> Probed {
+        match &settings.command {
+            Some(command) => probe.program(command.program()),
+            None => Probed::Nothing("it has no command"),
+        }
     }
 
     async fn logon(support: Support, mut settings: PipeSettings) -> Result<Self, LogonError> {

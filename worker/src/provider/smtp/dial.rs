@@ -14,18 +14,19 @@ use std::path::Path;
 use std::rc::Rc;
 
 use spooler_protocol::outcome::{Cause, Reply};
-use spooler_protocol::plain::plain;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use super::attempts::{Attempt, Attempts, Reached};
+use super::attempts::{Attempts, Reached};
 use super::auth::{AuthFailure, Login};
 use super::connection::Connection;
 use super::extensions::Extensions;
+use super::failure::{Failure, Target, at, attempt, no_tls, remote_reply, unconnected, unresolved};
 use super::settings::{Protocol, Route, Timeouts, Tls};
-use super::target::{Dns, Host, NoRoute};
+use super::target::{Dns, NoRoute};
 use super::tls::{self, Trust};
-use super::wire::{Broken, Stream, Wire};
+use super::wire::{Stream, Wire};
+use crate::probe::Probe;
 
 /// Addresses of one destination that are tried before giving up for now.
 const ADDRESSES_MAX: usize = 10;
@@ -50,26 +51,8 @@ impl From<NoRoute> for NoSession {
     }
 }
 
-/// Why there is no session with one address.
-enum Failure {
-    Here(Reached, Reply),
-    Tls(Reply),
-    Auth(Reply),
-}
-
 /// Hears of each step before it is taken, such as `connecting to 192.0.2.1:25`.
 pub(super) type Say<'a> = &'a dyn Fn(String);
-
-/// One address of a host, and how it is called.
-struct Target {
-    address: SocketAddr,
-    /// `host[address]`, or the address alone if the host has no name.
-    remote: Rc<str>,
-    /// The same with the port.
-    place: String,
-    /// The name that the certificate has to be for.
-    name: String,
-}
 
 /// Makes sessions.
 pub(super) struct Dialer {
@@ -84,10 +67,23 @@ pub(super) struct Dialer {
     pub(super) timeouts: Timeouts,
     pub(super) source: Option<IpAddr>,
     pub(super) dns: Dns,
+    /// Hears of each step.
+    pub(super) witness: Option<Rc<Probe>>,
 }
 
 impl Dialer {
-    /// Makes a session with the first host of the destination that gives one. `domain` matters for delivery by MX only.
+    /// The same dialer, with a witness.
+    pub(super) fn witnessed_by(self, probe: Rc<Probe>) -> Self {
+        Self { witness: Some(probe), ..self }
+    }
+
+    fn saw(&self, step: &str, what: impl FnOnce() -> String) {
+        if let Some(probe) = &self.witness {
+            probe.step(step, what());
+        }
+    }
+
+    /// Makes a session with the first host of the destination that gives one, and says each step. `domain` matters for delivery by MX only.
     ///
     /// # Errors
     /// If there is none: the most telling reason of all.
@@ -114,16 +110,25 @@ impl Dialer {
                     continue;
                 }
             };
+            self.saw("resolve", || {
+                let shown: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                format!("{}: {}", host.name, shown.join(", "))
+            });
             for address in addresses.into_iter().filter(|address| self.may_go_to(*address)) {
                 if tried == ADDRESSES_MAX {
                     break;
                 }
                 tried += 1;
-                let target = self.target(host, address);
+                let (port, name) = (host.port.unwrap_or(self.port), self.tls_server_name.as_ref());
+                let target = Target::new(host, address, port, name.unwrap_or(&host.name));
                 match self.dial_address(&target, say).await {
                     Ok(connection) => return Ok(connection),
                     Err(Failure::Auth(reply)) if reply.code / 100 == 5 => return Err(NoSession::Auth(reply)),
-                    Err(failure) => failed.push(attempt(target, failure)),
+                    Err(failure) => {
+                        let failure = attempt(target, failure);
+                        self.saw("failed", || failure.reply.to_string());
+                        failed.push(failure);
+                    }
                 }
             }
         }
@@ -135,20 +140,6 @@ impl Dialer {
 
     fn may_go_to(&self, address: IpAddr) -> bool {
         self.source.is_none_or(|source| source.is_ipv4() == address.is_ipv4())
-    }
-
-    fn target(&self, host: &Host, address: IpAddr) -> Target {
-        let socket_address = SocketAddr::new(address, host.port.unwrap_or(self.port));
-        let unnamed = host.name.parse() == Ok(address);
-        let (remote, place) = if unnamed {
-            (address.to_string(), socket_address.to_string())
-        } else {
-            let remote = format!("{}[{address}]", host.name);
-            let place = format!("{remote}:{}", socket_address.port());
-            (remote, place)
-        };
-        let name = self.tls_server_name.as_ref().unwrap_or(&host.name).clone();
-        Target { address: socket_address, remote: remote.into(), place, name }
     }
 
     async fn dial_socket(&self, path: &Path, say: Say<'_>) -> Result<Connection, NoSession> {
@@ -185,7 +176,10 @@ impl Dialer {
         say(format!("connecting to {}", target.place));
         let connected = timeout(self.timeouts.connect, self.connect_tcp(target.address)).await;
         match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(stream) => Ok(Wire::new(Stream::Tcp(stream))),
+            Ok(stream) => {
+                self.saw("connect", || target.place.clone());
+                Ok(Wire::new(Stream::Tcp(stream)))
+            }
             Err(error) => Err(unconnected(target, &error)),
         }
     }
@@ -213,6 +207,7 @@ impl Dialer {
         if !greeting.is_positive() {
             return Err(Failure::Here(Reached::Server, greeting.from(remote)));
         }
+        self.saw("greeting", || first_line(&greeting.text));
         say(format!("waiting for the reply of {} to {}", target.place, self.hello_verb()));
         let mut offered = self.hello(&mut wire, remote).await?;
         if secure && matches!(self.tls, Tls::Opportunistic | Tls::Required) {
@@ -225,6 +220,7 @@ impl Dialer {
                 AuthFailure::Refused(reply) => Failure::Auth(reply),
                 AuthFailure::Broken(broken) => at(remote, "at AUTH")(broken),
             })?;
+            self.saw("AUTH", || format!("accepted as {}", login.username));
         }
         Ok(Connection::new(wire, offered, Rc::clone(remote)))
     }
@@ -243,12 +239,14 @@ impl Dialer {
         let line = format!("{} {}", self.hello_verb(), self.hostname);
         let mut reply = wire.command(line.as_bytes(), patience).await.map_err(at(remote, "at EHLO"))?;
         if reply.is_positive() {
+            self.saw(self.hello_verb(), || offers(&reply.text));
             return Ok(Extensions::read(&reply));
         }
         if let Some(verb) = fallback.filter(|_| reply.is_permanent()) {
             let line = format!("{verb} {}", self.hostname);
             reply = wire.command(line.as_bytes(), patience).await.map_err(at(remote, "at HELO"))?;
             if reply.is_positive() {
+                self.saw(verb, || first_line(&reply.text));
                 return Ok(Extensions::default());
             }
         }
@@ -298,59 +296,24 @@ impl Dialer {
         let name = tls::server_name(&target.name).map_err(|why| no_tls(target, &why))?;
         let connector = self.trust.connector().await.map_err(|why| no_tls(target, &why))?;
         match timeout(self.timeouts.connect, wire.secure(connector, name)).await {
-            Ok(Ok(wire)) => Ok(wire),
+            Ok(Ok(wire)) => {
+                let checked =
+                    if self.trust.verifies() { "certificate checked for" } else { "certificate not checked for" };
+                self.saw("TLS", || format!("{}; {checked} {}", wire.tls().unwrap_or_default(), target.name));
+                Ok(wire)
+            }
             Ok(Err(why)) => Err(no_tls(target, &why)),
             Err(_) => Err(no_tls(target, "the server did not answer in the TLS handshake")),
         }
     }
 }
 
-fn remote_reply(remote: &str, enhanced: &str, text: impl Into<String>) -> Reply {
-    Reply { remote: remote.to_owned(), ..Reply::local(0, enhanced, text) }
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
 }
 
-fn unconnected(target: &Target, error: &io::Error) -> Failure {
-    let (reached, why) = match error.kind() {
-        io::ErrorKind::TimedOut => (Reached::Silence, "no answer".to_owned()),
-        io::ErrorKind::ConnectionRefused => (Reached::Machine, plain(error)),
-        io::ErrorKind::ConnectionReset => (Reached::Connection, plain(error)),
-        _ => (Reached::Nothing, plain(error)),
-    };
-    let text = format!("Cannot connect to {}: {why}", target.place);
-    Failure::Here(reached, Reply { cause: Cause::Connect, ..remote_reply(&target.remote, "4.4.1", text) })
-}
-
-fn no_tls(target: &Target, why: &str) -> Failure {
-    let text = format!("No TLS with {}: {why}", target.place);
-    Failure::Tls(Reply { cause: Cause::Connect, ..remote_reply(&target.remote, "4.7.5", text) })
-}
-
-fn at<'a>(remote: &'a str, phase: &'a str) -> impl Fn(Broken) -> Failure + 'a {
-    move |broken| {
-        let reached = if matches!(broken, Broken::Closing(_)) { Reached::Server } else { Reached::Connection };
-        Failure::Here(reached, broken.into_reply(remote, phase))
-    }
-}
-
-/// A host whose addresses are not known. That a mail exchanger or relay has none says nothing about the message.
-fn unresolved(host: &Host, none: NoRoute) -> Attempt {
-    let reply = match none {
-        NoRoute::Permanent(reply) => Reply { code: 451, enhanced: "4.4.4".to_owned(), ..reply },
-        NoRoute::Temporary(reply) => reply,
-    };
-    let reply = Reply { cause: Cause::Connect, ..reply };
-    Attempt { place: host.name.clone(), reached: Reached::NoAddress, why: "no address".to_owned(), reply }
-}
-
-fn attempt(target: Target, failure: Failure) -> Attempt {
-    let (reached, reply) = match failure {
-        Failure::Here(reached, reply) => (reached, reply),
-        Failure::Tls(reply) | Failure::Auth(reply) => (Reached::Server, reply),
-    };
-    // The place is named beside it.
-    let why = match reply.text.split_once(&format!("{}: ", target.place)) {
-        Some((_, why)) => why.to_owned(),
-        None => Reply { remote: String::new(), ..reply.clone() }.to_string(),
-    };
-    Attempt { place: target.place, reached, why, reply }
+/// The keywords in a reply to EHLO.
+fn offers(text: &str) -> String {
+    let offered: Vec<&str> = text.lines().skip(1).collect();
+    if offered.is_empty() { "offers nothing".to_owned() } else { format!("offers {}", offered.join(", ")) }
 }

@@ -46,12 +46,14 @@ mod connection;
 mod dial;
 pub(crate) mod dot;
 mod extensions;
+mod failure;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod health;
 mod international;
 mod opening;
 mod pool;
+mod probe;
 mod reply;
 mod settings;
 mod target;
@@ -68,7 +70,7 @@ use spooler_protocol::message::SMTP;
 use spooler_protocol::outcome::{Cause, Outcome, Reply, SubmitResult};
 use spooler_protocol::settings::Settings;
 
-use self::auth::{Login, Mechanism};
+use self::auth::Login;
 use self::connection::Connection;
 use self::dial::{Dialer, NoSession, Say};
 use self::health::Health;
@@ -80,6 +82,7 @@ use self::tls::Trust;
 use self::transaction::{Ended, Manner, Transaction};
 use crate::contract::{Capacity, Provider};
 use crate::delivery::Delivery;
+use crate::probe::{Probe, Probed};
 use crate::sandbox::Needs;
 use crate::support::Support;
 
@@ -132,10 +135,9 @@ impl Provider for Smtp {
     }
 
     async fn logon(support: Support, settings: SmtpSettings) -> Result<Self, LogonError> {
-        let trust = Trust::new(settings.tls_verify, settings.tls_ca_file.as_deref(), &support)
-            .map_err(LogonError::Unconfigured)?;
-        let login = match settings.credentials {
-            Some(credentials) => Some(login(&support, credentials, (settings.auth_without_tls, settings.auth))?),
+        let mut settings = settings;
+        let login = match settings.credentials.take() {
+            Some(credentials) => Some(login(&support, credentials, &settings)?),
             None => None,
         };
         let interval_ms = u64::try_from(settings.destination_rate.as_millis()).unwrap_or(u64::MAX);
@@ -143,29 +145,23 @@ impl Provider for Smtp {
         let concurrency = settings.destination_concurrency;
         let destinations = Destinations { by_domain, concurrency, interval_ms };
         let lmtp = settings.protocol == Protocol::Lmtp;
+        let credit = settings.connections;
         let client = Client {
             pool: Pool::new(settings.connection_idle, settings.messages_per_connection, support.clone()),
             health: Health::new(support.clone()),
             manner: Manner { lmtp, chunking: settings.chunking, timeouts: settings.timeouts },
-            dialer: Dialer {
-                route: settings.route,
-                port: settings.port,
-                protocol: settings.protocol,
-                tls: settings.tls,
-                tls_server_name: settings.tls_server_name,
-                trust,
-                login,
-                hostname: settings.hostname.unwrap_or_else(|| support.hostname().to_owned()),
-                timeouts: settings.timeouts,
-                source: settings.source_address,
-                dns: Dns::new(settings.dns_server),
-            },
+            dialer: dialer(settings, login, support.hostname(), &|path| support.file(path))
+                .map_err(LogonError::Unconfigured)?,
             support,
         };
         if client.support.logon_flags().contains(LogonFlags::NO_CONNECT) {
             client.health.stay_offline();
         }
-        Ok(Self { client: Rc::new(client), capacity: Capacity { credit: settings.connections, destinations } })
+        Ok(Self { client: Rc::new(client), capacity: Capacity { credit, destinations } })
+    }
+
+    async fn probe(settings: SmtpSettings, probe: Rc<Probe>) -> Probed {
+        probe::run(settings, probe).await
     }
 
     fn address_types(&self) -> Vec<String> {
@@ -336,25 +332,46 @@ fn unreadable(why: &str) -> Reply {
     Reply::local(451, "4.3.0", format!("The message cannot be read: {why}"))
 }
 
-fn login(
-    support: &Support,
-    credentials: Credentials,
-    (without_tls, mechanisms): (bool, Vec<Mechanism>),
-) -> Result<Login, LogonError> {
+/// How files are read: those of a session before its sandbox closes.
+type ReadFile<'a> = &'a dyn Fn(&Path) -> std::io::Result<Vec<u8>>;
+
+fn dialer(settings: SmtpSettings, login: Option<Login>, hostname: &str, read: ReadFile<'_>) -> Result<Dialer, String> {
+    Ok(Dialer {
+        trust: Trust::new(settings.tls_verify, settings.tls_ca_file.as_deref(), read)?,
+        route: settings.route,
+        port: settings.port,
+        protocol: settings.protocol,
+        tls: settings.tls,
+        tls_server_name: settings.tls_server_name,
+        login,
+        hostname: settings.hostname.unwrap_or_else(|| hostname.to_owned()),
+        timeouts: settings.timeouts,
+        source: settings.source_address,
+        dns: Dns::new(settings.dns_server),
+        witness: None,
+    })
+}
+
+fn login(support: &Support, credentials: Credentials, settings: &SmtpSettings) -> Result<Login, LogonError> {
     let Credentials { username, password } = credentials;
     let password = match password {
         Password::Here(password) => password,
-        Password::File(path) => read_password(support, &path).map_err(LogonError::Unconfigured)?,
+        Password::File(path) => read_password(&|path| support.file(path), &path).map_err(LogonError::Unconfigured)?,
         Password::Asked => support.prompt("password", &format!("Password of {username}"), true)?,
     };
+    login_with(username, password, settings).map_err(LogonError::Unconfigured)
+}
+
+fn login_with(username: String, password: String, settings: &SmtpSettings) -> Result<Login, String> {
     if username.contains('\0') || password.contains('\0') {
-        return Err(LogonError::Unconfigured("The username or the password holds a NUL character".to_owned()));
+        return Err("The username or the password holds a NUL character".to_owned());
     }
+    let (without_tls, mechanisms) = (settings.auth_without_tls, settings.auth.clone());
     Ok(Login { username, password, without_tls, mechanisms })
 }
 
-fn read_password(support: &Support, path: &Path) -> Result<String, String> {
-    let content = support.file(path).and_then(|content| String::from_utf8(content).map_err(std::io::Error::other));
+fn read_password(read: ReadFile<'_>, path: &Path) -> Result<String, String> {
+    let content = read(path).and_then(|content| String::from_utf8(content).map_err(std::io::Error::other));
     let text = content.map_err(|error| format!("Cannot read the password from {}: {error}", path.display()))?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }

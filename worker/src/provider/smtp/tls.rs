@@ -14,7 +14,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use tokio::sync::OnceCell;
 use tokio_rustls::TlsConnector;
 
-use crate::support::Support;
+use super::ReadFile;
 
 /// Makes TLS connectors.
 pub(super) struct Trust {
@@ -29,12 +29,17 @@ impl Trust {
     ///
     /// # Errors
     /// If the file cannot be read or holds no certificate.
-    pub(super) fn new(verify: bool, ca_file: Option<&Path>, support: &Support) -> Result<Self, String> {
+    pub(super) fn new(verify: bool, ca_file: Option<&Path>, read: ReadFile<'_>) -> Result<Self, String> {
         let own_roots = match ca_file {
-            Some(path) if verify => Some(read_roots(support, path)?),
+            Some(path) if verify => Some(read_roots(read, path)?),
             _ => None,
         };
         Ok(Self { verify, own_roots, connector: OnceCell::new() })
+    }
+
+    /// Whether a certificate has to be good.
+    pub(super) fn verifies(&self) -> bool {
+        self.verify
     }
 
     /// What makes a TLS connection out of another one.
@@ -72,10 +77,10 @@ pub(super) fn server_name(name: &str) -> Result<ServerName<'static>, String> {
     ServerName::try_from(name.to_owned()).map_err(|_| format!("{name:?} cannot be the name in a certificate"))
 }
 
-fn read_roots(support: &Support, path: &Path) -> Result<RootCertStore, String> {
+fn read_roots(read: ReadFile<'_>, path: &Path) -> Result<RootCertStore, String> {
     let failed = |why: String| format!("Cannot read certificates from {}: {why}", path.display());
     let mut roots = RootCertStore::empty();
-    let content = support.file(path).map_err(|error| failed(error.to_string()))?;
+    let content = read(path).map_err(|error| failed(error.to_string()))?;
     for certificate in CertificateDer::pem_slice_iter(&content) {
         let certificate = certificate.map_err(|error| failed(error.to_string()))?;
         roots.add(certificate).map_err(|error| failed(error.to_string()))?;

@@ -182,6 +182,16 @@ impl Wire {
         matches!(self.stream, Stream::Tls(_))
     }
 
+    /// Version and cipher, such as `TLSv1.3 with TLS13_AES_128_GCM_SHA256`, where TLS protects it.
+    pub(super) fn tls(&self) -> Option<String> {
+        let Stream::Tls(stream) = &self.stream else { return None };
+        let (_, session) = stream.get_ref();
+        let version = session.protocol_version()?;
+        let suite = session.negotiated_cipher_suite()?.suite();
+        let shown = |name: Option<&'static str>| name.unwrap_or("unknown").to_owned();
+        Some(format!("{} with {}", shown(version.as_str()).replace("TLSv1_", "TLSv1."), shown(suite.as_str())))
+    }
+
     /// Whether it can be used again after a pause: the server has neither closed it nor said anything, as far as one can tell without
     /// waiting. Under TLS what came can only be told apart by reading a whole record, so there the next command will find out.
     pub(super) fn is_quiet(&self) -> bool {

@@ -41,6 +41,7 @@ use std::time::Duration;
 use nix::sys::socket::{setsockopt, sockopt};
 use spooler_protocol::from_worker::{LogonError, RowUpdate};
 use spooler_protocol::settings::Settings as Reader;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
 
@@ -51,6 +52,7 @@ use self::session::Rules;
 pub use self::settings::Settings;
 use self::stream::Stream;
 use crate::contract::Provider;
+use crate::probe::{Probe, Probed};
 use crate::sandbox::Needs;
 use crate::support::Support;
 
@@ -59,6 +61,10 @@ const LOGOFF_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Connections that the kernel keeps while none is accepted, for want of a token.
 const BACKLOG: u32 = 1024;
+
+/// How long a server that listens already has for its greeting, when it is probed, and how long that may be.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+const GREETING_BYTES_MAX: u64 = 512;
 
 /// How long until a failed `accept` or `bind` is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -82,6 +88,29 @@ impl Provider for SmtpIn {
 
     fn needs(settings: &Settings) -> Needs {
         settings.needs()
+    }
+
+    async fn probe(settings: Settings, probe: Rc<Probe>) -> Probed {
+        for address in settings.listen {
+            match listen(address) {
+                Ok((address, _)) => probe.step("listen", format!("{address} is free")),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => match greeting(address).await {
+                    Ok(greeting) => probe.step("connect", format!("{address} answers: {greeting}")),
+                    Err(why) => {
+                        let why = format!("{}; it says no greeting: {why}", cannot_listen(address, &error));
+                        return Probed::Fails {
+                            why,
+                            remedy: format!("`ss -ltnp sport = :{}` shows which", address.port()),
+                        };
+                    }
+                },
+                Err(error) => {
+                    let remedy = "choose an address and a port that the spooler's user may listen on".to_owned();
+                    return Probed::Fails { why: cannot_listen(address, &error), remedy };
+                }
+            }
+        }
+        Probed::Works
     }
 
     async fn logon(support: Support, settings: Settings) -> Result<Self, LogonError> {
@@ -160,6 +189,18 @@ fn listen(address: SocketAddr) -> io::Result<(SocketAddr, TcpListener)> {
     socket.bind(address)?;
     let listener = socket.listen(BACKLOG)?;
     Ok((listener.local_addr()?, listener))
+}
+
+/// What the server says that listens there: the spooler itself, if it runs.
+async fn greeting(address: SocketAddr) -> io::Result<String> {
+    let read = async {
+        let mut line = String::new();
+        BufReader::new(TcpStream::connect(address).await?).take(GREETING_BYTES_MAX).read_line(&mut line).await?;
+        Ok::<String, io::Error>(line.trim_end().to_owned())
+    };
+    let line =
+        tokio::time::timeout(GREETING_TIMEOUT, read).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    if line.starts_with("220") { Ok(line) } else { Err(io::Error::other(format!("{line:?}"))) }
 }
 
 fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {
