@@ -5,11 +5,13 @@
 //! | here | the provider's side: tokens, critical sections, rows, prompts, news |
 //! | `answers` | what it waits for, and the supervisor's answers |
 //! | `directions` | what the spooler has begun and called off: inbound, outbound, flushes |
+//! | `telling` | when the supervisor hears of rows and of how far deliveries are |
 //! | `rows` | when words about status rows leave |
 
 mod answers;
 mod directions;
 mod rows;
+mod telling;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
@@ -36,7 +38,7 @@ pub use self::rows::RowError;
 use self::rows::Rows;
 use crate::confine::Prepared;
 use crate::critical::Sections;
-use crate::delivery::{DeliveryState, PROGRESS_INTERVAL};
+use crate::delivery::DeliveryState;
 use crate::filter::Filters;
 use crate::inbound::{Inbound, InboundCall};
 use crate::link::LinkSender;
@@ -447,40 +449,6 @@ impl Support {
     fn send_row(&self, row: String, update: RowUpdate) {
         let sequence = self.next_number();
         self.send(&FromWorker::Row { sequence, row, update: Box::new(update) });
-    }
-
-    /// How far some delivery is has changed.
-    pub(crate) fn tell_progress_soon(&self) {
-        if self.inner.progress_due.get().is_none() {
-            self.inner.progress_due.set(Some(Instant::now() + PROGRESS_INTERVAL));
-        }
-    }
-
-    /// Tells how far deliveries are when it is time to, and says in how long it is time next.
-    pub(crate) fn tell_progress(&self) -> Option<Duration> {
-        let left = self.inner.progress_due.get()?.saturating_duration_since(Instant::now());
-        if !left.is_zero() {
-            return Some(left);
-        }
-        self.inner.progress_due.set(None);
-        for (&delivery, state) in &*self.inner.deliveries.borrow() {
-            state.tell_progress(delivery, |said| self.send(said));
-        }
-        None
-    }
-
-    /// Sends the words about rows that are due, and says in how long the next one is.
-    pub(crate) fn tell_rows(&self) -> Option<Duration> {
-        let now_us = self.now_us();
-        loop {
-            let due = self.inner.rows.borrow_mut().due(now_us);
-            match due {
-                Some((row, update)) => self.send_row(row, update),
-                None => break,
-            }
-        }
-        let next_us = self.inner.rows.borrow().next_us()?;
-        Some(Duration::from_micros(next_us.saturating_sub(now_us)))
     }
 
     /// Says everything that has not been said yet: the session ends.
