@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::path::Path;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use spooler_protocol::calls::{EndMessage, FlushFlags, LogonFlags, Prompt, SpoolerNotify};
 use spooler_protocol::claims::Claims;
