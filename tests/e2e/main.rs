@@ -13,6 +13,7 @@
 //! | `floods` | clients that trickle, stall and come in thousands keep nobody out |
 //! | `bombs` | messages that are too large, too deep, or for too many |
 //! | `install` | `scripts/install` puts the programs in place, beside another mail server, and takes them away again |
+//! | `homes` | maildirs in home folders are those of system users |
 //! | `lifecycle` | stop, hurry, reload, restart, and a second supervisor on the same spool |
 //! | `machine` | power fails, links and devices come and go, the machine sleeps and wakes up |
 //! | `overrun` | a worker that hangs or computes without end is found, demoted, ended and replaced |
@@ -68,11 +69,15 @@ mod floods;
 #[cfg(test)]
 mod gate;
 #[cfg(test)]
+mod homes;
+#[cfg(test)]
 mod install;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod machine;
+#[cfg(test)]
+mod mail_log;
 #[cfg(test)]
 mod overrun;
 #[cfg(test)]

@@ -13,9 +13,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::rc::Rc;
 
-use spooler_protocol::outcome::{Cause, Reply};
+use spooler_protocol::outcome::{Cause, Hop, Reply};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::attempts::{Attempts, Reached};
 use super::auth::{AuthFailure, Login};
@@ -143,6 +143,7 @@ impl Dialer {
     }
 
     async fn dial_socket(&self, path: &Path, say: Say<'_>) -> Result<Connection, NoSession> {
+        let begun = Instant::now();
         let place = path.display().to_string();
         // No TLS on a Unix socket, and so no use for an address.
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -154,13 +155,18 @@ impl Dialer {
             Ok(stream) => self.begin(Wire::new(Stream::Unix(stream)), &target, false, say).await,
             Err(error) => Err(unconnected(&target, &error)),
         };
-        session.map_err(|failure| match failure {
+        with_hop(session, target.place, begun).map_err(|failure| match failure {
             Failure::Here(_, reply) | Failure::Tls(reply) => NoSession::Temporary(reply),
             Failure::Auth(reply) => NoSession::Auth(reply),
         })
     }
 
     async fn dial_address(&self, target: &Target, say: Say<'_>) -> Result<Connection, Failure> {
+        let begun = Instant::now();
+        with_hop(self.session_at(target, say).await, target.address.to_string(), begun)
+    }
+
+    async fn session_at(&self, target: &Target, say: Say<'_>) -> Result<Connection, Failure> {
         let wire = self.connect(target, say).await?;
         match self.begin(wire, target, self.tls != Tls::None, say).await {
             Err(Failure::Tls(reply)) if self.tls == Tls::Opportunistic => {
@@ -299,12 +305,28 @@ impl Dialer {
             Ok(Ok(wire)) => {
                 let checked =
                     if self.trust.verifies() { "certificate checked for" } else { "certificate not checked for" };
-                self.saw("TLS", || format!("{}; {checked} {}", wire.tls().unwrap_or_default(), target.name));
+                self.saw("TLS", || {
+                    let (version, cipher) = wire.tls();
+                    format!("{version} with {cipher}; {checked} {}", target.name)
+                });
                 Ok(wire)
             }
             Ok(Err(why)) => Err(no_tls(target, &why)),
             Err(_) => Err(no_tls(target, "the server did not answer in the TLS handshake")),
         }
+    }
+}
+
+/// Notes how a session, or its failure, came about.
+fn with_hop(session: Result<Connection, Failure>, peer: String, begun: Instant) -> Result<Connection, Failure> {
+    let connecting_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let hop = Hop { peer, connecting_ms, ..Hop::default() };
+    match session {
+        Ok(connection) => {
+            let (tls, cipher) = connection.wire.tls();
+            Ok(Connection { hop: Hop { tls, cipher, ..hop }, ..connection })
+        }
+        Err(failure) => Err(failure.by(hop)),
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use spooler_protocol::outcome::{Cause, Reply};
+use spooler_protocol::outcome::{Cause, Hop, Reply};
 use spooler_protocol::plain::plain;
 
 use super::attempts::{Attempt, Reached};
@@ -16,6 +16,17 @@ pub(super) enum Failure {
     Here(Reached, Reply),
     Tls(Reply),
     Auth(Reply),
+}
+
+impl Failure {
+    /// The same, with the way that was gone.
+    pub(super) fn by(self, hop: Hop) -> Self {
+        match self {
+            Self::Here(reached, reply) => Self::Here(reached, reply.by(hop)),
+            Self::Tls(reply) => Self::Tls(reply.by(hop)),
+            Self::Auth(reply) => Self::Auth(reply.by(hop)),
+        }
+    }
 }
 
 /// One address of a host, and how it is called.
