@@ -12,6 +12,7 @@
 //! | `filters` | programs look at messages on their way in and out |
 //! | `floods` | clients that trickle, stall and come in thousands keep nobody out |
 //! | `bombs` | messages that are too large, too deep, or for too many |
+//! | `init` | `spooler init` writes a configuration that works, and overwrites nothing |
 //! | `install` | `scripts/install` puts the programs in place, beside another mail server, and takes them away again |
 //! | `lifecycle` | stop, hurry, reload, restart, and a second supervisor on the same spool |
 //! | `machine` | power fails, links and devices come and go, the machine sleeps and wakes up |
@@ -67,6 +68,8 @@ mod filters;
 mod floods;
 #[cfg(test)]
 mod gate;
+#[cfg(test)]
+mod init;
 #[cfg(test)]
 mod install;
 #[cfg(test)]
