@@ -13,6 +13,7 @@ import time
 
 import critical
 import politeness
+import programs
 import report
 import reschedule
 import sandbox
@@ -22,7 +23,7 @@ from systems import Ours, Polite, Postfix
 from tools import Sampler, Sink, Trouble, median, send, wait_for
 
 PARTS = ("ceiling", "throughput", "cpu", "sendmail", "fsync", "memory", "queue", "politeness", "tokens", "critical",
-         "reschedule", "sandbox")
+         "reschedule", "programs", "sandbox")
 
 # Label, sessions, bytes, messages.
 LOADS = (
@@ -214,6 +215,9 @@ class Bench:
 
     def reschedule(self):
         reschedule.measure(self)
+
+    def programs(self):
+        programs.measure(self)
 
     def sandbox(self):
         sandbox.run(self)

@@ -1,6 +1,7 @@
 """The table at the end: medians, ratios, and what must be."""
 
 import critical
+import programs
 import reschedule
 import tokens
 from tools import median
@@ -89,6 +90,8 @@ def show(results, compared, whole):
     missed = ("tokens", 16) in results and tokens.show(results, median)
     if ("reschedule", 1, "first") in results:
         missed |= reschedule.show(results)
+    if ("programs", programs.LOADS[0][0]) in results:
+        missed |= programs.show(results)
     if not any(key in results for key, *_ in ROWS):
         return 1 if missed else 0
     print(COLUMNS.format("median", "ours", "Postfix", "ratio", "must be", "").rstrip())

@@ -322,7 +322,17 @@ fn a_local_part_that_must_be_a_user_is_one() {
 }
 
 #[test]
+fn forged_return_path_is_dropped() {
+    let (mut peer, dir) = worker("{local}", "");
+    deliver_one(&mut peer, "bob@d", b"Subject: x\r\nReturn-Path: <forged@b>\r\n\r\nReturn-Path: <in@body>\r\n");
+    let wanted = "Return-Path: <s@example.org>\nDelivered-To: bob@d\nSubject: x\n\nReturn-Path: <in@body>\n";
+    assert_eq!(String::from_utf8(only_message(&dir.path().join("bob"))).unwrap(), wanted);
+}
+
+#[test]
 fn wrong_settings_are_all_named() {
+    let said = format!("{:?}", Peer::start("maildir", "path = '{home}/Maildir'\nrequire_user = false").next());
+    assert!(said.contains("require_user ") && said.contains("only system users have a {home}"), "{said}");
     let mut peer = Peer::start("maildir", "path = 'mail/{user}'\nmode = '99'\ncredit = 0\nhots = 1");
     let said = peer.next();
     let text = format!("{said:?}");

@@ -74,7 +74,33 @@ fn the_form_of_the_message_is_a_setting() {
     let found = fs::read_to_string(at(&dir, "out")).unwrap();
     let (first, rest) = found.split_once("\r\n").unwrap();
     assert!(first.starts_with("From s@example.org "), "{first}");
-    assert_eq!(rest.as_bytes(), MESSAGE);
+    assert_eq!(rest.as_bytes(), [MESSAGE, b"\r\n"].concat());
+}
+
+#[test]
+fn appended_messages_stay_apart_in_an_mbox() {
+    let dir = TempDir::new().unwrap();
+    let mut peer = script(r#"cat >>"$1""#, &[&at(&dir, "mbox")], "from_line = true");
+    for body in ["From me\r\n>From you\r\n", "no end of line"] {
+        deliver_one(&mut peer, "bob@d", format!("Subject: x\r\n\r\n{body}").as_bytes());
+    }
+    let found = fs::read_to_string(at(&dir, "mbox")).unwrap();
+    assert_eq!(found.lines().filter(|line| line.starts_with("From ")).count(), 2, "{found}");
+    assert_eq!(found.matches("\n\nFrom s@example.org ").count(), 1, "{found}");
+    assert!(found.contains("\n>From me\n>>From you\n") && found.ends_with("no end of line\n\n"), "{found}");
+}
+
+#[test]
+fn forged_return_path_is_dropped() {
+    let dir = TempDir::new().unwrap();
+    let mut peer = script(r#"cat >"$1""#, &[&at(&dir, "out")], "");
+    deliver_one(
+        &mut peer,
+        "bob@d",
+        b"Return-Path: <forged@b>\r\nSubject: x\r\nreturn-path:\r\n <too@b>\r\n\r\nbody\r\n",
+    );
+    let wanted = "Return-Path: <s@example.org>\nDelivered-To: bob@d\nSubject: x\n\nbody\n";
+    assert_eq!(fs::read_to_string(at(&dir, "out")).unwrap(), wanted);
 }
 
 #[test]

@@ -14,6 +14,7 @@
 //! | `bombs` | messages that are too large, too deep, or for too many |
 //! | `init` | `spooler init` writes a configuration that works, and overwrites nothing |
 //! | `install` | `scripts/install` puts the programs in place, beside another mail server, and takes them away again |
+//! | `homes` | maildirs in home folders are those of system users |
 //! | `lifecycle` | stop, hurry, reload, restart, and a second supervisor on the same spool |
 //! | `machine` | power fails, links and devices come and go, the machine sleeps and wakes up |
 //! | `overrun` | a worker that hangs or computes without end is found, demoted, ended and replaced |
@@ -69,6 +70,8 @@ mod floods;
 #[cfg(test)]
 mod gate;
 #[cfg(test)]
+mod homes;
+#[cfg(test)]
 mod init;
 #[cfg(test)]
 mod install;
@@ -76,6 +79,8 @@ mod install;
 mod lifecycle;
 #[cfg(test)]
 mod machine;
+#[cfg(test)]
+mod mail_log;
 #[cfg(test)]
 mod overrun;
 #[cfg(test)]

@@ -34,6 +34,11 @@ pub const PROVEN_MS: i64 = 10_000;
 const PAUSE_MS_MAX: i64 = 1000;
 /// Debt beyond this is forgiven: CPU seconds that one slice burnt must not stop everything for hours.
 const DEBT_MS_MAX: i64 = 10_000;
+/// Workers that run programs may use so many times the trickle, because a program cannot be cut into slices. With the default trickle
+/// that is 1.4 % of the machine, so that a light program (20 ms of CPU on two cores) is made good within a second.
+const PROGRAMS_TIMES: i64 = 7;
+/// So long a rest of workers that run programs is saved up: messages that come one by one find it, and need not wait at all.
+const SAVED_MS_MAX: i64 = 5_000;
 
 /// What the gate goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +79,37 @@ pub struct Observation {
     pub unused: i64,
 }
 
+/// CPU that background work has used, microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// By workers that run no programs.
+    pub sliced_us: u64,
+    /// By programs, and by the workers that run them.
+    pub programs_us: u64,
+}
+
+/// CPU used while the gate is closed and not yet made good.
+#[derive(Clone, Copy, Debug, Default)]
+struct Debt {
+    /// Microseconds; below 0 what is saved up.
+    owed_us: i64,
+}
+
+impl Debt {
+    fn charge(&mut self, used_us: u64, most_us: i64) {
+        self.owed_us = self.owed_us.saturating_add_unsigned(used_us).min(most_us);
+    }
+
+    fn pay(&mut self, paid_us: i64, saved_us_max: i64) {
+        self.owed_us = self.owed_us.saturating_sub(paid_us).max(-saved_us_max);
+    }
+
+    /// Milliseconds until it is paid.
+    fn rest_ms(self, pay_us_per_ms: i64) -> i64 {
+        (self.owed_us.max(0) + pay_us_per_ms - 1) / pay_us_per_ms
+    }
+}
+
 /// What others used while nothing of ours was in their way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Proven {
@@ -107,8 +143,8 @@ pub struct IdleGate {
     /// Whether background work wanted to run since the last look.
     wanted: bool,
     looking: bool,
-    /// CPU used while closed and not yet made good, microseconds.
-    debt_us: i64,
+    sliced: Debt,
+    programs: Debt,
     paid_ms: i64,
 }
 
@@ -128,7 +164,8 @@ impl IdleGate {
             idle_hint: None,
             wanted: false,
             looking: false,
-            debt_us: 0,
+            sliced: Debt::default(),
+            programs: Debt::default(),
             paid_ms: now_ms,
         }
     }
@@ -198,7 +235,8 @@ impl IdleGate {
     fn close(&mut self, slots: u32, now_ms: i64) {
         self.open = slots;
         (self.rising, self.falling) = (None, 0);
-        (self.debt_us, self.paid_ms) = (0, now_ms);
+        (self.sliced, self.paid_ms) = (Debt::default(), now_ms);
+        self.programs = Debt { owed_us: -SAVED_MS_MAX * self.programs_pay_us_per_ms() };
     }
 
     /// Whether others may want more than they use.
@@ -207,18 +245,20 @@ impl IdleGate {
         seen.unused < FREE_CORE && seen.others >= NOTICEABLE && !self.proven.is_some_and(proven)
     }
 
-    /// Background work has used so much CPU, microseconds.
-    pub fn charge(&mut self, used_us: u64, now_ms: i64) {
+    /// Background work has used so much CPU.
+    pub fn charge(&mut self, used: Used, now_ms: i64) {
         self.pay(now_ms);
         if self.is_closed() {
-            self.debt_us += i64::try_from(used_us).unwrap_or(i64::MAX / 2);
-            self.debt_us = self.debt_us.min(DEBT_MS_MAX * self.pay_us_per_ms());
+            self.sliced.charge(used.sliced_us, DEBT_MS_MAX * self.pay_us_per_ms());
+            self.programs.charge(used.programs_us, DEBT_MS_MAX * self.programs_pay_us_per_ms());
         }
     }
 
     fn pay(&mut self, now_ms: i64) {
-        let paid_us = (now_ms - self.paid_ms).max(0).saturating_mul(self.pay_us_per_ms());
-        self.debt_us = self.debt_us.saturating_sub(paid_us).max(0);
+        let passed_ms = (now_ms - self.paid_ms).max(0);
+        self.sliced.pay(passed_ms.saturating_mul(self.pay_us_per_ms()), 0);
+        let programs_us = self.programs_pay_us_per_ms();
+        self.programs.pay(passed_ms.saturating_mul(programs_us), SAVED_MS_MAX * programs_us);
         self.paid_ms = now_ms;
     }
 
@@ -226,6 +266,17 @@ impl IdleGate {
     fn pay_us_per_ms(&self) -> i64 {
         let cores = self.last.map_or(1, |seen| (seen.capacity / 1000).max(1));
         i64::from(self.plan.trickle) * cores
+    }
+
+    /// The same for workers that run programs.
+    fn programs_pay_us_per_ms(&self) -> i64 {
+        PROGRAMS_TIMES * self.pay_us_per_ms()
+    }
+
+    /// Milliseconds until all is made good, if the trickle makes anything good.
+    fn rest_ms(&self) -> Option<i64> {
+        let (sliced_us, programs_us) = (self.pay_us_per_ms(), self.programs_pay_us_per_ms());
+        (sliced_us > 0).then(|| self.sliced.rest_ms(sliced_us).max(self.programs.rest_ms(programs_us)))
     }
 
     fn is_closed(&self) -> bool {
@@ -253,7 +304,7 @@ impl IdleGate {
             Mode::Auto if self.open > 0 => self.open,
             Mode::Auto => {
                 self.pay(now_ms);
-                u32::from(self.plan.trickle > 0 && self.debt_us == 0)
+                u32::from(self.rest_ms() == Some(0))
             }
         }
     }
@@ -261,9 +312,8 @@ impl IdleGate {
     /// When the number of slots changes by itself.
     #[must_use]
     pub fn deadline_ms(&self) -> Option<i64> {
-        let pay_us = self.pay_us_per_ms();
-        let pays = self.is_trickling() && self.debt_us > 0;
-        self.pause_ends_ms.or_else(|| pays.then(|| self.paid_ms + (self.debt_us + pay_us - 1) / pay_us))
+        let rest_ms = self.rest_ms().filter(|rest_ms| self.is_closed() && *rest_ms > 0);
+        self.pause_ends_ms.or_else(|| Some(self.paid_ms + rest_ms?))
     }
 
     /// Whether it goes by what is seen of the machine at all.

@@ -24,6 +24,7 @@ use spooler_protocol::ids::Token;
 use spooler_protocol::status::TokenState;
 
 use crate::policy::ProviderId;
+use crate::policy::idle_gate::Used;
 
 /// A token that was recalled and is not back after its slice and so long does not keep its slot.
 pub const OVERDUE_MS: i64 = 1000;
@@ -92,7 +93,9 @@ struct Worker {
     hold: Hold,
     virtual_us: u64,
     cpu_us: u64,
-    /// That of its programs.
+    /// Whether it runs programs.
+    runs_programs: bool,
+    /// CPU of its programs.
     programs_us: u64,
     /// CPU since it got its token, or gave it back.
     stretch_us: u64,
@@ -165,7 +168,7 @@ pub struct Scheduler {
     kept: Vec<(ProviderId, i64, u64)>,
     force_after_ms: i64,
     /// CPU of workers that need a slot, not yet fetched.
-    background_us: u64,
+    background: Used,
 }
 
 impl Scheduler {
@@ -180,7 +183,7 @@ impl Scheduler {
             present_us: 0,
             kept: Vec::new(),
             force_after_ms: FORCE_AFTER_MS,
-            background_us: 0,
+            background: Used::default(),
         }
     }
 
@@ -201,9 +204,9 @@ impl Scheduler {
         self.slots = slots;
     }
 
-    /// CPU that workers that need a slot have used since the last call, microseconds.
-    pub fn take_background_us(&mut self) -> u64 {
-        std::mem::take(&mut self.background_us)
+    /// CPU that workers that need a slot have used since the last call.
+    pub fn take_background(&mut self) -> Used {
+        std::mem::take(&mut self.background)
     }
 
     /// Whether a worker wants a token that needs a slot for it.
@@ -235,6 +238,7 @@ impl Scheduler {
             hold: Hold::Idle,
             virtual_us,
             cpu_us: 0,
+            runs_programs: false,
             programs_us: 0,
             stretch_us: 0,
             overdraft_us: 0,

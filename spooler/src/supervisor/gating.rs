@@ -24,7 +24,7 @@ impl Supervisor {
 
     /// Before tokens are given out: how many there may be, and whether somebody has to look at the machine.
     pub(super) fn ask_gate(&mut self, now: Now, actions: &mut Vec<Action>) {
-        self.gate.charge(self.scheduler.take_background_us(), now.mono_ms);
+        self.gate.charge(self.scheduler.take_background(), now.mono_ms);
         self.scheduler.set_slots(self.gate.slots(now.mono_ms));
         if self.scheduler.wants_slot() || !self.flights.is_empty() {
             self.gate.on_demand();

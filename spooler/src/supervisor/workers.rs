@@ -409,6 +409,7 @@ impl Supervisor {
         let (weight, interactive) = (provider.config.weight, provider.config.interactive);
         provider.overrun = overrunning::ladder(&provider.config, now);
         self.scheduler.add(worker.provider, weight, interactive);
+        self.scheduler.set_runs_programs(worker.provider, provider.config.programs);
         self.scheduler.set_passing(worker.provider, true);
     }
 }

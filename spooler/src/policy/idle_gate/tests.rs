@@ -9,6 +9,10 @@ fn seen(others: i64) -> Observation {
     Observation { over_ms: 250, capacity: 2000, others, unused: 2000 - others }
 }
 
+fn sliced(sliced_us: u64) -> Used {
+    Used { sliced_us, programs_us: 0 }
+}
+
 /// A gate that was closed at 0.
 fn closed(plan: Plan) -> IdleGate {
     let mut gate = IdleGate::new(plan, 2, 0);
@@ -80,7 +84,7 @@ fn the_trickle_stays_below_its_share() {
     let (mut now_ms, mut used_us) = (0, 0);
     while now_ms < 100_000 {
         if gate.slots(now_ms) == 1 {
-            gate.charge(20_000, now_ms);
+            gate.charge(sliced(20_000), now_ms);
             used_us += 20_000;
         }
         now_ms = gate.deadline_ms().expect("a debt is paid some day");
@@ -89,10 +93,50 @@ fn the_trickle_stays_below_its_share() {
     assert!((980_000..=1_020_000).contains(&used_us), "{used_us}");
 }
 
+/// Programs that use so much CPU each, one as soon as the gate allows it, for 100 s: the longest wait for the next one, milliseconds, and all
+/// that they used.
+fn programs(used_us: u64) -> (i64, u64) {
+    let mut gate = closed(Plan { trickle: 2, ..PLAN });
+    let (mut now_ms, mut all_us, mut longest_ms) = (0, 0, 0);
+    while now_ms < 100_000 {
+        assert_eq!(gate.slots(now_ms), 1);
+        gate.charge(Used { sliced_us: 0, programs_us: used_us }, now_ms);
+        all_us += used_us;
+        let next_ms = gate.deadline_ms().unwrap_or(now_ms);
+        longest_ms = longest_ms.max(next_ms - now_ms);
+        now_ms = next_ms;
+    }
+    (longest_ms, all_us)
+}
+
+#[test]
+fn light_programs_wait_less_than_a_second() {
+    // 14 thousandths of two cores in 100 s, and what was saved up.
+    let most_us = 2_800_000 + 140_000;
+    for (used_us, wait_ms) in [(5_000, 179), (20_000, 715), (100_000, 3572), (1_000_000, 10_000)] {
+        let (longest_ms, all_us) = programs(used_us);
+        assert!(longest_ms <= wait_ms, "{used_us} us: {longest_ms} ms");
+        // What is beyond the greatest debt is forgiven.
+        assert!(used_us > 280_000 || all_us <= most_us + used_us, "{used_us} us: {all_us} us");
+    }
+}
+
+#[test]
+fn programs_one_by_one_find_what_was_saved() {
+    let mut gate = closed(Plan { trickle: 2, ..PLAN });
+    for at_ms in (0..100_000).step_by(4000) {
+        assert_eq!(gate.slots(at_ms), 1, "at {at_ms} ms");
+        gate.charge(Used { sliced_us: 0, programs_us: 100_000 }, at_ms);
+        assert_eq!(gate.slots(at_ms), 1, "the end of the program is heard at once");
+    }
+    let mut gate = closed(Plan { trickle: 0, ..PLAN });
+    assert_eq!((gate.slots(0), gate.deadline_ms()), (0, None), "without a trickle nothing goes on");
+}
+
 #[test]
 fn a_great_debt_is_forgiven() {
     let mut gate = closed(PLAN);
-    gate.charge(u64::MAX, 0);
+    gate.charge(Used { sliced_us: u64::MAX, programs_us: u64::MAX }, 0);
     assert_eq!(gate.slots(0), 0);
     assert_eq!(gate.deadline_ms(), Some(DEBT_MS_MAX));
     assert_eq!(gate.slots(DEBT_MS_MAX), 1);

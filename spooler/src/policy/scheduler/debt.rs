@@ -26,7 +26,11 @@ impl Scheduler {
         let used_us = cpu_us.saturating_sub(worker.cpu_us);
         worker.cpu_us = cpu_us;
         let allowed_us = worker.allowed_us(slice_us);
-        self.background_us += if worker.urgency.any() { 0 } else { used_us };
+        match (worker.urgency.any(), worker.runs_programs) {
+            (true, _) => {}
+            (false, true) => self.background.programs_us += used_us,
+            (false, false) => self.background.sliced_us += used_us,
+        }
         let before_us = worker.stretch_us.saturating_sub(allowed_us);
         worker.stretch_us += used_us;
         let over_us = worker.stretch_us.saturating_sub(allowed_us) - before_us;
@@ -42,8 +46,15 @@ impl Scheduler {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let used_us = programs_us.saturating_sub(worker.programs_us);
         worker.programs_us += used_us;
-        self.background_us += if worker.urgency.any() { 0 } else { used_us };
+        self.background.programs_us += if worker.urgency.any() { 0 } else { used_us };
         self.spend(id, used_us);
+    }
+
+    /// Its work is running programs: the gate then counts its own CPU as theirs.
+    pub fn set_runs_programs(&mut self, id: ProviderId, on: bool) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.runs_programs = on;
+        }
     }
 
     /// From now on what the worker overruns counts twice, or once again.

@@ -71,7 +71,8 @@ fn what_programs_use_is_charged_and_is_no_overdraft() {
     scheduler.charge_programs(ONE, 3 * SLICE_US);
     scheduler.charge_programs(ONE, 2 * SLICE_US);
     assert_eq!(scheduler.cpu_us(ONE), (3 * SLICE_US, 0), "far past a slice, without a token");
-    assert_eq!(scheduler.take_background_us(), 3 * SLICE_US, "the gate knows");
+    let used = Used { sliced_us: 0, programs_us: 3 * SLICE_US };
+    assert_eq!(scheduler.take_background(), used, "the gate knows");
     let turns: Vec<ProviderId> = (1..=3).map(|turns| turn(&mut scheduler, turns * SLICE_US, 0)).collect();
     assert_eq!(turns, [TWO; 3], "until the other one has had as much");
     scheduler.charge(TWO, Some(4 * SLICE_US));

@@ -40,7 +40,12 @@ fn only_the_cpu_of_those_who_need_a_slot_is_background() {
     scheduler.add(ProviderId(7), 100, true);
     scheduler.charge(ProviderId(1), Some(3000));
     scheduler.charge(ProviderId(7), Some(9000));
-    assert_eq!((scheduler.take_background_us(), scheduler.take_background_us()), (3000, 0));
+    let used = Used { sliced_us: 3000, programs_us: 0 };
+    assert_eq!((scheduler.take_background(), scheduler.take_background()), (used, Used::default()));
+    scheduler.set_runs_programs(ProviderId(1), true);
+    scheduler.charge(ProviderId(1), Some(5000));
+    scheduler.charge_programs(ProviderId(1), 4000);
+    assert_eq!(scheduler.take_background(), Used { sliced_us: 0, programs_us: 6000 });
     assert!(scheduler.wants_slot());
 }
 

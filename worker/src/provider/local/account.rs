@@ -1,6 +1,12 @@
 //! System users and groups to act for, looked up by name or number.
 
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
 use nix::unistd::{Gid, Group, Uid, User};
+
+/// Numbers of users who are persons: as `UID_MIN` of login.defs has it, and below those of containers and `nobody`.
+const PERSONS: RangeInclusive<u32> = 1000..=60_000;
 
 /// Whom files belong to, or a program runs as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,12 +44,46 @@ pub(crate) enum AccountError {
     NotRoot,
 }
 
+/// The system user of a name.
+pub(crate) fn user_of(name: &str) -> Result<Option<User>, AccountError> {
+    User::from_name(name).map_err(|errno| AccountError::Lookup { name: name.to_owned(), errno })
+}
+
+/// What files of a user belong to.
+pub(crate) fn account_of(user: &User) -> Account {
+    Account { uid: user.uid, gid: user.gid }
+}
+
+/// Folders that home folders of persons are in: `/home`, root's, and those of the users of `/etc/passwd` whose numbers are persons'.
+/// Homes of system users (`/bin`, `/var/www`) are no place for mail.
+pub(crate) fn homes() -> Vec<PathBuf> {
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    homes_in(&passwd)
+}
+
+fn homes_in(passwd: &str) -> Vec<PathBuf> {
+    let mut homes = vec![PathBuf::from("/home")];
+    for line in passwd.lines() {
+        let mut fields = line.split(':').skip(2);
+        let Some(Ok(uid)) = fields.next().map(str::parse::<u32>) else { continue };
+        let Some(home) = fields.nth(2).map(Path::new).filter(|home| home.is_absolute()) else { continue };
+        let place = match home.parent() {
+            // Not all of the machine, and nothing but his own of root.
+            Some(above) if above != Path::new("/") && uid != 0 => above,
+            Some(_) => home,
+            None => continue,
+        };
+        if (uid == 0 || PERSONS.contains(&uid)) && !homes.iter().any(|known| place.starts_with(known)) {
+            homes.push(place.to_owned());
+        }
+    }
+    homes
+}
+
 impl Account {
     /// The account of a system user, if there is one of that name.
     pub(crate) fn of_user(name: &str) -> Result<Option<Self>, AccountError> {
-        let failed = |errno| AccountError::Lookup { name: name.to_owned(), errno };
-        let user = User::from_name(name).map_err(failed)?;
-        Ok(user.map(|user| Self { uid: user.uid, gid: user.gid }))
+        Ok(user_of(name)?.as_ref().map(account_of))
     }
 
     /// The account that the settings `user` and `group` name, each a name or a number; none if they are not given.
@@ -85,6 +125,15 @@ fn gid_of(group: &str) -> Result<Gid, AccountError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn homes_are_those_of_persons() {
+        let passwd = "root:x:0:0::/root:/bin/sh\nbin:x:2:2::/bin:/bin/sh\nwww-data:x:33:33::/var/www:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n\
+             eve:x:1001:1000::/srv/people/eve:/bin/sh\nmax:x:1002:1::/srv/people/max:\nall:x:1003:1::/:/bin/sh\ndata:x:1004:1::/data:/bin/sh\n\
+             nobody:x:65534:65534::/nonexistent:/bin/sh\nbroken:x\nodd:x:1005:1::relative:/bin/sh\n";
+        let homes: Vec<String> = homes_in(passwd).iter().map(|home| home.display().to_string()).collect();
+        assert_eq!(homes, ["/home", "/root", "/srv/people", "/data"]);
+    }
 
     #[test]
     fn nobody_named_is_nobody() {

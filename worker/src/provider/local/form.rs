@@ -14,6 +14,16 @@ pub(crate) enum LineEnds {
     Crlf,
 }
 
+impl LineEnds {
+    /// The end of a line.
+    pub(crate) fn bytes(self) -> &'static [u8] {
+        match self {
+            Self::Lf => b"\n",
+            Self::Crlf => b"\r\n",
+        }
+    }
+}
+
 /// Which lines go in front of the content.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Front {
@@ -40,10 +50,7 @@ impl Front {
         if let ([only], true) = (to, self.delivered_to) {
             lines.push(format!("Delivered-To: {}", only.address));
         }
-        let end = match ends {
-            LineEnds::Lf => "\n",
-            LineEnds::Crlf => "\r\n",
-        };
+        let end = if ends == LineEnds::Lf { "\n" } else { "\r\n" };
         // An address holds no control character; should one come all the same, it must not begin a line.
         let clean = |line: String| line.replace(|c: char| c.is_control(), "?") + end;
         lines.into_iter().map(clean).collect::<String>().into_bytes()

@@ -7,6 +7,7 @@ use spooler_protocol::message::{BodyType, Priority, Recipient};
 use spooler_protocol::to_worker::Submission;
 
 use super::form::{Converter, Front, LineEnds};
+use super::last_form::{LastForm, Rules};
 
 /// Input: how the content is cut, the sender and the recipient (a line each, whatever is in it), then the content.
 pub(crate) fn form(input: &[u8]) {
@@ -27,6 +28,31 @@ pub(crate) fn form(input: &[u8]) {
         rest = rest.strip_prefix(line.as_slice()).expect("each line comes out as it went in");
     }
     assert!(rest.is_empty());
+    last_form(content, cuts);
+}
+
+/// However the content is cut, its last form is the same, has no `Return-Path` in its header, and no line that begins a message in an mbox.
+fn last_form(content: &[u8], cuts: &[u8]) {
+    let rules = Rules { drop_return_path: true, quote_from: true };
+    let convert = |pieces: &mut dyn Iterator<Item = &[u8]>| {
+        let (mut form, mut all, mut out) = (LastForm::new(LineEnds::Lf, rules), Vec::new(), Vec::new());
+        for piece in pieces {
+            form.convert(piece, &mut out);
+            all.extend_from_slice(&out);
+        }
+        form.finish(&mut all);
+        all
+    };
+    let all = convert(&mut pieces(content, cuts));
+    assert_eq!(all, convert(&mut std::iter::once(content)));
+    let mut lines = all.split(|byte| *byte == b'\n');
+    assert!(
+        lines
+            .by_ref()
+            .take_while(|line| !line.is_empty() && *line != b"\r")
+            .all(|line| !line.starts_with(b"Return-Path:"))
+    );
+    assert!(!all.split(|byte| *byte == b'\n').any(|line| line.starts_with(b"From ")));
 }
 
 fn front(addresses: &str) {

@@ -8,6 +8,8 @@ pub(crate) mod account;
 pub(crate) mod form;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
+// What a final delivery changes in the content.
+pub(crate) mod last_form;
 // The parts of an address, as placeholders take them.
 pub(super) mod parts;
 // Texts with placeholders such as `{local}`.

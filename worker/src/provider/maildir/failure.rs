@@ -13,6 +13,9 @@ pub(super) enum Failure {
     /// The local part is no system user, and must be one.
     #[error("There is no user {0:?} on this machine")]
     NoUser(String),
+    /// A user whose home folder is none of a person's, so that the sandbox does not let anything be written there.
+    #[error("The user {0:?} of this machine has no mailbox, because {1} is no home folder of a person")]
+    NoHome(String, PathBuf),
     /// The user database failed.
     #[error(transparent)]
     Account(#[from] AccountError),
@@ -55,6 +58,7 @@ impl Failure {
     pub(super) fn outcome(&self) -> Outcome {
         let (lasting, code, enhanced) = match self {
             Self::NoUser(_) => (true, 550, "5.1.1"),
+            Self::NoHome(..) => (true, 550, "5.2.1"),
             Self::Os { errno: Errno::ENAMETOOLONG, .. } => (true, 553, "5.1.3"),
             Self::Os { errno: Errno::EDQUOT, .. } => (false, 452, "4.2.2"),
             Self::Os { errno: Errno::ENOSPC | Errno::EFBIG, .. } => (false, 452, "4.3.1"),

@@ -10,11 +10,11 @@ use std::sync::{Mutex, PoisonError};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, unlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, User, fchown, fsync, unlinkat};
 
 use super::failure::Failure;
-use super::place::Place;
-use crate::provider::local::account::Account;
+use super::place::{Base, Place};
+use crate::provider::local::account::{Account, account_of, homes, user_of};
 
 /// Folders above those of a recipient can be passed by everybody and listed by nobody.
 const PASSAGE: Mode = Mode::from_bits_truncate(0o711);
@@ -50,15 +50,20 @@ pub(super) struct Folder {
 impl Folder {
     /// Opens the maildir at a place.
     pub(super) fn open(place: &Place, rule: &FolderRule) -> Result<Self, Failure> {
-        let account = if rule.root || rule.require_user { Account::of_user(&place.user)? } else { None };
-        if rule.require_user && account.is_none() {
-            return Err(Failure::NoUser(place.user.clone()));
+        let asks = rule.root || rule.require_user || place.base == Base::Home;
+        let user = if asks { user_of(&place.user)? } else { None };
+        let no_user = || Failure::NoUser(place.user.clone());
+        if rule.require_user && user.is_none() {
+            return Err(no_user());
         }
-        let recipient = if rule.root { account.or(rule.fallback) } else { None };
+        let mut path = match &place.base {
+            Base::Fixed(base) => base.clone(),
+            Base::Home => home_of(user.as_ref().ok_or_else(no_user)?)?,
+        };
+        let recipient = if rule.root { user.as_ref().map(account_of).or(rule.fallback) } else { None };
         let _one_at_a_time = rule.making.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut path = place.base.clone();
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let mut at = open(&place.base, flags, Mode::empty()).map_err(|errno| Failure::os("open", &path, errno))?;
+        let mut at = open(&path, flags, Mode::empty()).map_err(|errno| Failure::os("open", &path, errno))?;
         for step in &place.below {
             path.push(&step.name);
             let (mode, owner) = if step.own { (rule.mode, recipient) } else { (PASSAGE, None) };
@@ -74,6 +79,12 @@ impl Folder {
             .map_err(|errno| Failure::os("open", &path.join("new"), errno))?;
         Ok(Self { path, tmp, new, owner })
     }
+}
+
+/// The home folder of a user, if it is one of those that the sandbox is closed around.
+fn home_of(user: &User) -> Result<PathBuf, Failure> {
+    let is_home = homes().iter().any(|home| user.dir.starts_with(home));
+    if is_home { Ok(user.dir.clone()) } else { Err(Failure::NoHome(user.name.clone(), user.dir.clone())) }
 }
 
 struct Making {

@@ -3,7 +3,7 @@
 use spooler_protocol::fuzzing::sections;
 use spooler_protocol::message::Address;
 
-use super::place::{LocalRule, PathTemplate};
+use super::place::{Base, LocalRule, PathTemplate};
 
 /// Input: the path and the delimiters (a line each), then the address.
 pub(crate) fn place(input: &[u8]) {
@@ -15,9 +15,13 @@ pub(crate) fn place(input: &[u8]) {
     for lower in [true, false] {
         let rule = LocalRule { lower, delimiters: delimiters.to_owned() };
         let Ok(place) = template.place(&address, &rule) else { continue };
-        assert!(place.base.is_absolute() && place.base == template.base());
+        assert!(place.base == *template.base());
         let levels = path.split('/').filter(|name| !name.is_empty() && *name != ".").count();
-        assert_eq!(place.base.components().count() - 1 + place.below.len(), levels);
+        let in_base = match &place.base {
+            Base::Home => 1,
+            Base::Fixed(base) => base.components().count() - 1,
+        };
+        assert_eq!(in_base + place.below.len(), levels);
         assert!(!place.user.is_empty());
         for step in &place.below {
             let name = step.name.as_str();

@@ -2,13 +2,16 @@
 //!
 //! | setting | default | meaning |
 //! |---|---|---|
-//! | `path` | required | where maildirs are: `"/var/mail/{local}"`, `"/srv/mail/{domain}/{local}"`, `"/home/{local}/Maildir"` |
+//! | `path` | required | where maildirs are: `"{home}/Maildir"`, `"/var/mail/{local}"`, `"/srv/mail/{domain}/{local}"` |
 //! | `recipient_delimiter` | `""` | characters that begin a tag: with `"+"`, `bob+list@…` goes to `bob` |
 //! | `local_case` | `"lower"` | `"lower"` or `"keep"`: case of `{local}`; `{domain}` is always lower case |
-//! | `require_user` | `false` | refuse local parts that are no system user |
+//! | `require_user` | `true` in home folders, else `false` | refuse local parts that are no system user, with 5.1.1 |
 //! | `mode` | `"0700"` | mode of new folders |
 //! | `user`, `group` | none | owner of new folders of recipients who are no system users; needs root |
 //! | `credit` | 16 | messages at once |
+//!
+//! `{home}` is the home folder of the system user named like the local part, as the user database has it. Home folders are never made, and
+//! system users whose home is none of a person's (`/bin`, `/var/www`) have no maildir there.
 //!
 //! It serves no address type by default: claims say for whom it is. Folders are made where they are missing, but never the part of
 //! the path before the first placeholder. A worker that runs as root gives new folders to the system user named like the local part,
@@ -41,12 +44,12 @@ use tokio::sync::{Semaphore, mpsc};
 
 use self::failure::Failure;
 use self::folder::{Folder, FolderRule};
-use self::place::{LocalRule, PathTemplate, Place};
+use self::place::{Base, LocalRule, PathTemplate, Place};
 use self::unique::UniqueNames;
 use self::write::Letter;
 use crate::contract::{Capacity, Provider};
 use crate::delivery::Delivery;
-use crate::provider::local::account::Account;
+use crate::provider::local::account::{Account, homes};
 use crate::provider::local::form::{Front, LineEnds};
 use crate::sandbox::{Identity, Needs, Privilege};
 use crate::support::Support;
@@ -81,8 +84,10 @@ pub struct Maildir {
     writers: Semaphore,
     credit: u32,
     support: Support,
-    /// The device and the number of the base, for which the sandbox was closed.
-    base: (u64, u64),
+    /// The device and the number of the base, for which the sandbox was closed, if there is one for all.
+    base: Option<(u64, u64)>,
+    /// Folders of homes, for which the sandbox was closed.
+    homes: Vec<PathBuf>,
 }
 
 impl Provider for Maildir {
@@ -103,11 +108,16 @@ impl Provider for Maildir {
         if bits.is_none() {
             settings.mistake("mode", format!("is {mode:?}; give an octal mode such as \"0700\", \"0750\" or \"2770\""));
         }
+        let in_homes = template.as_ref().is_ok_and(PathTemplate::is_in_homes);
+        let require_user = settings.boolean("require_user", in_homes);
+        if !require_user && template.as_ref().is_ok_and(|template| *template.base() == Base::Home) {
+            settings.mistake("require_user", "is false, but only system users have a {home}; remove it");
+        }
         MaildirSettings {
             path,
             template: template.ok(),
             local,
-            require_user: settings.boolean("require_user", false),
+            require_user,
             mode: Mode::from_bits_truncate(bits.unwrap_or(0o700)),
             user: settings.optional_string("user"),
             group: settings.optional_string("group"),
@@ -120,9 +130,13 @@ impl Provider for Maildir {
     }
 
     fn needs(settings: &MaildirSettings) -> Needs {
-        let base = settings.template.as_ref().map(|template| template.base().to_owned());
+        let write = match settings.template.as_ref().map(PathTemplate::base) {
+            Some(Base::Fixed(base)) => vec![base.clone()],
+            Some(Base::Home) => homes(),
+            None => Vec::new(),
+        };
         Needs {
-            write: base.into_iter().collect(),
+            write,
             accounts: true,
             identity: Identity::Supervisor("gives each maildir to the user whose it is"),
             privileges: vec![Privilege::FilesOfAll],
@@ -135,8 +149,10 @@ impl Provider for Maildir {
         let template = settings.template.ok_or_else(missing)?;
         let fallback = Account::of_settings(settings.user.as_deref(), settings.group.as_deref())
             .map_err(|error| LogonError::Unconfigured(error.to_string()))?;
-        let base = template.base().to_owned();
-        let base = check_base(base).await?;
+        let (base, homes) = match template.base() {
+            Base::Fixed(base) => (Some(check_base(base.clone()).await?), Vec::new()),
+            Base::Home => (None, homes()),
+        };
         let folders = FolderRule {
             mode: settings.mode,
             require_user: settings.require_user,
@@ -154,6 +170,7 @@ impl Provider for Maildir {
             credit: settings.credit,
             support,
             base,
+            homes,
         })
     }
 
@@ -222,9 +239,17 @@ impl Maildir {
 impl Maildir {
     /// Another folder in the place of the base, such as a disk that was mounted meanwhile, is one that the sandbox does not know.
     fn look_at_base(&self) {
-        let base = self.template.base();
-        if std::fs::metadata(base).is_ok_and(|found| (found.dev(), found.ino()) != self.base) {
-            self.support.begin_anew(&format!("{} is another folder now", base.display()));
+        match self.template.base() {
+            Base::Fixed(base) => {
+                if std::fs::metadata(base).is_ok_and(|found| Some((found.dev(), found.ino())) != self.base) {
+                    self.support.begin_anew(&format!("{} is another folder now", base.display()));
+                }
+            }
+            Base::Home => {
+                if homes() != self.homes {
+                    self.support.begin_anew("there are users with homes elsewhere now");
+                }
+            }
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Where the maildir of a recipient is: pure.
 //!
 //! ```text
-//!   /srv/mail/{domain}/{local}/Maildir
-//!   └─base──┘ └────────below─────────┘
+//!   /srv/mail/{domain}/{local}/Maildir        {home}/Maildir
+//!   └─base──┘ └────────below─────────┘        └base┘ └below┘
 //! ```
 //!
-//! The administrator vouches for the base. What is below depends on an address, and perhaps on users who own it: it is entered
+//! The administrator vouches for the base, which is the same for all or the home folder of the recipient. What is below depends on an address, and perhaps on users who own it: it is entered
 //! folder by folder and never through a symbolic link. A value that could leave its place in the path is refused here.
 
 use std::path::PathBuf;
@@ -22,20 +22,34 @@ enum Name {
     Domain,
 }
 
+/// The home folder of the system user that is named like the local part.
+const HOME: &str = "{home}";
+/// Where homes usually are.
+const HOMES: &str = "/home";
+
 const NAMES: &[(&str, Name)] = &[("local", Name::Local), ("domain", Name::Domain)];
 
 /// The setting `path`, read.
 #[derive(Clone, Debug)]
 pub(super) struct PathTemplate {
-    base: PathBuf,
+    base: Base,
     below: Vec<Template<Name>>,
+}
+
+/// What the path begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Base {
+    /// This folder.
+    Fixed(PathBuf),
+    /// The home folder of the recipient, who has to be a system user.
+    Home,
 }
 
 /// The maildir of one recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     /// A folder that must be there.
-    pub(super) base: PathBuf,
+    pub(super) base: Base,
     /// The folders from there to the maildir itself; at least one.
     pub(super) below: Vec<Step>,
     /// The local part, which may be the name of a system user.
@@ -60,6 +74,8 @@ pub(super) enum PathError {
     Parent,
     #[error("names no folder")]
     Root,
+    #[error("holds {{home}} in the middle; it can only be the beginning, as in \"{{home}}/Maildir\"")]
+    Home,
     #[error("holds a control character")]
     Control,
     #[error(transparent)]
@@ -89,7 +105,11 @@ pub(super) struct LocalRule {
 impl PathTemplate {
     /// Reads the setting.
     pub(super) fn parse(text: &str) -> Result<Self, PathError> {
-        let rest = text.strip_prefix('/').ok_or_else(|| PathError::Relative(text.to_owned()))?;
+        let at_home = text.strip_prefix(HOME).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+        let rest = at_home.or_else(|| text.strip_prefix('/')).ok_or_else(|| PathError::Relative(text.to_owned()))?;
+        if rest.contains(HOME) {
+            return Err(PathError::Home);
+        }
         if text.contains(char::is_control) {
             return Err(PathError::Control);
         }
@@ -99,15 +119,29 @@ impl PathTemplate {
         }
         let templates = names.into_iter().map(|name| Template::parse(name, NAMES)).collect::<Result<Vec<_>, _>>()?;
         let last = templates.len().checked_sub(1).ok_or(PathError::Root)?;
+        if at_home.is_some() {
+            return Ok(Self { base: Base::Home, below: templates });
+        }
         let fixed = templates.iter().take_while(|template| template.names().next().is_none()).count().min(last);
         let mut base = PathBuf::from("/");
         base.extend(templates.iter().take(fixed).map(|template| template.fill(|_| "")));
-        Ok(Self { base, below: templates.into_iter().skip(fixed).collect() })
+        Ok(Self { base: Base::Fixed(base), below: templates.into_iter().skip(fixed).collect() })
     }
 
-    /// The part of the path that is the same for all.
-    pub(super) fn base(&self) -> &std::path::Path {
+    /// What the path begins with.
+    pub(super) fn base(&self) -> &Base {
         &self.base
+    }
+
+    /// True where maildirs lie in home folders, so that a recipient who is no system user cannot have one.
+    pub(super) fn is_in_homes(&self) -> bool {
+        match &self.base {
+            Base::Home => true,
+            Base::Fixed(base) => {
+                let first = self.below.first();
+                base.as_os_str() == HOMES && first.is_some_and(|first| first.names().any(|name| name == Name::Local))
+            }
+        }
     }
 
     /// The maildir of an address.
@@ -132,7 +166,10 @@ impl PathTemplate {
         let mut own = false;
         let mut below = Vec::with_capacity(self.below.len());
         for (index, template) in self.below.iter().enumerate() {
-            own = own || index + 1 == self.below.len() || template.names().any(|name| name == Name::Local);
+            own = own
+                || self.base == Base::Home
+                || index + 1 == self.below.len()
+                || template.names().any(|name| name == Name::Local);
             let name = template.fill(|name| match name {
                 Name::Local => &local,
                 Name::Domain => &domain,
@@ -167,7 +204,7 @@ mod tests {
     #[test]
     fn the_base_ends_where_the_address_begins() {
         let place = place("/srv//mail/./{domain}/{local}/Maildir", "Bob+list@Example.ORG").unwrap();
-        assert_eq!(place.base, PathBuf::from("/srv/mail"));
+        assert_eq!(place.base, Base::Fixed(PathBuf::from("/srv/mail")));
         assert_eq!(steps(&place), [("example.org", false), ("bob", true), ("Maildir", true)]);
         assert_eq!(place.user, "bob");
     }
@@ -175,7 +212,25 @@ mod tests {
     #[test]
     fn a_path_without_placeholders_is_one_maildir_for_all() {
         let place = place("/srv/archive", "../x@d").unwrap();
-        assert_eq!((place.base.as_path(), steps(&place)), (std::path::Path::new("/srv"), vec![("archive", true)]));
+        assert_eq!((place.base.clone(), steps(&place)), (Base::Fixed(PathBuf::from("/srv")), vec![("archive", true)]));
+    }
+
+    #[test]
+    fn homes_are_recognized() {
+        let place = place("{home}/mail/{domain}", "Bob@D").unwrap();
+        assert_eq!((&place.base, place.user.as_str()), (&Base::Home, "bob"));
+        assert_eq!(steps(&place), [("mail", true), ("d", true)]);
+        for (path, in_homes) in [
+            ("{home}/Maildir", true),
+            ("/home/{local}/Maildir", true),
+            ("/home/{local}", true),
+            ("/home/mail/{local}", false),
+            ("/home/{domain}/{local}", false),
+            ("/var/mail/{local}", false),
+            ("/home/all", false),
+        ] {
+            assert_eq!(PathTemplate::parse(path).unwrap().is_in_homes(), in_homes, "{path}");
+        }
     }
 
     #[test]
@@ -198,7 +253,21 @@ mod tests {
 
     #[test]
     fn a_bad_path_is_refused() {
-        for path in ["mail/{local}", "/mail/../{local}", "/", "", "/mail/{user}", "/mail/{local", "/mail/\0/{local}"] {
+        for path in [
+            "mail/{local}",
+            "/mail/../{local}",
+            "/",
+            "",
+            "/mail/{user}",
+            "/mail/{local",
+            "/mail/\0/{local}",
+            "{home}",
+            "{home}/",
+            "/x/{home}/y",
+            "{home}x/y",
+            "{home}/{home}/x",
+            "{home}/../x",
+        ] {
             assert!(PathTemplate::parse(path).is_err(), "{path:?}");
         }
     }

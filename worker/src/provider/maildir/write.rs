@@ -22,7 +22,8 @@ use tokio::sync::mpsc;
 use super::failure::Failure;
 use super::folder::Folder;
 use super::unique;
-use crate::provider::local::form::{Converter, LineEnds};
+use crate::provider::local::form::LineEnds;
+use crate::provider::local::last_form::{LastForm, Rules};
 
 /// What is to be written.
 #[derive(Debug)]
@@ -55,18 +56,20 @@ pub(super) fn write(
     let failed = |error: std::io::Error| Failure::io("write", &path, &error);
     file.write_all(&letter.front).map_err(failed)?;
     let mut written = letter.front.len() as u64;
-    let mut converter = Converter::new(letter.ends);
+    let rules = Rules { drop_return_path: true, ..Rules::default() };
+    let mut form = LastForm::new(letter.ends, rules);
     let (mut out, mut read) = (Vec::new(), 0);
     while read < letter.size {
         let piece = content.blocking_recv().ok_or(Failure::BrokenOff)?.map_err(Failure::Content)?;
         read += piece.len() as u64;
-        converter.convert(&piece, &mut out);
+        form.convert(&piece, &mut out);
         file.write_all(&out).map_err(failed)?;
         written += out.len() as u64;
     }
-    let rest = converter.finish();
-    file.write_all(rest).map_err(failed)?;
-    written += rest.len() as u64;
+    out.clear();
+    form.finish(&mut out);
+    file.write_all(&out).map_err(failed)?;
+    written += out.len() as u64;
     file.sync_all().map_err(failed)?;
     let name = unique::with_size(&letter.name, written);
     let path = folder.path.join("new").join(&name);

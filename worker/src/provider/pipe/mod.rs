@@ -11,8 +11,8 @@
 //! | `per_recipient` | `true` | one run for each recipient; else one for up to 100 of them |
 //! | `credit` | 4 | messages, and programs, at once |
 //! | `line_ends` | `"lf"` | `"lf"` or `"crlf"` |
-//! | `from_line` | `false` | `From sender date` in front, as in an mbox file |
-//! | `return_path`, `delivered_to` | `true` | those headers in front; the second only for a single recipient |
+//! | `from_line` | `false` | `From sender date` in front and an empty line at the end, as in an mbox file; lines that begin with `From ` get a `>` (mboxrd) |
+//! | `return_path`, `delivered_to` | `true` | those headers in front, and no other `Return-Path`; the second only for a single recipient |
 //! | `null_sender` | `"MAILER-DAEMON"` | what `{sender}` is for the null sender |
 //!
 //! Variables: `PATH`, `PROVIDER`, `HOSTNAME`, `MESSAGE_ID` (the number in the queue), `MESSAGE_SIZE`, `SENDER`, `RECIPIENT` (several
@@ -48,7 +48,8 @@ use crate::contract::{Capacity, Provider};
 use crate::delivery::Delivery;
 use crate::probe::{Probe, Probed};
 use crate::provider::local::account::Account;
-use crate::provider::local::form::{Converter, Front, LineEnds};
+use crate::provider::local::form::{Front, LineEnds};
+use crate::provider::local::last_form::{LastForm, Rules};
 use crate::provider::local::parts::Parts;
 use crate::sandbox::{Identity, Needs};
 use crate::scratch::Draft;
@@ -229,7 +230,9 @@ impl Pipe {
         };
         let ends = self.settings.ends;
         let front = front.lines(delivery.submission(), recipients, ends);
-        let ran = run::run(&program, async |input| feed(delivery, &front, ends, input).await).await;
+        let rules = Rules { drop_return_path: self.settings.return_path, quote_from: self.settings.from_line };
+        let form = LastForm::new(ends, rules);
+        let ran = run::run(&program, async |input| feed(delivery, &front, form, input).await).await;
         verdict::outcome(&ran.ending, &ran.said, self.command.program())
     }
 
@@ -282,9 +285,8 @@ fn read_environment(settings: &mut Settings) -> Vec<(String, String)> {
 }
 
 /// Writes the message that a program will read.
-async fn feed(delivery: &Delivery, front: &[u8], ends: LineEnds, input: &mut Draft) -> Result<(), String> {
+async fn feed(delivery: &Delivery, front: &[u8], mut form: LastForm, input: &mut Draft) -> Result<(), String> {
     input.write(front).map_err(not_kept)?;
-    let mut converter = Converter::new(ends);
     let (mut offset, mut out) = (0, Vec::new());
     while offset < delivery.submission().size {
         let piece = delivery.content(offset).await?;
@@ -292,9 +294,11 @@ async fn feed(delivery: &Delivery, front: &[u8], ends: LineEnds, input: &mut Dra
             return Err(format!("the content ends at byte {offset}"));
         }
         offset += piece.len() as u64;
-        converter.convert(&piece, &mut out);
+        form.convert(&piece, &mut out);
         input.write(&out).map_err(not_kept)?;
         delivery.progress("writing", offset);
     }
-    input.write(converter.finish()).map_err(not_kept)
+    out.clear();
+    form.finish(&mut out);
+    input.write(&out).map_err(not_kept)
 }
