@@ -44,7 +44,7 @@ pub(super) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Hand a message over as it is
+    /// Hand a message over
     Submit(Submit),
     /// See messages and do something with them
     #[command(
@@ -130,7 +130,7 @@ pub(super) struct Flush {
 
 #[derive(Debug, Args)]
 pub(super) struct Submit {
-    /// The return path; `<>` for none [default: you at this host]
+    /// The return path; `<>` for none [default: you]
     #[arg(long, value_name = "ADDRESS")]
     pub(super) from: Option<String>,
     /// A recipient, with its type if it is not mail: FAX:+15551212; may be given more than once
