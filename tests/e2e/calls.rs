@@ -167,7 +167,7 @@ fn a_worker_that_goes_leaves_what_it_kept_to_the_next_one() {
 fn a_person_answers_what_a_provider_asks_at_logon() {
     let mut world = world(&[("far", "prompts = [\"password\"]")]);
     world.start_unready();
-    let row = world.wait_for("the question", |world| world.provider("far").filter(|row| row["state"] == "barred"));
+    let row = world.wait_for("the question", |world| world.provider("far").filter(|row| row["state"] == "failed"));
     assert!(row["text"].as_str().unwrap().contains("spoolctl logon far"), "{row}");
     send(&world, &["bob@far.test"], "settle * delivered");
     let output = world.client("spoolctl", &["logon", "far"], b"open sesame\n");

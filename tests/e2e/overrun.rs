@@ -105,7 +105,7 @@ fn one_that_does_not_read_is_found_by_its_silence() {
     };
     let world = World::rogue(&config("enabled = false"));
     fs::write(world.path("before-hello"), "deaf").unwrap();
-    world.configure(&config("answer_timeout = \"1s\""));
+    world.configure(&config("response_timeout = \"1s\""));
     world.signal(Signal::SIGHUP);
     wait_row(&world, "the rogue's logon", |row| row["state"] == "ready");
     let first = world.worker_pid("rogue").unwrap();
