@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 /// | 2 | the whole provider contract: polls, flushes, validation, deferred messages, system messages |
 /// | 3 | the sandbox of workers; what a worker says comes as packets on its standard input |
 /// | 4 | a token says at once that it is asked back |
-/// | 5 | how a message came in; where local addresses belong |
+/// | 5 | how a message came in; where local addresses belong; how a remote was reached |
 pub const PROTOCOL_VERSION: u32 = 5;
 
 /// Bytes of the secret by which a worker knows that its supervisor came.

@@ -29,6 +29,9 @@ pub const ADDRESS_TYPE_BYTES_MAX: usize = 16;
 /// Bytes of a remote's reply that are kept.
 pub const REPLY_BYTES_MAX: usize = 2048;
 
+/// Bytes of one text of a [`crate::outcome::Hop`].
+pub const HOP_TEXT_BYTES_MAX: usize = 128;
+
 /// Bytes of one text in a status row.
 pub const ROW_TEXT_BYTES_MAX: usize = 256;
 

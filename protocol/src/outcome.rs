@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::REPLY_BYTES_MAX;
+use crate::limits::{HOP_TEXT_BYTES_MAX, REPLY_BYTES_MAX};
 
 /// Where a reply came from: what tells a refusal from a broken line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,31 @@ pub enum Cause {
     Stalled,
 }
 
+/// How a remote was reached: what the mail log tells besides the reply.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hop {
+    /// Where the connection went, with its port: `192.0.2.1:25`, `[2001:db8::1]:25`; the path of a Unix socket; empty if there was none.
+    pub peer: String,
+    /// The version of TLS, such as `TLSv1.3`; empty without TLS.
+    pub tls: String,
+    /// The cipher suite of TLS, such as `TLS_AES_256_GCM_SHA384`; empty without TLS.
+    pub cipher: String,
+    /// Milliseconds until the session could take the message: connection, greeting, TLS and AUTH. 0 for a session that was open before.
+    pub connecting_ms: u64,
+    /// Milliseconds from then to the reply.
+    pub transfer_ms: u64,
+}
+
+impl Hop {
+    fn cap(&mut self) {
+        for text in [&mut self.peer, &mut self.tls, &mut self.cipher] {
+            let end = text.floor_char_boundary(HOP_TEXT_BYTES_MAX);
+            text.truncate(end);
+        }
+    }
+}
+
 /// The last word about a recipient.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reply {
@@ -35,13 +60,23 @@ pub struct Reply {
     pub text: String,
     /// Who said it: a host name or address, a program, a path; empty if nobody.
     pub remote: String,
+    /// How the remote was reached, where the provider says so.
+    #[serde(default)]
+    pub hop: Option<Box<Hop>>,
 }
 
 impl Reply {
     /// A reply of this machine.
     #[must_use]
     pub fn local(code: u16, enhanced: &str, text: impl Into<String>) -> Self {
-        Self { cause: Cause::Local, code, enhanced: enhanced.to_owned(), text: text.into(), remote: String::new() }
+        let (enhanced, text) = (enhanced.to_owned(), text.into());
+        Self { cause: Cause::Local, code, enhanced, text, remote: String::new(), hop: None }
+    }
+
+    /// The same reply, with how its remote was reached.
+    #[must_use]
+    pub fn by(self, hop: Hop) -> Self {
+        Self { hop: Some(Box::new(hop)), ..self }
     }
 
     /// Cuts over-long texts, for a reply that comes from outside.
@@ -50,6 +85,9 @@ impl Reply {
         for text in [&mut self.enhanced, &mut self.text, &mut self.remote] {
             let end = text.floor_char_boundary(REPLY_BYTES_MAX);
             text.truncate(end);
+        }
+        if let Some(hop) = &mut self.hop {
+            hop.cap();
         }
         self
     }
@@ -111,11 +149,21 @@ impl Outcome {
     /// The same outcome with its texts cut to what is kept.
     #[must_use]
     pub fn capped(self) -> Self {
+        self.map(Reply::capped)
+    }
+
+    /// The same outcome, with how its remote was reached.
+    #[must_use]
+    pub fn by(self, hop: Hop) -> Self {
+        self.map(|reply| reply.by(hop))
+    }
+
+    fn map(self, change: impl FnOnce(Reply) -> Reply) -> Self {
         match self {
-            Self::Delivered(reply) => Self::Delivered(reply.capped()),
-            Self::Relayed { reply, reports } => Self::Relayed { reply: reply.capped(), reports },
-            Self::Failed(reply) => Self::Failed(reply.capped()),
-            Self::Deferred(reply) => Self::Deferred(reply.capped()),
+            Self::Delivered(reply) => Self::Delivered(change(reply)),
+            Self::Relayed { reply, reports } => Self::Relayed { reply: change(reply), reports },
+            Self::Failed(reply) => Self::Failed(change(reply)),
+            Self::Deferred(reply) => Self::Deferred(change(reply)),
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::system::clock::Clock;
 use crate::system::control::{self, Access, BindError, Bridge, ControlOptions, ControlServer};
 use crate::system::folders::{self, FolderError, WorkersFolders};
 use crate::system::idle_probe::IdleProbe;
+use crate::system::log::{self, MailLog};
 use crate::system::mailbox::{Letter, Mailbox};
 use crate::system::privileges::{self, PrivilegeError, Reduced, Use};
 use crate::system::service_manager::{self, ServiceManager};
@@ -88,10 +89,11 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     // Workers inherit it: the sockets where they get their channels are made by ipc-channel with the default mode, and nobody else may
     // enter their folders.
     umask(Mode::from_bits_truncate(0o077));
-    raise_descriptor_limit();
     let signals = signals::catch_reloads().map_err(no_signals)?;
     worker_link::prepare().map_err(|error| DaemonError::System("There is no channel for workers", error))?;
     let config = crate::config::load(config_path)?;
+    let mail_log = log::start(config.log.format);
+    raise_descriptor_limit();
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -106,7 +108,7 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     let reduced = privileges::give_up_all_but(&uses)?;
     tracing::info!("kept of root's power: {reduced}");
     let socket = config.control.socket.clone();
-    let control = serve(config, Opened { signals, store, listener, access, workers_folders, reduced })?;
+    let control = serve(config, Opened { signals, store, listener, access, workers_folders, reduced, mail_log })?;
     control.stop();
     let _ = std::fs::remove_file(&socket);
     tracing::info!("spooler stopped");
@@ -139,11 +141,12 @@ struct Opened {
     access: Access,
     workers_folders: WorkersFolders,
     reduced: Reduced,
+    mail_log: MailLog,
 }
 
 /// Starts all threads and runs the loop until it is told to stop.
 fn serve(config: Config, opened: Opened) -> Result<ControlServer, DaemonError> {
-    let Opened { signals, mut store, listener, access, workers_folders, reduced } = opened;
+    let Opened { signals, mut store, listener, access, workers_folders, reduced, mail_log } = opened;
     let last_id = store.last_id()?;
     let clock = Clock::new();
     let (mailbox, letters) = Mailbox::new().map_err(|error| DaemonError::System("The loop cannot sleep", error))?;
@@ -193,6 +196,7 @@ fn serve(config: Config, opened: Opened) -> Result<ControlServer, DaemonError> {
         mailbox,
         letters,
         clock,
+        mail_log,
         addressing,
         status,
         cgroups: Cgroups::find(),

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spooler_protocol::from_worker::FromWorker;
-use spooler_protocol::ids::{AcceptId, DeliveryId, MessageId};
+use spooler_protocol::ids::{AcceptId, DeliveryId};
 use spooler_protocol::to_worker::ToWorker;
 use tokio::sync::watch;
 
@@ -35,6 +35,7 @@ use crate::system::clock::Clock;
 use crate::system::control::Request;
 use crate::system::folders::WorkersFolders;
 use crate::system::idle_probe::IdleProbe;
+use crate::system::log::MailLog;
 use crate::system::logind::Inhibitor;
 use crate::system::mailbox::{Letter, Letters, Mailbox};
 use crate::system::privileges::Reduced;
@@ -78,6 +79,8 @@ pub struct Equipment {
     pub letters: Letters,
     /// The clocks.
     pub clock: Clock,
+    /// What becomes of messages is written there.
+    pub mail_log: MailLog,
     /// What is done with addresses on their way in: read wherever messages come in.
     pub addressing: bridge::CurrentAddressing,
     /// Moves whenever the status table may have changed.
@@ -106,7 +109,7 @@ pub struct Driver {
     questions: HashMap<AskId, bridge::Question>,
     next_ask: u64,
     fresh: bodies::Fresh,
-    flights: HashMap<DeliveryId, (WorkerId, MessageId)>,
+    flights: HashMap<DeliveryId, bodies::InHand>,
     arriving: HashMap<(WorkerId, AcceptId), arriving::Arriving>,
     next_upload: u64,
     watchers: watching::Watchers,
@@ -152,6 +155,7 @@ impl Driver {
                 self.equipment.status.send_modify(|version| *version += 1);
             }
             self.publish();
+            self.equipment.mail_log.flush();
             self.equipment.service.feed();
         }
         self.equipment.writer.stop();

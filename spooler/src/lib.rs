@@ -16,6 +16,8 @@ pub mod driver;
 pub mod fuzzing;
 // Line ends of messages on their way in.
 pub mod line_ends;
+// The mail log in words.
+pub mod mail_log;
 // What decides.
 pub mod policy;
 // What is kept on disk, as plain data.

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use spooler::system::log;
 use spooler::{config, daemon};
-use tracing_subscriber::EnvFilter;
 
 /// Store-and-forward message spooler.
 #[derive(Parser)]
@@ -25,7 +25,7 @@ const EXAMPLES: &str = "Examples:
   sudo spooler check                           find what the service's user cannot read as well
 
 SIGTERM stops (a second one hurries), SIGHUP reads the configuration again.
-SPOOLER_LOG sets what is logged: error, warn, info (default), debug.";
+SPOOLER_LOG sets what is logged besides the mail log: error, warn, info (default), debug.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -74,7 +74,7 @@ fn main() -> ExitCode {
         Command::Man { folder } => man(&folder),
     };
     result.unwrap_or_else(|(code, error)| {
-        eprintln!("spooler: {error}");
+        log::complain(&format!("spooler: {error}"));
         ExitCode::from(code)
     })
 }
@@ -96,22 +96,9 @@ fn probe(
 }
 
 fn run(explicit: Option<&std::path::Path>) -> Result<ExitCode, (u8, String)> {
-    let filter = EnvFilter::try_from_env("SPOOLER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    // Under systemd the journal has the time; a person at a terminal wants it.
-    let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    if under_systemd {
-        log.with_ansi(false).without_time().init()
-    } else {
-        log.with_ansi(is_terminal()).init()
-    }
     let path = config::find(explicit).map_err(|error| (78, error.to_string()))?;
     daemon::run(&path).map_err(|error| (error.exit_code(), error.to_string()))?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn is_terminal() -> bool {
-    std::io::IsTerminal::is_terminal(&std::io::stderr())
 }
 
 fn man(folder: &std::path::Path) -> Result<ExitCode, (u8, String)> {

@@ -8,6 +8,7 @@
 //! | `accepting` | messages come in, and come back from the store at start |
 //! | `claiming` | listening providers are told what is served |
 //! | `delivering` | messages go out, and what comes after |
+//! | `mail` | the mail log |
 //! | `recording` | what became of recipients |
 //! | `pending` | what is on its way to the disk |
 //! | `disk_trouble` | the disk fails |
@@ -48,6 +49,8 @@ pub(crate) mod fuzzing;
 mod gating;
 mod idling;
 mod logon;
+// The mail log.
+pub mod mail;
 mod mishaps;
 mod overrunning;
 mod pending;
@@ -129,6 +132,8 @@ struct Flight {
     /// What was said so far about those that are to be tried again; decided when the delivery ends.
     deferred: BTreeMap<u32, Reply>,
     attempt: u32,
+    /// When the message was accepted.
+    born_ms: i64,
     since_ms: i64,
     phase: String,
     bytes: u64,

@@ -189,7 +189,7 @@ impl Bridge for Desk {
                 }
                 drop(answer.send(summaries));
             }
-            Request::Queue { action, ids, answer } => {
+            Request::Queue { action, ids, answer, .. } => {
                 books.books().actions.push(action);
                 let done = QueueDone { done: ids.len() as u64, refused: Vec::new() };
                 drop(answer.send(Ok(done)));

@@ -77,6 +77,8 @@ mod lifecycle;
 #[cfg(test)]
 mod machine;
 #[cfg(test)]
+mod mail_log;
+#[cfg(test)]
 mod overrun;
 #[cfg(test)]
 mod peers;

@@ -74,6 +74,7 @@ impl World {
             | Action::Forget(_)
             | Action::AbandonUpload(_)
             | Action::DiscardContent(_)
+            | Action::Mail(_)
             | Action::Log(..) => {}
         }
     }

@@ -154,7 +154,7 @@ impl World {
         known.sort();
         let action = *self.stage.rng.pick(&ACTIONS).unwrap_or(&QueueAction::Retry);
         let id = self.stage.rng.pick(&known).copied().unwrap_or(self.clients.last_id);
-        self.asks(Wish::Other, Ask::Queue(action, vec![id]))
+        self.asks(Wish::Other, Ask::Queue(action, vec![id], 0))
     }
 
     fn command_provider(&mut self) -> Verdict {

@@ -251,7 +251,7 @@ impl Mutant {
             }
             (
                 Some(Mutation::HoldIgnored),
-                Event::Asked(ask, Ask::Queue(spooler_protocol::control::QueueAction::Hold, _)),
+                Event::Asked(ask, Ask::Queue(spooler_protocol::control::QueueAction::Hold, ..)),
             ) => {
                 let done = spooler_protocol::control::QueueDone { done: 1, refused: Vec::new() };
                 self.besides.push(Action::Answer(*ask, Answer::Queue(Ok(done))));

@@ -63,7 +63,7 @@ pub(crate) type Script = VecDeque<Act>;
 /// What a remote may have said.
 pub(crate) fn reply(stage: &mut Stage) -> Reply {
     let code = u16::try_from(stage.rng.between(400, 599)).unwrap_or(450);
-    Reply { cause: Cause::Remote, code, enhanced: String::new(), text: "simulated".to_owned(), remote: String::new() }
+    Reply { cause: Cause::Remote, ..Reply::local(code, "", "simulated") }
 }
 
 /// What a provider does at its start.

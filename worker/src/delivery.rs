@@ -9,7 +9,7 @@ use bytes::Bytes;
 use spooler_protocol::calls::{EndMessage, StatusReport};
 use spooler_protocol::from_worker::{FromWorker, Progress};
 use spooler_protocol::ids::DeliveryId;
-use spooler_protocol::limits::{BODY_CHUNK_BYTES_MAX, ENCODED_BYTES_MAX, REPLY_BYTES_MAX};
+use spooler_protocol::limits::{BODY_CHUNK_BYTES_MAX, ENCODED_BYTES_MAX, HOP_TEXT_BYTES_MAX, REPLY_BYTES_MAX};
 use spooler_protocol::message::Recipient;
 use spooler_protocol::outcome::{Outcome, SubmitResult};
 use spooler_protocol::to_worker::Submission;
@@ -24,7 +24,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 /// Outcomes or reports in one message: with the longest replies so many still fit into [`ENCODED_BYTES_MAX`].
 const TOLD_AT_ONCE_MAX: usize = 128;
 
-const _: () = assert!(TOLD_AT_ONCE_MAX * (3 * REPLY_BYTES_MAX + 64) < ENCODED_BYTES_MAX);
+const _: () = assert!(TOLD_AT_ONCE_MAX * (3 * (REPLY_BYTES_MAX + HOP_TEXT_BYTES_MAX) + 96) < ENCODED_BYTES_MAX);
 
 /// One message in the hands of a provider, with the recipients that it is to serve.
 #[derive(Debug)]

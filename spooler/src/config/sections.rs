@@ -8,6 +8,7 @@ use spooler_protocol::settings::Settings;
 use spooler_protocol::units;
 
 use super::hostname;
+use crate::mail_log::Format;
 use crate::policy::idle_gate::{Mode, Plan};
 
 const MS: Duration = Duration::from_millis(1);
@@ -91,6 +92,13 @@ impl Default for Retry {
 pub struct Routing {
     /// The transport order: every provider once. `None` for the order of the file, with those last that wish to be.
     pub order: Option<Vec<String>>,
+}
+
+/// `[log]`: how the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Log {
+    /// The form of its lines.
+    pub format: Format,
 }
 
 /// `[reports]`: what senders are told.
@@ -240,6 +248,18 @@ fn in_order(
     } else {
         settings.mistake(low_key, format!("is {low:?}; allowed is no more than {high_key}, which is {high:?}"));
     }
+}
+
+pub(super) fn read_log(settings: &mut Settings) -> Log {
+    let format = match settings.string("format", "logfmt").as_str() {
+        "logfmt" => Format::Logfmt,
+        "json" => Format::Json,
+        other => {
+            settings.mistake("format", format!("is {other:?}; allowed is \"logfmt\" or \"json\""));
+            Format::Logfmt
+        }
+    };
+    Log { format }
 }
 
 pub(super) fn read_reports(settings: &mut Settings) -> Reports {

@@ -74,6 +74,7 @@ impl Driver {
                 }
             }
             Action::Look { every_ms } => self.equipment.probe.look(every_ms),
+            Action::Mail(event) => self.log_mail(&event),
             Action::Log(Loudness::Info, text) => tracing::info!("{text}"),
             Action::Log(Loudness::Warn, text) => tracing::warn!("{text}"),
             Action::LookForDevice(name) => {

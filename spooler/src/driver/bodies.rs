@@ -1,7 +1,7 @@
 //! Content between workers and the store. None of it passes through the supervisor.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use spooler_protocol::ids::{DeliveryId, MessageId, RequestId};
@@ -11,8 +11,10 @@ use spooler_protocol::to_worker::{Submission, ToWorker};
 
 use super::Driver;
 use super::debts::Debt;
+use crate::mail_log::Line;
 use crate::record::{Change, Scanned, StoredContent};
 use crate::supervisor::event::{Event, SubmitOrder, WorkerId, WorkerNews};
+use crate::supervisor::mail::MailEvent;
 use crate::system::mailbox::Letter;
 use crate::system::store::{StoreError, StoreReader};
 use crate::system::worker_link::Link;
@@ -22,7 +24,7 @@ const FRESH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Messages just accepted.
 #[derive(Default)]
 pub(super) struct Fresh {
-    messages: HashMap<MessageId, Arc<(Envelope, Bytes)>>,
+    messages: HashMap<MessageId, (Arc<Envelope>, Bytes)>,
     order: VecDeque<(MessageId, usize)>,
     bytes: usize,
 }
@@ -35,7 +37,7 @@ impl Fresh {
                 Change::Accept(message) => {
                     if let StoredContent::Inline(content) = &message.content {
                         let bytes = content.len() + 256 * message.envelope.recipients.len();
-                        let kept = Arc::new((message.envelope.clone(), content.clone()));
+                        let kept = (Arc::new(message.envelope.clone()), content.clone());
                         self.messages.insert(message.id, kept);
                         self.order.push_back((message.id, bytes));
                         self.bytes += bytes;
@@ -56,12 +58,32 @@ impl Fresh {
     }
 }
 
+/// A delivery in the hands of a worker.
+pub(super) struct InHand {
+    worker: WorkerId,
+    id: MessageId,
+    /// Set before the worker can say anything about it.
+    envelope: Arc<OnceLock<Arc<Envelope>>>,
+}
+
 impl Driver {
+    /// Writes a line of the mail log; with the addresses, for an attempt.
+    pub(super) fn log_mail(&mut self, event: &MailEvent) {
+        let in_hand = match event {
+            MailEvent::Attempt(attempt) => self.flights.get(&attempt.delivery),
+            MailEvent::Accepted(_) | MailEvent::Changed(_) => None,
+        };
+        let envelope = in_hand.and_then(|in_hand| in_hand.envelope.get());
+        self.equipment.mail_log.write(&Line::new(event, envelope.map(AsRef::as_ref)));
+    }
+
     /// Hands a delivery to a worker: from memory if it is fresh, else by way of a reader's thread.
     pub(super) fn submit(&mut self, order: SubmitOrder) {
-        self.flights.insert(order.delivery, (order.worker, order.id));
-        if let Some(fresh) = self.fresh.messages.get(&order.id) {
-            let (envelope, content) = fresh.as_ref();
+        let known: Arc<OnceLock<Arc<Envelope>>> = Arc::default();
+        let in_hand = InHand { worker: order.worker, id: order.id, envelope: Arc::clone(&known) };
+        self.flights.insert(order.delivery, in_hand);
+        if let Some((envelope, content)) = self.fresh.messages.get(&order.id) {
+            let _ = known.set(Arc::clone(envelope));
             let size = content.len() as u64;
             let submission = submission(&order, envelope, size, Some(content.clone()));
             self.say(order.worker, ToWorker::Submit(Box::new(submission)));
@@ -71,7 +93,8 @@ impl Driver {
         let (link, mailbox) = (link.share(), self.equipment.mailbox.clone());
         self.equipment.readers.run(Box::new(move |reader| match load(reader, &order) {
             // If its outbox is full the worker does not read, which the loop finds out by itself.
-            Ok(submission) => {
+            Ok((submission, envelope)) => {
+                let _ = known.set(Arc::new(envelope));
                 let _ = link.say(ToWorker::Submit(Box::new(submission)));
             }
             Err(Unread::Now(why)) => mailbox.put(Letter::Event(Event::ReadFailed(order.delivery, why))),
@@ -81,7 +104,7 @@ impl Driver {
 
     /// A worker asks for a piece of a body; it gets pieces of what it has in its hands and of nothing else.
     pub(super) fn read_body(&mut self, worker: WorkerId, request: RequestId, delivery: DeliveryId, offset: u64) {
-        let message = self.flights.get(&delivery).filter(|(of, _)| *of == worker).map(|(_, id)| *id);
+        let message = self.flights.get(&delivery).filter(|held| held.worker == worker).map(|held| held.id);
         let Some(id) = message else {
             let data = Err("the delivery is not in this worker's hands".to_owned());
             self.say(worker, ToWorker::Body { request, data });
@@ -115,7 +138,7 @@ impl From<StoreError> for Unread {
     }
 }
 
-fn load(reader: &mut dyn StoreReader, order: &SubmitOrder) -> Result<Submission, Unread> {
+fn load(reader: &mut dyn StoreReader, order: &SubmitOrder) -> Result<(Submission, Envelope), Unread> {
     let message = match reader.get(order.id)? {
         Some(Scanned::Message(message)) => message,
         Some(Scanned::Damaged { why, .. }) => return Err(Unread::Ever(why)),
@@ -127,7 +150,7 @@ fn load(reader: &mut dyn StoreReader, order: &SubmitOrder) -> Result<Submission,
         reader.check_content(order.id)?;
     }
     let content = inline.map(|size| reader.content(order.id, 0, size)).transpose()?;
-    Ok(submission(order, &message.envelope, message.size, content))
+    Ok((submission(order, &message.envelope, message.size, content), message.envelope))
 }
 
 fn submission(order: &SubmitOrder, envelope: &Envelope, size: u64, content: Option<Bytes>) -> Submission {

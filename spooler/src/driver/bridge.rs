@@ -147,7 +147,7 @@ pub(super) fn split(request: Request) -> Split {
         Request::Overlay { summaries, provider, answer } => {
             (Ask::Overlay(summaries, provider), Question::Overlay(answer))
         }
-        Request::Queue { action, ids, answer } => (Ask::Queue(action, ids), Question::Queue(answer)),
+        Request::Queue { action, ids, uid, answer } => (Ask::Queue(action, ids, uid), Question::Queue(answer)),
         Request::FlushBegin { command, answer } => (Ask::FlushBegin(command), Question::Flush(answer)),
         Request::FlushProgress { flush, answer } => (Ask::FlushProgress(flush), Question::FlushProgress(answer)),
         Request::FlushEnd { flush } => (Ask::FlushEnd(flush), Question::Nobody),

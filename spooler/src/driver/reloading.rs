@@ -62,6 +62,7 @@ impl Driver {
             }
         }
         let config = Config { spool: self.config.spool.clone(), control: self.config.control.clone(), ..config };
+        self.equipment.mail_log.set_format(config.log.format);
         self.equipment.addressing.set(Arc::clone(&config.addressing));
         self.config = config.clone();
         self.hear(Event::Reload(Box::new(config)));

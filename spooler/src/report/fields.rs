@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     fn reply(cause: Cause, code: u16, enhanced: &str) -> Reply {
-        Reply { cause, code, enhanced: enhanced.to_owned(), text: "t".to_owned(), remote: String::new() }
+        Reply { cause, ..Reply::local(code, enhanced, "t") }
     }
 
     #[test]

@@ -85,7 +85,7 @@ fn reply_of(text: &str, flags: &str) -> Reply {
         Some('o') => Cause::Local,
         _ => Cause::Remote,
     };
-    Reply { cause, code: code.parse().unwrap_or(0), enhanced, text, remote }.capped()
+    Reply { cause, code: code.parse().unwrap_or(0), enhanced, text, remote, hop: None }.capped()
 }
 
 /// The fields of a report's own header, in lower case.

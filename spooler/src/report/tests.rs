@@ -18,6 +18,7 @@ fn recipient(address: &str, text: &str) -> ReportedRecipient {
             enhanced: "5.1.1".to_owned(),
             text: text.to_owned(),
             remote: "mx.example.net".to_owned(),
+            hop: None,
         },
         attempts: 3,
         last_attempt_ms: Some(1_793_000_000_000),

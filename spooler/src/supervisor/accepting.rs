@@ -7,6 +7,7 @@ use spooler_protocol::outcome::Reply;
 use spooler_protocol::to_worker::{Refusal, ToWorker};
 
 use super::event::{Action, Answer, Incoming, Loudness, Ticket, UploadKey};
+use super::mail::{self, Accepted, MailEvent};
 use super::{Acceptor, Pending, Scan, Supervisor, abandon, log};
 use crate::policy::addressing::TooMany;
 use crate::policy::few::Few;
@@ -73,8 +74,8 @@ impl Supervisor {
         let message = NewMessage { id, envelope, submitted_ms: now.wall_ms, origin, owner_uid, content: stored };
         match key {
             None => {
-                let unit = vec![Change::Accept(Box::new(message))];
-                self.commit(unit, Pending::Accept(acceptor, id, entry), actions);
+                let pending = Pending::Accept(acceptor, Accepted::of(&message), entry);
+                self.commit(vec![Change::Accept(Box::new(message))], pending, actions);
             }
             Some(key) => {
                 let ticket = Ticket(self.next_number());
@@ -125,10 +126,10 @@ impl Supervisor {
                 answer(acceptor, Err(refusal), actions);
             }
             Ok(size) => {
-                let id = message.id;
                 entry.size = size;
                 let message = NewMessage { content: StoredContent::File(size), ..*message };
-                self.commit(vec![Change::Accept(Box::new(message))], Pending::Accept(acceptor, id, entry), actions);
+                let pending = Pending::Accept(acceptor, Accepted::of(&message), entry);
+                self.commit(vec![Change::Accept(Box::new(message))], pending, actions);
             }
         }
     }
@@ -136,8 +137,10 @@ impl Supervisor {
     pub(super) fn on_committed(&mut self, ticket: Ticket, result: Result<(), Refusal>, actions: &mut Vec<Action>) {
         let Some(pending) = self.pending.remove(&ticket) else { return };
         match (pending, result) {
-            (Pending::Accept(acceptor, id, mut entry), Ok(())) => {
+            (Pending::Accept(acceptor, note, mut entry), Ok(())) => {
+                let id = note.id;
                 self.accepted += 1;
+                actions.push(Action::Mail(MailEvent::Accepted(note)));
                 if self.astray.remove(&id) {
                     entry.parts.as_mut_slice().iter_mut().for_each(|part| part.route = None);
                     actions.push(Action::Lookup(id));
@@ -149,7 +152,8 @@ impl Supervisor {
                     self.report_is_over(about, actions);
                 }
             }
-            (Pending::Accept(acceptor, id, _), Err(refusal)) => {
+            (Pending::Accept(acceptor, note, _), Err(refusal)) => {
+                let id = note.id;
                 self.astray.remove(&id);
                 actions.push(Action::DiscardContent(id));
                 log(actions, Loudness::Warn, format!("a message was refused: {}", refusal.text));
@@ -337,7 +341,7 @@ impl Supervisor {
         }
         let reply = Reply::local(550, "5.1.2", "Every provider that serves this address has declined the message");
         let failed = unwanted.into_iter().map(|index| (index, reply.clone())).collect();
-        self.fail(id, failed, actions);
+        self.fail(id, failed, mail::Change::Declined, actions);
     }
 
     /// How recipients of a provider are retried.

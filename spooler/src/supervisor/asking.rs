@@ -10,6 +10,7 @@ use spooler_protocol::to_worker::ToWorker;
 
 use super::accepting::HandedIn;
 use super::event::{Action, Answer, Ask, AskId, WorkerId};
+use super::mail::{self, log_change};
 use super::{Acceptor, Pending, Scan, Supervisor};
 use crate::policy::queue::{Entry, Part, Standing, Waiting};
 use crate::policy::retry::ms;
@@ -25,8 +26,8 @@ impl Supervisor {
                 self.accept(Acceptor::Client(ask_id), handed_in, now, actions);
                 return;
             }
-            Ask::Queue(action, ids) => {
-                self.command(ask_id, action, &ids, actions);
+            Ask::Queue(action, ids, uid) => {
+                self.command(ask_id, (action, uid), &ids, actions);
                 return;
             }
             Ask::Status => Answer::Status(Box::new(self.status_table(now))),
@@ -58,7 +59,13 @@ impl Supervisor {
     }
 
     /// Does something to messages; answered when it is on disk.
-    fn command(&mut self, ask_id: AskId, action: QueueAction, ids: &[MessageId], actions: &mut Vec<Action>) {
+    fn command(
+        &mut self,
+        ask_id: AskId,
+        (action, uid): (QueueAction, u32),
+        ids: &[MessageId],
+        actions: &mut Vec<Action>,
+    ) {
         if let Err(refused) = self.check_disk() {
             actions.push(Action::Answer(ask_id, Answer::Queue(Err(refused))));
             return;
@@ -69,6 +76,9 @@ impl Supervisor {
             match self.command_one(action, *id, actions) {
                 Ok(change) => {
                     done.done += 1;
+                    if let Some(logged) = logged(action) {
+                        log_change(*id, logged, Some(uid), "", actions);
+                    }
                     unit.extend(change);
                 }
                 Err(why) => done.refused.push(format!("{id}: {why}")),
@@ -309,6 +319,17 @@ impl Supervisor {
         let worker = WorkerId { provider: id, generation: provider.life.generation() };
         self.take_step(worker, step, actions);
         Ok(())
+    }
+}
+
+/// What the mail log says of an action.
+fn logged(action: QueueAction) -> Option<mail::Change> {
+    match action {
+        QueueAction::Hold => Some(mail::Change::Held),
+        QueueAction::Release => Some(mail::Change::Released),
+        QueueAction::Delete => Some(mail::Change::Deleted),
+        QueueAction::Cancel => Some(mail::Change::Cancelled),
+        QueueAction::Retry => None,
     }
 }
 

@@ -7,11 +7,12 @@ use spooler_protocol::ids::DeliveryId;
 use spooler_protocol::outcome::{Outcome, Reply, SubmitResult};
 
 use super::event::{Action, ReportedRecipient, SubmitOrder, WorkerId};
+use super::mail::{Change, Fate, log_change};
 use super::recording::Verdict;
 use super::{Flight, Supervisor};
 use crate::policy::queue::{Again, Waiting};
 use crate::policy::{Now, ProviderId};
-use crate::record::Change;
+use crate::record;
 
 /// A provider that is busy is asked again after so long (SpoolerBackoffInterval of the ancestor).
 const BUSY_MS: i64 = 2000;
@@ -53,7 +54,9 @@ impl Supervisor {
                 provider.overrun.on_given(now.mono_ms);
             }
             self.next += 1;
-            let wants_success = self.queue.get(departure.id).is_some_and(|entry| entry.wants_success);
+            let entry = self.queue.get(departure.id);
+            let wants_success = entry.is_some_and(|entry| entry.wants_success);
+            let born_ms = entry.map_or(now.mono_ms, |entry| entry.born_ms);
             let flight = Flight {
                 worker,
                 wants_success,
@@ -63,6 +66,7 @@ impl Supervisor {
                 settled: BTreeSet::new(),
                 deferred: BTreeMap::new(),
                 attempt: departure.attempt,
+                born_ms,
                 since_ms: now.mono_ms,
                 phase: String::new(),
                 bytes: 0,
@@ -171,8 +175,12 @@ impl Supervisor {
         }
         let left = !verdict.deferred.is_empty() || !open.is_empty();
         if given_up {
+            self.log_given_up(delivery, &verdict, &open, now, actions);
             verdict.deferred.clear();
         } else if expired {
+            if let Some((_, reply)) = verdict.deferred.first() {
+                log_change(id, Change::Expired, None, reply.to_string(), actions);
+            }
             verdict.failed.append(&mut verdict.deferred);
         }
         let next = (left && !given_up && !expired).then(|| {
@@ -199,6 +207,18 @@ impl Supervisor {
         self.record(delivery, verdict, gone, now, actions);
     }
 
+    /// A person gave up on those that are not settled.
+    fn log_given_up(&self, delivery: DeliveryId, verdict: &Verdict, open: &[u32], now: Now, actions: &mut Vec<Action>) {
+        let unsaid = Reply::local(0, "", "Cancelled before the provider said anything");
+        for (index, reply) in &verdict.deferred {
+            self.log_attempt(delivery, (*index, Fate::Cancelled, reply), None, now, actions);
+        }
+        let said = |index: &&u32| verdict.deferred.iter().any(|(said, _)| said == *index);
+        for index in open.iter().filter(|index| !said(index)) {
+            self.log_attempt(delivery, (*index, Fate::Cancelled, &unsaid), None, now, actions);
+        }
+    }
+
     /// The provider has said that a message is not for it: the next one that serves its recipients gets it.
     fn pass_on(&mut self, worker: WorkerId, delivery: DeliveryId, actions: &mut Vec<Action>) {
         let Some(flight) = self.flights.get(&delivery).filter(|flight| flight.worker == worker) else { return };
@@ -215,7 +235,7 @@ impl Supervisor {
             declined
         });
         if gone {
-            self.keep(vec![Change::Remove { id }], actions);
+            self.keep(vec![record::Change::Remove { id }], actions);
         } else {
             self.declined.entry(id).or_default().extend(declined.into_iter().flatten());
             actions.push(Action::Lookup(id));

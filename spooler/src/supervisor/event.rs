@@ -16,6 +16,7 @@ use spooler_protocol::outcome::Reply;
 use spooler_protocol::status::StatusTable;
 use spooler_protocol::to_worker::{Refusal, ToWorker};
 
+use super::mail::MailEvent;
 use crate::config::Config;
 use crate::policy::ProviderId;
 use crate::policy::idle_gate::Observation;
@@ -148,8 +149,8 @@ pub enum Ask {
     Status,
     /// State and reason of these messages, or of those among them that go through a provider.
     Overlay(Vec<MessageSummary>, Option<String>),
-    /// An action on messages.
-    Queue(QueueAction, Vec<MessageId>),
+    /// An action on messages, and the user who wants it.
+    Queue(QueueAction, Vec<MessageId>, u32),
     /// Begin a flush.
     FlushBegin(FlushCommand),
     /// How far it is.
@@ -371,6 +372,8 @@ pub enum Action {
     LookForDevice(String),
     /// Do not keep the machine from sleeping or shutting down any more.
     LetMachineGo,
+    /// Write to the mail log.
+    Mail(MailEvent),
     /// Write to the log.
     Log(Loudness, String),
     /// Everything is done.

@@ -3,8 +3,8 @@
 use spooler_protocol::control::Death;
 use spooler_protocol::ids::DeliveryId;
 
-use super::event::{Action, Loudness, WorkerEnd, WorkerId};
-use super::{Supervisor, log};
+use super::Supervisor;
+use super::event::{Action, WorkerEnd, WorkerId};
 use crate::policy::Now;
 use crate::policy::queue::{Standing, Waiting};
 use crate::record::Change;
@@ -68,7 +68,6 @@ impl Supervisor {
     pub(super) fn on_unreadable(&mut self, delivery: DeliveryId, why: String, actions: &mut Vec<Action>) {
         let Some(flight) = self.flights.get(&delivery) else { return };
         let (id, route, worker) = (flight.id, flight.route, flight.worker);
-        log(actions, Loudness::Warn, format!("message {id} is set aside: {why}"));
         let gone = self.queue.arrive(id, route, delivery, &[], Some((Waiting::Ready, false)));
         self.queue.change(id, |entry| entry.standing = Standing::Quarantined);
         self.end_flight(delivery, worker, actions);

@@ -7,6 +7,7 @@ use spooler_protocol::ids::{AcceptId, MessageId};
 
 use super::Supervisor;
 use super::event::{Action, AskId, Ticket, WorkerId};
+use super::mail::Accepted;
 use crate::policy::few::Few;
 use crate::policy::queue::Entry;
 use crate::record::{Change, NewMessage};
@@ -27,8 +28,8 @@ pub(super) enum Acceptor {
 pub(super) enum Pending {
     /// The content gets its final name first.
     Upload(Acceptor, Box<NewMessage>, Entry),
-    /// The message joins the queue.
-    Accept(Acceptor, MessageId, Entry),
+    /// The message joins the queue, and is logged.
+    Accept(Acceptor, Box<Accepted>, Entry),
     /// A report about this message is being built; these changes go to disk with it.
     Report(MessageId, Vec<Change>),
     /// A notice to the postmaster is being built.
@@ -46,7 +47,7 @@ impl Pending {
     pub(super) fn accepts(&self) -> Option<MessageId> {
         match self {
             Self::Upload(_, message, _) => Some(message.id),
-            Self::Accept(_, id, _) => Some(*id),
+            Self::Accept(_, note, _) => Some(note.id),
             Self::Report(..) | Self::Notice | Self::Quarantined(_) | Self::Command(..) | Self::Kept(_) => None,
         }
     }

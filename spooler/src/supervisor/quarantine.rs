@@ -14,8 +14,9 @@
 use spooler_protocol::control::{Death, MessageState};
 use spooler_protocol::ids::MessageId;
 
-use super::event::{Action, Loudness, NoticeOrder, Ticket};
-use super::{Pending, Supervisor, log};
+use super::event::{Action, NoticeOrder, Ticket};
+use super::mail::{self, log_change};
+use super::{Pending, Supervisor};
 use crate::policy::Now;
 use crate::policy::queue::Standing;
 use crate::record::Change;
@@ -56,7 +57,6 @@ impl Supervisor {
         let why = format!("its worker died {deaths} times while it had this message, last of {}", death.cause);
         let marks = Change::Marks { id, deaths, delay_reported, death: Some(Box::new(death)) };
         if deaths >= DEATHS_MAX {
-            log(actions, Loudness::Warn, format!("message {id} is quarantined: {why}"));
             self.set_aside(id, why, Some(marks), actions);
         } else {
             self.keep(vec![marks], actions);
@@ -66,6 +66,7 @@ impl Supervisor {
     /// Keeps on disk that a message is in quarantine.
     pub(super) fn set_aside(&mut self, id: MessageId, why: String, marks: Option<Change>, actions: &mut Vec<Action>) {
         self.quarantine.latest = Some((id, why.clone()));
+        log_change(id, mail::Change::Quarantined, None, why.clone(), actions);
         let state = Change::State { id, state: MessageState::Quarantined, why };
         self.commit(marks.into_iter().chain([state]).collect(), Pending::Quarantined(id), actions);
     }

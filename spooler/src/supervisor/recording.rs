@@ -4,9 +4,10 @@ use spooler_protocol::control::RecipientState;
 use spooler_protocol::ids::{DeliveryId, MessageId};
 use spooler_protocol::outcome::{Outcome, Reply};
 
-use super::event::{Action, Loudness, ReportKind, ReportedRecipient, WorkerId};
+use super::Supervisor;
+use super::event::{Action, ReportKind, ReportedRecipient, WorkerId};
+use super::mail::{self, log_change};
 use super::reporting::Fact;
-use super::{Supervisor, log};
 use crate::policy::queue::Waiting;
 use crate::policy::{Now, ProviderId};
 use crate::record::{Change, RecipientUpdate};
@@ -98,9 +99,7 @@ impl Supervisor {
         let failed = verdict.failed.iter().map(|(index, reply)| update(*index, RecipientState::Failed, reply, 0));
         let (sent, failed, deferred): (Vec<RecipientUpdate>, Vec<RecipientUpdate>, Vec<RecipientUpdate>) =
             (sent.collect(), failed.collect(), deferred.collect());
-        for (index, reply) in &verdict.deferred {
-            log(actions, Loudness::Info, format!("message {id} recipient {index} deferred by {provider}: {reply}"));
-        }
+        self.log_verdict(delivery, &verdict, next_try_ms, now, actions);
         // What is tried again does not wait for a report to be built: by then the next attempt may be known.
         if !deferred.is_empty() {
             self.keep(vec![Change::Recipients { id, updates: deferred }], actions);
@@ -129,8 +128,14 @@ impl Supervisor {
         }
     }
 
-    /// Recipients fail without having been in flight.
-    pub(super) fn fail(&mut self, id: MessageId, failed: Vec<(u32, Reply)>, actions: &mut Vec<Action>) {
+    /// Recipients fail without having been in flight; `logged` is why.
+    pub(super) fn fail(
+        &mut self,
+        id: MessageId,
+        failed: Vec<(u32, Reply)>,
+        logged: mail::Change,
+        actions: &mut Vec<Action>,
+    ) {
         let updates = failed.iter().map(|(index, reply)| RecipientUpdate {
             index: *index,
             state: RecipientState::Failed,
@@ -139,6 +144,9 @@ impl Supervisor {
             provider: None,
             reply: Some(reply.clone()),
         });
+        if let Some((_, reply)) = failed.first() {
+            log_change(id, logged, None, reply.to_string(), actions);
+        }
         let gone = self.queue.get(id).is_none_or(|entry| entry.parts.as_slice().is_empty());
         let unit = if gone {
             self.queue.remove(id);
@@ -165,6 +173,11 @@ impl Supervisor {
 }
 
 impl Verdict {
+    /// Those that were served.
+    pub(super) fn sent(&self) -> impl Iterator<Item = &ReportedRecipient> {
+        self.sent.iter().map(|sent| &sent.recipient)
+    }
+
     pub(super) fn settled_indexes(&self) -> Vec<u32> {
         let sent = self.sent.iter().map(|sent| sent.recipient.index);
         sent.chain(self.failed.iter().map(|(index, _)| *index)).collect()

@@ -8,6 +8,7 @@ use spooler_protocol::message::Recipient;
 use spooler_protocol::outcome::Reply;
 
 use super::event::{Action, Loudness, ReportKind, ReportedRecipient, Ticket, WorkerId};
+use super::mail::Accepted;
 use super::pending::messages_of;
 use super::{Acceptor, Pending, Supervisor, accepting, log};
 use crate::policy::Now;
@@ -32,9 +33,6 @@ impl Supervisor {
         actions: &mut Vec<Action>,
     ) {
         self.failed += failed.len() as u64;
-        for (index, reply) in &failed {
-            log(actions, Loudness::Warn, format!("message {id} recipient {index} failed: {reply}"));
-        }
         let news = failed.into_iter().filter(|(index, _)| self.is_news(id, *index, Fact::Failed));
         let recipients: Vec<ReportedRecipient> =
             news.map(|(index, reply)| ReportedRecipient { index, reply, relayed: false }).collect();
@@ -104,10 +102,10 @@ impl Supervisor {
             }
             return;
         };
-        let id = report.id;
         let acceptor = about.map_or(Acceptor::Nobody, Acceptor::Report);
+        let note = Accepted::of(&report);
         unit.push(Change::Accept(report));
-        self.commit_now(unit, Pending::Accept(acceptor, id, entry), actions);
+        self.commit_now(unit, Pending::Accept(acceptor, note, entry), actions);
     }
 
     /// Gives a report its number and its place in the schedule; `None` if nobody serves its recipient.

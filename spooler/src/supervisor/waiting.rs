@@ -8,6 +8,7 @@ use spooler_protocol::outcome::Reply;
 use spooler_protocol::status::StatusCode;
 
 use super::event::{Action, ReportedRecipient};
+use super::mail;
 use super::{Provider, Supervisor};
 use crate::policy::queue::{Entry, Part, Standing, Waiting};
 use crate::policy::retry::RetryPlan;
@@ -88,7 +89,7 @@ impl Supervisor {
                     self.abort_all_deferred(id, actions);
                     let given_up = |part: &Part| part.route == route && waits_on_provider(part);
                     self.queue.change(id, |entry| entry.parts.retain(|part| !given_up(part)));
-                    self.fail(id, failed, actions);
+                    self.fail(id, failed, mail::Change::Expired, actions);
                 }
             }
         }

@@ -16,6 +16,8 @@ pub mod folders;
 pub mod idle_probe;
 // Network interfaces that can be used, or not any more.
 pub mod links;
+// Where the log goes.
+pub mod log;
 // What logind says of the machine.
 pub mod logind;
 // What the loop sleeps on.

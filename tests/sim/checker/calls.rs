@@ -69,7 +69,7 @@ impl Calls {
                 self.validations.insert(*ask, now.mono_ms);
             }
             // What a person wants done with a message goes before what its provider wants.
-            Ask::Queue(_, ids) => {
+            Ask::Queue(_, ids, _) => {
                 for session in self.sessions.values_mut() {
                     session.kept.retain(|(id, _)| !ids.contains(id));
                 }

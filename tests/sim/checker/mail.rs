@@ -131,7 +131,7 @@ impl Mail {
         let Event::Asked(ask, what) = event else { return };
         let command = match what {
             Ask::FlushEnd(_) => return,
-            Ask::Queue(action, ids) => ids.first().map(|id| (*action, *id)),
+            Ask::Queue(action, ids, _) => ids.first().map(|id| (*action, *id)),
             _ => None,
         };
         if let Some((action, id)) = command

@@ -21,6 +21,7 @@ use crate::record::{Change, NewMessage, ORIGIN_REPORT, RecipientUpdate, Scanned,
 use crate::supervisor::event::{
     Action, Answer, Ask, AskId, Event, Incoming, NoticeOrder, Reading, ReportOrder, SubmitOrder, WorkerId, WorkerNews,
 };
+use crate::supervisor::mail::MailEvent;
 use crate::supervisor::{Supervisor, Surroundings};
 
 /// What a worker was told.
@@ -51,6 +52,7 @@ pub(in crate::supervisor) struct Bench {
     pub(in crate::supervisor) answers: HashMap<AskId, Answer>,
     /// Lines of the log.
     pub(in crate::supervisor) log: Vec<String>,
+    pub(in crate::supervisor) mail: Vec<MailEvent>,
     pub(in crate::supervisor) exited: bool,
     /// What the disk says to every unit, if it takes none.
     pub(in crate::supervisor) refuse_commits: Option<Refusal>,
@@ -131,6 +133,7 @@ impl Bench {
             notices: Vec::new(),
             answers: HashMap::new(),
             log: Vec::new(),
+            mail: Vec::new(),
             exited: false,
             refuse_commits: None,
             reads_to_fail: 0,
@@ -419,6 +422,7 @@ impl Bench {
             }
             Action::Answer(ask_id, answer) => drop(self.answers.insert(ask_id, answer)),
             Action::Log(_, text) => self.log.push(text),
+            Action::Mail(event) => self.mail.push(event),
             Action::Exit => self.exited = true,
             Action::Forget(_) | Action::FinishUpload(..) | Action::AbandonUpload(_) | Action::DiscardContent(_) => {}
             // No machine: nobody looks at it, and nothing keeps it from sleeping.

@@ -73,7 +73,7 @@ fn not_wanted_without_a_deferral_is_like_later() {
 fn abort_deferred_when_a_person_cancels() {
     for action in [QueueAction::Cancel, QueueAction::Delete] {
         let (mut bench, id) = deferred();
-        bench.ask(Ask::Queue(action, vec![id]));
+        bench.ask(Ask::Queue(action, vec![id], 0));
         assert_eq!(bench.calls("a"), [abort(id, true)]);
         assert!(bench.disk.is_empty());
         bench.notify("a", SpoolerNotify::SentDeferred(id));
@@ -86,7 +86,7 @@ fn abort_deferred_when_it_was_cancelled_while_it_was_taken() {
     let mut bench = Bench::ready(TWO, &[("a", smtp(Wishes::default()))]);
     let id = bench.submit(&["x@y"]);
     let order = bench.delivery("a");
-    bench.ask(Ask::Queue(QueueAction::Cancel, vec![id]));
+    bench.ask(Ask::Queue(QueueAction::Cancel, vec![id], 0));
     bench.calls("a");
     bench.end("a", &order, SubmitResult::Done, EndMessage::Deferred, vec![]);
     assert_eq!(bench.calls("a"), [abort(id, true)]);
@@ -136,7 +136,7 @@ fn a_message_that_goes_another_way_now_is_not_waited_for() {
 #[test]
 fn a_person_can_offer_it_before_it_is_asked_for() {
     let (mut bench, id) = deferred();
-    bench.ask(Ask::Queue(QueueAction::Retry, vec![id]));
+    bench.ask(Ask::Queue(QueueAction::Retry, vec![id], 0));
     let order = bench.delivery("a");
     assert!(order.deferred_before);
     bench.finish("a", &order, SubmitResult::NotWanted);
@@ -146,9 +146,9 @@ fn a_person_can_offer_it_before_it_is_asked_for() {
 #[test]
 fn what_is_held_meanwhile_goes_out_when_it_is_released() {
     let (mut bench, id) = deferred();
-    bench.ask(Ask::Queue(QueueAction::Hold, vec![id]));
+    bench.ask(Ask::Queue(QueueAction::Hold, vec![id], 0));
     bench.notify("a", SpoolerNotify::SentDeferred(id));
     assert!(bench.calls("a").is_empty());
-    bench.ask(Ask::Queue(QueueAction::Release, vec![id]));
+    bench.ask(Ask::Queue(QueueAction::Release, vec![id], 0));
     assert_eq!(bench.calls("a"), [format!("Submit {id}")]);
 }

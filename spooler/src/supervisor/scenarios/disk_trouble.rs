@@ -30,7 +30,7 @@ fn nothing_is_delivered_as_long_as_results_do_not_come_to_disk() {
     assert!(bench.calls("a").is_empty());
     assert_eq!(bench.state(id).unwrap(), (MessageState::Ready, "The disk fails".to_owned()));
     assert_eq!(supervisor_text(&mut bench), "The disk fails");
-    let refused = bench.ask(Ask::Queue(QueueAction::Hold, vec![id]));
+    let refused = bench.ask(Ask::Queue(QueueAction::Hold, vec![id], 0));
     assert!(matches!(&refused, Some(Answer::Queue(Err(error))) if error.temporary), "{refused:?}");
     bench.hear(Event::StoreStuck(None));
     assert_eq!(supervisor_text(&mut bench), "running");

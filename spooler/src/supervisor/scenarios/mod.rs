@@ -30,6 +30,7 @@ mod flushes;
 mod gating;
 mod inbound;
 mod logons;
+mod mail_log;
 mod order;
 mod outbound;
 mod quarantine;

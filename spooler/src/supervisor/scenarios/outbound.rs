@@ -188,7 +188,7 @@ fn cancel_mid_recipient_keeps_who_was_served() {
     let mut bench = one();
     let id = bench.submit(&["x@y", "z@y"]);
     let order = bench.delivery("a");
-    bench.ask(Ask::Queue(QueueAction::Cancel, vec![id]));
+    bench.ask(Ask::Queue(QueueAction::Cancel, vec![id], 0));
     assert_eq!(bench.calls("a"), [format!("CancelMessage({:?})", order.delivery)]);
     let done = vec![(0, Outcome::Delivered(reply(250, "kept")))];
     bench.end("a", &order, SubmitResult::Cancelled, EndMessage::Done, done);

@@ -55,7 +55,7 @@ fn after_three_deaths_a_message_is_set_aside_and_the_row_says_so() {
     assert_eq!((row.held, row.quarantined), (1, 1));
     let text = row.quarantine.unwrap();
     assert!(text.starts_with(&format!("message {id}: its worker died 3 times")) && text.contains("SIGSEGV"), "{text}");
-    bench.ask(Ask::Queue(QueueAction::Release, vec![id]));
+    bench.ask(Ask::Queue(QueueAction::Release, vec![id], 0));
     assert_eq!((bench.disk[&id].state, bench.disk[&id].deaths), (MessageState::Ready, 0), "it starts anew");
     let row = supervisor_row(&mut bench);
     assert_eq!((row.quarantined, row.quarantine), (0, None));

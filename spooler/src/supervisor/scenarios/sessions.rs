@@ -146,7 +146,7 @@ fn after_a_critical_error_nothing_is_told_either_until_the_logoff() {
     bench.end("a", &order, SubmitResult::Done, EndMessage::Deferred, vec![]);
     bench.notify("a", SpoolerNotify::CriticalError("the line is cut".to_owned()));
     bench.hear(Event::System(SystemMessage::LinkUp { interface: "eth0".to_owned() }));
-    bench.ask(Ask::Queue(QueueAction::Delete, vec![id]));
+    bench.ask(Ask::Queue(QueueAction::Delete, vec![id], 0));
     assert!(bench.disk.is_empty());
     assert!(bench.calls("a").is_empty(), "neither of the link nor of the message");
     bench.hear(Event::Stop);

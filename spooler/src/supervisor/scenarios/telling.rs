@@ -134,7 +134,7 @@ fn who_deletes_a_message_is_answered_when_what_is_to_be_told_of_it_is_on_disk() 
         bench.end("a", &order, SubmitResult::Done, EndMessage::Done, outcomes);
         id
     });
-    let ask = Event::Asked(AskId(77), Ask::Queue(QueueAction::Delete, vec![first, second]));
+    let ask = Event::Asked(AskId(77), Ask::Queue(QueueAction::Delete, vec![first, second], 0));
     bench.hear(ask);
     assert!(bench.answers.is_empty());
     bench.build_report();
@@ -159,7 +159,7 @@ fn a_report_that_can_never_be_kept_sets_its_message_aside() {
     assert_eq!(bench.kept(), (vec![id], 0), "who was to be told can be told by the next one");
     bench.pass(3_600_000);
     assert!(bench.calls("a").is_empty(), "it is not delivered again and again");
-    assert!(matches!(bench.ask(Ask::Queue(QueueAction::Delete, vec![id])), Some(Answer::Queue(Ok(_)))));
+    assert!(matches!(bench.ask(Ask::Queue(QueueAction::Delete, vec![id], 0)), Some(Answer::Queue(Ok(_)))));
     assert_eq!(bench.kept(), (vec![], 0));
 }
 

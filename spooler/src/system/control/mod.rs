@@ -80,6 +80,8 @@ pub enum Request {
         action: QueueAction,
         /// With which.
         ids: Vec<MessageId>,
+        /// The user who wants it.
+        uid: u32,
         /// How it went.
         answer: oneshot::Sender<Result<QueueDone, ApiError>>,
     },

@@ -138,7 +138,7 @@ pub(super) async fn act(
     let mut done = QueueDone { done: 0, refused: missing(asked_for.unwrap_or_default(), &found) };
     for ids in found.chunks(COMMAND_BATCH) {
         let ids = ids.to_vec();
-        let part = desk.ask(|answer| Request::Queue { action, ids, answer }).await??;
+        let part = desk.ask(|answer| Request::Queue { action, ids, uid: peer.uid, answer }).await??;
         done.done += part.done;
         let room = REFUSALS_MAX.saturating_sub(done.refused.len());
         done.refused.extend(part.refused.into_iter().take(room));

@@ -124,6 +124,7 @@ fn deferred(index: u32, next_try_ms: i64) -> RecipientUpdate {
         enhanced: "4.2.1".to_owned(),
         text: format!("try {index} later"),
         remote: "mx.example".to_owned(),
+        hop: None,
     };
     let (provider, reply) = (Some(format!("relay{index}")), Some(reply));
     RecipientUpdate { index, state: RecipientState::Pending, attempts: index + 1, next_try_ms, provider, reply }

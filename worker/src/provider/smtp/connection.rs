@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use spooler_protocol::outcome::Hop;
+
 use super::extensions::Extensions;
 use super::wire::Wire;
 
@@ -13,6 +15,8 @@ pub(super) struct Connection {
     pub(super) offered: Extensions,
     /// Who it is: `host[address]`, or the path of a socket.
     pub(super) remote: Rc<str>,
+    /// How it was reached.
+    pub(super) hop: Hop,
     /// Messages that went over it.
     pub(super) served: u32,
     /// It waited in the pool, so the server may have closed it meanwhile.
@@ -23,6 +27,6 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(wire: Wire, offered: Extensions, remote: Rc<str>) -> Self {
-        Self { wire, offered, remote, served: 0, reused: false, needs_reset: false }
+        Self { wire, offered, remote, hop: Hop::default(), served: 0, reused: false, needs_reset: false }
     }
 }

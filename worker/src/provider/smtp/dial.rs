@@ -12,9 +12,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::rc::Rc;
 
-use spooler_protocol::outcome::{Cause, Reply};
+use spooler_protocol::outcome::{Cause, Hop, Reply};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::auth::{AuthFailure, Login};
 use super::connection::Connection;
@@ -53,6 +53,16 @@ enum Failure {
     Here(Reply),
     Tls(Reply),
     Auth(Reply),
+}
+
+impl Failure {
+    fn by(self, hop: Hop) -> Self {
+        match self {
+            Self::Here(reply) => Self::Here(reply.by(hop)),
+            Self::Tls(reply) => Self::Tls(reply.by(hop)),
+            Self::Auth(reply) => Self::Auth(reply.by(hop)),
+        }
+    }
 }
 
 /// Makes sessions.
@@ -145,22 +155,27 @@ impl Dialer {
     }
 
     async fn dial_socket(&self, path: &Path) -> Result<Connection, NoSession> {
-        let remote: Rc<str> = path.display().to_string().into();
+        let (remote, begun): (Rc<str>, Instant) = (path.display().to_string().into(), Instant::now());
         let stream = match timeout(self.timeouts.connect, UnixStream::connect(path)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(NoSession::Temporary(unconnected(&remote, &error.to_string()))),
             Err(_) => return Err(NoSession::Temporary(unconnected(&remote, "no answer"))),
         };
         let session = self.begin(Wire::new(Stream::Unix(stream)), &remote, "localhost", false).await;
-        session.map_err(|failure| match failure {
+        with_hop(session, remote.to_string(), begun).map_err(|failure| match failure {
             Failure::Here(reply) | Failure::Tls(reply) => NoSession::Temporary(reply),
             Failure::Auth(reply) => NoSession::Auth(reply),
         })
     }
 
     async fn dial_address(&self, host: &Host, address: IpAddr) -> Result<Connection, Failure> {
-        let remote: Rc<str> = format!("{}[{address}]", host.name).into();
+        let begun = Instant::now();
         let address = SocketAddr::new(address, host.port.unwrap_or(self.port));
+        with_hop(self.session_at(host, address).await, address.to_string(), begun)
+    }
+
+    async fn session_at(&self, host: &Host, address: SocketAddr) -> Result<Connection, Failure> {
+        let remote: Rc<str> = format!("{}[{}]", host.name, address.ip()).into();
         let name = self.tls_server_name.as_deref().unwrap_or(&host.name);
         let wire = self.connect(address, &remote).await?;
         match self.begin(wire, &remote, name, self.tls != Tls::None).await {
@@ -285,12 +300,28 @@ impl Dialer {
             Ok(Ok(wire)) => {
                 let checked =
                     if self.trust.verifies() { "certificate checked for" } else { "certificate not checked for" };
-                self.saw("TLS", || format!("{}; {checked} {shown}", wire.tls().unwrap_or_default()));
+                self.saw("TLS", || {
+                    let (version, cipher) = wire.tls();
+                    format!("{version} with {cipher}; {checked} {shown}")
+                });
                 Ok(wire)
             }
             Ok(Err(why)) => Err(no_tls(remote, &why)),
             Err(_) => Err(no_tls(remote, "no answer")),
         }
+    }
+}
+
+/// Notes how a session, or its failure, came about.
+fn with_hop(session: Result<Connection, Failure>, peer: String, begun: Instant) -> Result<Connection, Failure> {
+    let connecting_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let hop = Hop { peer, connecting_ms, ..Hop::default() };
+    match session {
+        Ok(connection) => {
+            let (tls, cipher) = connection.wire.tls();
+            Ok(Connection { hop: Hop { tls, cipher, ..hop }, ..connection })
+        }
+        Err(failure) => Err(failure.by(hop)),
     }
 }
 

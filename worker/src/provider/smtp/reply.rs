@@ -103,6 +103,7 @@ impl ServerReply {
             enhanced: self.enhanced,
             text: self.text,
             remote: remote.to_owned(),
+            hop: None,
         }
     }
 }

@@ -14,7 +14,8 @@
 mod content;
 
 use bytes::Bytes;
-use spooler_protocol::outcome::{Outcome, Reply};
+use spooler_protocol::outcome::{Hop, Outcome, Reply};
+use tokio::time::Instant;
 
 use super::command;
 use super::connection::Connection;
@@ -103,6 +104,9 @@ pub(super) struct Transaction<'a> {
     /// The message itself is on its way.
     sending: bool,
     phase: &'static str,
+    begun: Instant,
+    /// The session was made for this message.
+    is_first: bool,
 }
 
 impl<'a> Transaction<'a> {
@@ -117,6 +121,7 @@ impl<'a> Transaction<'a> {
         let needs_utf8 =
             |&index: &usize| delivery.recipients().get(index).is_some_and(|r| !r.address.text().is_ascii());
         let submission = delivery.submission();
+        let is_first = connection.served == 0 && !connection.reused && !connection.needs_reset;
         let smtputf8 = submission.smtputf8 || !submission.sender.is_ascii() || group.iter().any(needs_utf8);
         Self {
             connection,
@@ -134,6 +139,8 @@ impl<'a> Transaction<'a> {
             heard: false,
             sending: false,
             phase: "at MAIL",
+            begun: Instant::now(),
+            is_first,
         }
     }
 
@@ -288,8 +295,15 @@ impl<'a> Transaction<'a> {
             self.too_many.push((index, reply));
         } else {
             let outcome = self.refused(reply);
-            self.delivery.settle(index, outcome);
+            self.settle(index, outcome);
         }
+    }
+
+    /// Settles a recipient, and notes how its server was reached.
+    fn settle(&self, index: usize, outcome: Outcome) {
+        let connecting_ms = if self.is_first { self.connection.hop.connecting_ms } else { 0 };
+        let transfer_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.delivery.settle(index, outcome.by(Hop { connecting_ms, transfer_ms, ..self.connection.hop.clone() }));
     }
 
     fn answer(&self, reply: ServerReply) -> Outcome {
@@ -314,13 +328,13 @@ impl<'a> Transaction<'a> {
     fn settle_rest(&mut self, outcome: &Outcome) {
         let unanswered = self.group.get(self.answered..).unwrap_or_default();
         for &index in self.accepted.iter().chain(unanswered) {
-            self.delivery.settle(index, outcome.clone());
+            self.settle(index, outcome.clone());
         }
         self.accepted.clear();
         self.answered = self.group.len();
         for (index, reply) in std::mem::take(&mut self.too_many) {
             let outcome = Outcome::Deferred(reply.from(&self.connection.remote));
-            self.delivery.settle(index, outcome);
+            self.settle(index, outcome);
         }
     }
 }

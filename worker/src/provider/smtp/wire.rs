@@ -52,7 +52,7 @@ impl Broken {
         if let Self::Lost(Some(error)) = &self {
             text = format!("{text}: {error}");
         }
-        Reply { cause, code: 0, enhanced: enhanced.to_owned(), text, remote: remote.to_owned() }
+        Reply { cause, remote: remote.to_owned(), ..Reply::local(0, enhanced, text) }
     }
 }
 
@@ -181,14 +181,13 @@ impl Wire {
         matches!(self.stream, Stream::Tls(_))
     }
 
-    /// Version and cipher, such as `TLSv1.3 with TLS13_AES_128_GCM_SHA256`, where TLS protects it.
-    pub(super) fn tls(&self) -> Option<String> {
-        let Stream::Tls(stream) = &self.stream else { return None };
+    /// Version and cipher suite of TLS, as the field writes them (`TLSv1.3`, `TLS_AES_256_GCM_SHA384`); both empty without TLS.
+    pub(super) fn tls(&self) -> (String, String) {
+        let Stream::Tls(stream) = &self.stream else { return Default::default() };
         let (_, session) = stream.get_ref();
-        let version = session.protocol_version()?;
-        let suite = session.negotiated_cipher_suite()?.suite();
-        let shown = |name: Option<&'static str>| name.unwrap_or("unknown").to_owned();
-        Some(format!("{} with {}", shown(version.as_str()).replace("TLSv1_", "TLSv1."), shown(suite.as_str())))
+        let version = session.protocol_version().and_then(|version| version.as_str()).unwrap_or_default();
+        let suite = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or_default();
+        (version.replace("TLSv1_", "TLSv1."), suite.replace("TLS13_", "TLS_"))
     }
 
     /// Whether it can be used again after a pause: the server has neither closed it nor said anything, as far as one can tell without

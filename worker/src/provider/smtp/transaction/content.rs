@@ -139,11 +139,11 @@ impl Transaction<'_> {
                 reply => reply,
             };
             match reply {
-                Ok(reply) if self.manner.lmtp => self.delivery.settle(index, self.answer(reply)),
+                Ok(reply) if self.manner.lmtp => self.settle(index, self.answer(reply)),
                 Ok(reply) => {
                     let outcome = self.answer(reply);
                     for index in std::iter::once(index).chain(accepted.by_ref()) {
-                        self.delivery.settle(index, outcome.clone());
+                        self.settle(index, outcome.clone());
                     }
                 }
                 Err(broken) => {
