@@ -102,7 +102,7 @@ fn a_provider_hears_when_a_flush_begins_and_ends_and_knows_that_it_need_not_yiel
 
 #[test]
 fn one_that_hangs_as_it_looks_for_mail_is_replaced_and_the_next_one_fetches_it() {
-    let fetching = "wishes = [\"poll\"]\npatience = \"1s\"\npoll = [\"wait open; return waiting\", \"\"]\n\
+    let fetching = "wishes = [\"poll\"]\nstall_timeout = \"1s\"\npoll = [\"wait open; return waiting\", \"\"]\n\
                     start = [\"write settle * delivered; accept bob@home.test\"]";
     let world = started(&[("far", fetching), ("home", "")]);
     let row = world.wait_for("the warning", |world| world.provider("far").filter(|row| row["overrun"] == "warned"));

@@ -123,7 +123,7 @@ impl Gate {
                 format!("gate = {slots}\nforce_after = \"{force_after_ms}ms\"\n")
             }
             Self::Auto { idle_required_ms, poll_every_ms, force_after_ms, trickle, .. } => format!(
-                "gate = \"auto\"\nidle_required = \"{idle_required_ms}ms\"\nrecheck = \"{poll_every_ms}ms\"\n\
+                "gate = \"auto\"\nidle_required = \"{idle_required_ms}ms\"\npoll_every = \"{poll_every_ms}ms\"\n\
                  force_after = \"{force_after_ms}ms\"\nclosed_gate_cpu_permille = {trickle}\n"
             ),
         }
@@ -252,7 +252,7 @@ impl Plan {
     fn text(&self) -> String {
         let mut text = format!(
             "[mail]\nhostname = \"sim.test\"\n[scheduler]\nslots = {}\nslice = \"{}ms\"\n{}[worker]\nprogram = \"/worker\"\n\
-             stop_timeout = \"4s\"\n[retry]\nfirst = \"500ms\"\nfactor = 2.0\nmax = \"8s\"\ngive_up = \"{}s\"\n\
+             stop_timeout = \"4s\"\n[retry]\nfirst = \"500ms\"\nfactor = 2.0\nmax = \"8s\"\nmax_age = \"{}s\"\n\
              delay_warning = \"{}s\"\n",
             self.slots,
             self.slice_ms,
@@ -265,8 +265,8 @@ impl Plan {
             let _ = write!(
                 text,
                 "[provider.{}]\nkind = \"sim\"\nclaims = [{claims}]\nweight = {}\ninteractive = {}\nenabled = {}\n\
-                 start_timeout = \"3s\"\nanswer_timeout = \"{ANSWER_MS}ms\"\npoll_interval = \"2s\"\n\
-                 stall_timeout = \"{}s\"\noverrun_max = \"{OVERRUN_MS}ms\"\ncritical_max = \"{}s\"\n\
+                 start_timeout = \"3s\"\nresponse_timeout = \"{ANSWER_MS}ms\"\npoll_interval = \"2s\"\n\
+                 stall_timeout = \"{}s\"\ncpu_overrun_limit = \"{OVERRUN_MS}ms\"\ncritical_max = \"{}s\"\n\
                  value = {}\n",
                 provider.name,
                 provider.weight,

@@ -310,7 +310,7 @@ mod tests {
         assert_eq!(retry("first = '2h'").1, ["first is \"2h\"; allowed is no more than max, which is \"1h\""]);
         assert_eq!(retry("max = '30s'").1, ["max is \"30s\"; allowed is no less than first, which is \"1m\""]);
         assert_eq!(retry("max_age = '5m'").1, ["max_age is \"5m\"; allowed is no less than max, which is \"1h\""]);
-        assert_eq!(retry("first = '1s'\nmax = '1s'\ngive_up = '1s'").1, [""; 0]);
+        assert_eq!(retry("first = '1s'\nmax = '1s'\nmax_age = '1s'").1, [""; 0]);
     }
 
     #[test]
