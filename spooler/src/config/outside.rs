@@ -1,4 +1,4 @@
-//! What the settings of providers refer to outside of the configuration: files, programs, addresses, host names. All of it may change
+//! Files, programs, addresses and host names that the settings of providers refer to. All of it may change
 //! without the configuration, so what is wrong is warned of and refused nowhere.
 
 use std::collections::HashMap;
@@ -78,7 +78,7 @@ pub(super) fn check_listeners(listeners: &[(String, SocketAddr)], notes: &mut No
     }
 }
 
-/// Whether two addresses with the same port cannot be listened on at once. `[::]` does not take IPv4 here.
+/// True if two addresses with the same port cannot be listened on at once. `[::]` does not take IPv4 here.
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let any = one.ip().is_unspecified() || other.ip().is_unspecified();
     one.is_ipv4() == other.is_ipv4() && (any || one.ip() == other.ip())
