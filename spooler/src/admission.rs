@@ -155,6 +155,11 @@ impl Admission {
         hops::check(self.hops).map(|()| out)
     }
 
+    /// The `Message-ID` of what has come so far.
+    pub(crate) fn message_id(&self) -> Option<String> {
+        self.message_id.clone()
+    }
+
     /// The next piece of the message: what can be kept of it and of what came before.
     ///
     /// # Errors

@@ -68,7 +68,7 @@ fn many_recipients_are_counted_not_listed() {
         recipients: vec!["x@y".to_owned(), "z@y".to_owned()],
         recipient_count: 900,
         size: 10,
-        uid: Some(1000),
+        client: "uid:1000".to_owned(),
         origin: "uid 1000".to_owned(),
         message_id: Some("<1@b>".to_owned()),
     };

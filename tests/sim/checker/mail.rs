@@ -362,7 +362,7 @@ impl Mail {
                 let settled = self.messages.get(id).and_then(|message| message.settled.get(&update.index)).copied();
                 let expected = match update.state {
                     RecipientState::Pending => None,
-                    RecipientState::Sent => Some(Settled::Sent),
+                    RecipientState::Delivered | RecipientState::Relayed => Some(Settled::Sent),
                     RecipientState::Failed => Some(Settled::Failed),
                 };
                 let true_so_far = settled == expected || (expected.is_none() && self.ahead.contains(id));
@@ -376,7 +376,7 @@ impl Mail {
                 demand(unreadable || harm >= 3, "quarantine has a cause", || format!("message {id}: {harm} deaths"))
             }
             Change::State { .. } | Change::Marks { .. } => Ok(()),
-            Change::Remove { id } => {
+            Change::Remove { id, .. } => {
                 let message = self.messages.entry(*id).or_default();
                 for index in &message.told {
                     message.settled.entry(*index).or_insert(Settled::Failed);

@@ -96,7 +96,7 @@ fn not_me_after_a_part_was_delivered_passes_only_the_rest_on() {
     let done = vec![(0, Outcome::Delivered(reply(250, "kept")))];
     bench.end("a", &order, SubmitResult::NotMe, EndMessage::Done, done);
     assert_eq!(bench.delivery("b").recipients, [1]);
-    assert_eq!(bench.disk[&id].recipients[0].state, RecipientState::Sent);
+    assert_eq!(bench.disk[&id].recipients[0].state, RecipientState::Delivered);
 }
 
 #[test]

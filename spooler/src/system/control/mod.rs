@@ -10,6 +10,7 @@ mod feed;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod hall;
+mod history;
 mod listing;
 mod patience;
 mod provider;
@@ -149,6 +150,8 @@ pub enum SubmitContent {
         upload: u64,
         /// Bytes.
         size: u64,
+        /// The `Message-ID` of its header, for the mail log.
+        message_id: Option<String>,
     },
 }
 

@@ -17,15 +17,15 @@ use super::sqlite::SqliteStore;
 use super::{Change, NewMessage, RecipientUpdate, Scanned, ScannedMessage, Store, StoreError, StoredContent};
 
 /// One store that can be opened, closed and opened again.
-struct Subject {
+pub(super) struct Subject {
     /// Opens it again after the last one was dropped.
-    open: Box<dyn Fn() -> Box<dyn Store>>,
+    pub(super) open: Box<dyn Fn() -> Box<dyn Store>>,
     /// Puts a large content where it belongs.
     put_file: Box<dyn Fn(MessageId, &'static [u8])>,
     _keep: Box<dyn Any>,
 }
 
-fn sqlite() -> Subject {
+pub(super) fn sqlite() -> Subject {
     let home = tempfile::tempdir().unwrap();
     let (folder, bodies) = (home.path().join("spool"), BodyFolder::of_spool(&home.path().join("spool")));
     Subject {
@@ -35,7 +35,7 @@ fn sqlite() -> Subject {
     }
 }
 
-fn memory() -> Subject {
+pub(super) fn memory() -> Subject {
     let store = MemoryStore::new();
     let files = store.clone();
     Subject {
@@ -85,7 +85,7 @@ pub(super) fn message(id: u64, content: Bytes) -> NewMessage {
 }
 
 /// A message that uses every field there is.
-fn rich_message(id: u64) -> NewMessage {
+pub(super) fn rich_message(id: u64) -> NewMessage {
     let recipient = |address: &str, notify, orcpt: Option<&str>| Recipient {
         address: address.parse().unwrap(),
         notify,
@@ -109,15 +109,15 @@ fn rich_message(id: u64) -> NewMessage {
     NewMessage { envelope, origin, owner_uid: None, ..message(id, Bytes::from_static(b"Subject: x\r\n\r\n\0\xff")) }
 }
 
-fn accept(message: NewMessage) -> Vec<Change> {
+pub(super) fn accept(message: NewMessage) -> Vec<Change> {
     vec![Change::Accept(Box::new(message))]
 }
 
-fn accept_simple(id: u64) -> Vec<Change> {
+pub(super) fn accept_simple(id: u64) -> Vec<Change> {
     accept(message(id, Bytes::from(format!("content {id}"))))
 }
 
-fn deferred(index: u32, next_try_ms: i64) -> RecipientUpdate {
+pub(super) fn deferred(index: u32, next_try_ms: i64) -> RecipientUpdate {
     let reply = Reply {
         cause: Cause::Remote,
         code: 450,
@@ -130,7 +130,7 @@ fn deferred(index: u32, next_try_ms: i64) -> RecipientUpdate {
     RecipientUpdate { index, state: RecipientState::Pending, attempts: index + 1, next_try_ms, provider, reply }
 }
 
-fn update(id: u64, updates: Vec<RecipientUpdate>) -> Vec<Change> {
+pub(super) fn update(id: u64, updates: Vec<RecipientUpdate>) -> Vec<Change> {
     vec![Change::Recipients { id: MessageId(id), updates }]
 }
 
@@ -139,7 +139,7 @@ fn state(id: u64, state: MessageState, why: &str) -> Vec<Change> {
 }
 
 fn remove(id: u64) -> Vec<Change> {
-    vec![Change::Remove { id: MessageId(id) }]
+    vec![Change::Remove { id: MessageId(id), ending: None }]
 }
 
 fn get(store: &dyn Store, id: u64) -> Option<ScannedMessage> {
@@ -248,7 +248,7 @@ fn content_is_read_in_pieces(subject: &Subject) {
 
 fn updates_of_recipients_come_back(subject: &Subject) {
     let mut store = (subject.open)();
-    let sent = RecipientUpdate { state: RecipientState::Sent, reply: None, provider: None, ..deferred(0, 0) };
+    let sent = RecipientUpdate { state: RecipientState::Relayed, reply: None, provider: None, ..deferred(0, 0) };
     let failed = RecipientUpdate { state: RecipientState::Failed, ..deferred(2, 5) };
     store.commit(&[accept(rich_message(1)), update(1, vec![failed.clone(), sent.clone()])]).unwrap();
     store.commit(&[update(1, vec![deferred(1, 77)])]).unwrap();
@@ -400,7 +400,7 @@ fn listings_name_unsettled_recipients_first(subject: &Subject) {
     let mut store = (subject.open)();
     let mut many = message(1, Bytes::new());
     many.envelope.recipients = (0..12).map(|n| Recipient::new(format!("r{n}@x").parse().unwrap())).collect();
-    let sent = |index| RecipientUpdate { state: RecipientState::Sent, ..deferred(index, 0) };
+    let sent = |index| RecipientUpdate { state: RecipientState::Relayed, ..deferred(index, 0) };
     store.commit(&[accept(many), update(1, (0..9).map(sent).collect())]).unwrap();
     let summary = list(&*store, &Filter::default(), 0, None).remove(0);
     let expected = ["r9@x", "r10@x", "r11@x", "r0@x", "r1@x", "r2@x", "r3@x", "r4@x", "r5@x", "r6@x"];
@@ -448,7 +448,7 @@ fn every_filter_filters(subject: &Subject) {
 
 fn a_detail_shows_each_recipient_and_the_owner(subject: &Subject) {
     let mut store = (subject.open)();
-    let sent = RecipientUpdate { state: RecipientState::Sent, ..deferred(1, 0) };
+    let sent = RecipientUpdate { state: RecipientState::Relayed, ..deferred(1, 0) };
     store.commit(&[accept(rich_message(1)), accept_simple(2), update(1, vec![deferred(0, 900), sent])]).unwrap();
     let mut reader = store.reader().unwrap();
     let (detail, owner) = reader.detail(MessageId(1), 100).unwrap().unwrap();
@@ -461,7 +461,7 @@ fn a_detail_shows_each_recipient_and_the_owner(subject: &Subject) {
         ("SMTP:FAX:odd@example.org", RecipientState::Pending, Some(900))
     );
     assert_eq!((second.provider.as_deref(), second.notify), (Some("relay1"), Some(Notify::NEVER)));
-    assert_eq!((second.state, second.next_try_ms, second.attempts), (RecipientState::Sent, None, 2));
+    assert_eq!((second.state, second.next_try_ms, second.attempts), (RecipientState::Relayed, None, 2));
     assert_eq!(second.reply.as_ref().map(|reply| reply.code), Some(450));
     assert_eq!((third.attempts, third.reply.as_ref(), third.next_try_ms), (0, None, None));
     assert_eq!(reader.detail(MessageId(2), 0).unwrap().unwrap().1, Some(1000));

@@ -21,6 +21,7 @@ use super::changes::{LAST_ID, LastId, Tally};
 use super::checkpoint::{Checkpointer, LOG_BYTES_MAX};
 use super::claim::{Claim, DatabaseFile, open_file};
 use super::failure::{failed, of_io, of_sqlite};
+use super::history::Books;
 use super::lock::FolderLock;
 use super::log_tail;
 use super::rows::{key, message_id};
@@ -35,6 +36,8 @@ pub struct SqliteStore {
     connection: Connection,
     claim: Claim,
     last_id: LastId,
+    /// How much history there is.
+    books: Books,
     bodies: BodyFolder,
     path: PathBuf,
     file: DatabaseFile,
@@ -74,12 +77,13 @@ impl SqliteStore {
         bodies.sweep(|id| has_file(&connection, id).map_err(fail))?;
         let checkpointer = Checkpointer::start(&path, bodies.clone())?;
         let claim = Claim::new(Arc::clone(&file));
-        Ok(Self { checkpointer, connection, claim, last_id, bodies, path, file, _lock: lock })
+        let books = Books::default();
+        Ok(Self { checkpointer, connection, claim, last_id, books, bodies, path, file, _lock: lock })
     }
 
     fn transact(&mut self, units: &[Vec<Change>]) -> Result<Tally, StoreError> {
         let fail = |error: rusqlite::Error| of_sqlite(&self.path, &self.connection, &error);
-        let mut tally = Tally::new(self.last_id);
+        let mut tally = Tally::new(self.last_id, self.books);
         run(&self.connection, "BEGIN IMMEDIATE").map_err(fail)?;
         for change in units.iter().flatten() {
             tally.apply(&self.connection, change).map_err(fail)?;
@@ -122,6 +126,7 @@ impl Store for SqliteStore {
         match self.transact(units) {
             Ok(tally) => {
                 self.last_id = tally.last_id;
+                self.books = tally.books;
                 tally.removed_with_file.iter().for_each(|id| self.checkpointer.remove(*id));
                 Ok(())
             }
