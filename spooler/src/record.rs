@@ -201,6 +201,12 @@ impl Change {
         }
     }
 
+    /// Whether the history gets something to keep.
+    #[must_use]
+    pub fn is_remembered(&self) -> bool {
+        matches!(self, Self::Remove { ending: Some(ending), .. } if ending.keep.bytes_max > 0)
+    }
+
     /// Whether recipients are not tried again once this is on disk.
     #[must_use]
     pub fn settles(&self) -> bool {

@@ -7,7 +7,6 @@ use spooler_protocol::control::{Death, RecipientState};
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::message::Recipient;
 
-use super::damage::is_damage;
 use super::history::Books;
 use super::rows::{
     body_number, key, message_state_number, notify_number, priority_number, recipient_state, recipient_state_number,
@@ -63,11 +62,20 @@ pub(super) struct Tally {
     pub(super) books: Books,
     /// How much of it is kept, and how many rows were added.
     history: Option<(Keep, u32)>,
+    /// Whether the history is left as it is.
+    forgets: bool,
 }
 
 impl Tally {
-    pub(super) fn new(last_id: LastId, books: Books) -> Self {
-        Self { last_id, removed_with_file: Vec::new(), removed_max: MessageId(0), books, history: None }
+    pub(super) fn new(last_id: LastId, books: Books, with_history: bool) -> Self {
+        Self {
+            last_id,
+            removed_with_file: Vec::new(),
+            removed_max: MessageId(0),
+            books,
+            history: None,
+            forgets: !with_history,
+        }
     }
 
     /// Applies one change.
@@ -99,12 +107,13 @@ impl Tally {
             self.last_id.kept = self.last_id.used;
         }
         match self.history.take() {
-            Some((keep, added)) => unless_damaged(self.books.tidy(connection, keep, added)),
+            Some((keep, added)) => self.books.tidy(connection, keep, added),
             None => Ok(()),
         }
     }
 
     fn remove(&mut self, connection: &Connection, id: MessageId, ending: Option<&Ending>) -> rusqlite::Result<()> {
+        let ending = ending.filter(|_| !self.forgets);
         if let Some(ending) = ending {
             let added = self.history.map_or(0, |(_, added)| added);
             self.history = Some((ending.keep, added + 1));
@@ -137,24 +146,13 @@ impl Tally {
         recipients.sort_by_key(|(_, update)| update.index);
         let Some((Some(message), owner_uid)) = message else { return Ok(()) };
         let finished = ending.finish(id, message, recipients);
-        unless_damaged(self.books.add(connection, &finished, owner_uid))
+        self.books.add(connection, &finished, owner_uid)
     }
 }
 
 fn leaving(row: &Row<'_>) -> rusqlite::Result<Leaving> {
     let size: i64 = row.get(1)?;
     Ok(Leaving { sender: row.get(0)?, size: size.cast_unsigned(), submitted_ms: row.get(2)?, origin: row.get(3)? })
-}
-
-/// The history is for people: that it is damaged keeps no message in the queue.
-fn unless_damaged(result: rusqlite::Result<()>) -> rusqlite::Result<()> {
-    match result {
-        Err(error) if is_damage(&error) => {
-            tracing::error!("The history in the store is damaged, and what ends now is missing in it: {error}");
-            Ok(())
-        }
-        result => result,
-    }
 }
 
 /// A row of a recipient that leaves. What cannot be read of it is left out.

@@ -1,4 +1,6 @@
-//! What every store must do with messages that leave the queue.
+//! What every store must do with messages that leave the queue; and that the one on disk ends them whatever becomes of its history.
+
+use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
 use spooler_protocol::control::RecipientState;
@@ -6,6 +8,7 @@ use spooler_protocol::history::{End, Fate, Finished, HistoryFilter};
 use spooler_protocol::ids::MessageId;
 
 use super::conformance::{Subject, accept, accept_simple, deferred, memory, message, rich_message, sqlite, update};
+use super::sqlite::SqliteStore;
 use super::{Change, NewMessage, RecipientUpdate, Store};
 use crate::record::{Ending, Keep};
 
@@ -137,4 +140,26 @@ fn switched_off_history_keeps_nothing_and_goes(subject: &Subject) {
     store.commit(&(1..=15).map(|id| remove(id, settled(1, Vec::new(), KEEP))).collect::<Vec<_>>()).unwrap();
     (16..=20).for_each(|id| store.commit(&[remove(id, settled(2, Vec::new(), off))]).unwrap());
     assert_eq!(history(&*store, &HistoryFilter::default(), None), []);
+}
+
+#[test]
+fn damaged_history_keeps_no_message_queued() {
+    let home = tempfile::tempdir().unwrap();
+    let mut store = SqliteStore::open(home.path()).unwrap();
+    store.commit(&[accept_simple(1), accept_simple(2)]).unwrap();
+    store.commit(&[remove(1, settled(1, Vec::new(), KEEP))]).unwrap();
+    drop(store);
+    let database = home.path().join("spool.db");
+    let page: u64 = {
+        let connection = rusqlite::Connection::open(&database).unwrap();
+        let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'history'";
+        connection.query_row(root, (), |row| row.get::<_, i64>(0)).unwrap().cast_unsigned()
+    };
+    let file = std::fs::File::options().write(true).open(&database).unwrap();
+    file.write_all_at(&[0xA5; 4096], (page - 1) * 4096).unwrap();
+
+    let mut store = SqliteStore::open(home.path()).unwrap();
+    store.commit(&[remove(2, settled(2, Vec::new(), KEEP)), accept_simple(3)]).unwrap();
+    assert_eq!(super::conformance::ids(&store), [3]);
+    assert!(store.reader().unwrap().history(&HistoryFilter::default(), None, u64::MAX).is_err());
 }

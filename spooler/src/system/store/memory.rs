@@ -35,6 +35,7 @@ struct Shared {
     messages: BTreeMap<MessageId, StoredMessage>,
     contents: BTreeMap<MessageId, Bytes>,
     history: VecDeque<(Finished, Option<u32>)>,
+    history_bytes: u64,
     places: u64,
     last_id: MessageId,
     full: bool,
@@ -155,14 +156,15 @@ impl Shared {
         let leaving = Leaving { sender, size: scanned.size, submitted_ms: scanned.submitted_ms, origin };
         let finished = ending.finish(scanned.id, leaving, recipients.into_iter().zip(scanned.recipients).collect());
         self.places += 1;
-        self.history.push_back((Finished { place: self.places, ..finished }, owner_uid));
+        let finished = Finished { place: self.places, ..finished };
         let keep = ending.keep;
         let length = |finished: &Finished| serde_json::to_vec(finished).map_or(0, |entry| entry.len() as u64);
-        let mut bytes: u64 = self.history.iter().map(|(finished, _)| length(finished)).sum();
+        self.history_bytes += length(&finished);
+        self.history.push_back((finished, owner_uid));
         while let Some((oldest, _)) = self.history.front()
-            && (oldest.ended_ms < keep.since_ms || bytes > keep.bytes_max)
+            && (oldest.ended_ms < keep.since_ms || self.history_bytes > keep.bytes_max)
         {
-            bytes -= length(oldest);
+            self.history_bytes -= length(oldest);
             self.history.pop_front();
         }
     }
