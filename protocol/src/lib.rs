@@ -33,6 +33,8 @@ pub mod message;
 pub mod notification;
 // What became of a delivery, per recipient and per message.
 pub mod outcome;
+// Errors of the system in words for people.
+pub mod plain;
 // Who gets a place where there are fewer places than visitors.
 pub mod places;
 // Reading a table of settings so that every mistake is found at once.

@@ -103,7 +103,8 @@ impl fmt::Display for Reply {
             write!(f, "{} ", self.enhanced)?;
         }
         f.write_str(&self.text.replace('\n', " / "))?;
-        if !self.remote.is_empty() {
+        // A text that names the place needs no second mention.
+        if !self.remote.is_empty() && !self.text.contains(&self.remote) {
             write!(f, " ({})", self.remote)?;
         }
         Ok(())

@@ -267,8 +267,10 @@ pub struct MessageRow {
     pub provider: String,
     /// MAPI's bits.
     pub code: StatusCode,
-    /// What is being done.
+    /// What is being done, such as `waiting for the greeting of 192.0.2.1:25`; never empty.
     pub phase: String,
+    /// Since when that is so, milliseconds since 1970.
+    pub phase_since_ms: i64,
     /// How much of it is sent, 0 to 100.
     pub progress: u8,
     /// Bytes sent so far.

@@ -128,6 +128,7 @@ mod tests {
             provider: "fax".to_owned(),
             code: StatusCode::OUTBOUND_ACTIVE,
             phase: String::new(),
+            phase_since_ms: 0,
             progress: 0,
             bytes: 0,
             size: 1,

@@ -138,6 +138,7 @@ struct Flight {
     born_ms: i64,
     since_ms: i64,
     phase: String,
+    phase_since_ms: i64,
     bytes: u64,
     /// A person gave up on what is not served yet.
     given_up: bool,

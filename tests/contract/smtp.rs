@@ -8,8 +8,12 @@ mod connections;
 mod content;
 // Real servers, where there are any.
 mod dovecot;
+// Which failure of several is reported, and what is shown meanwhile.
+mod failures;
 // A server that does what a test says.
 mod fake;
+// Addresses and headers that are not ASCII.
+mod international;
 // LMTP, over TCP and Unix sockets.
 mod lmtp;
 // Delivery by MX, with a name server of a few lines.

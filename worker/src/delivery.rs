@@ -1,5 +1,6 @@
 //! One message in the hands of a provider.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashSet};
 use std::rc::Rc;
@@ -18,8 +19,8 @@ use tokio::sync::Notify;
 use crate::filter::Content;
 use crate::support::Support;
 
-/// Progress of one delivery is told at most this often.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+/// Progress of one delivery is told at most this often, and a phase if it lasts this long.
+pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Outcomes or reports in one message: with the longest replies so many still fit into [`ENCODED_BYTES_MAX`].
 const TOLD_AT_ONCE_MAX: usize = 128;
@@ -48,10 +49,29 @@ pub(crate) struct DeliveryState {
     /// Whether anything was said of a recipient before the end.
     told: Cell<bool>,
     progress_at: Cell<Option<Instant>>,
+    shown: RefCell<Shown>,
     served: RefCell<BTreeSet<usize>>,
 }
 
+/// How far a delivery is.
+#[derive(Debug, Default)]
+struct Shown {
+    phase: Cow<'static, str>,
+    bytes: u64,
+    /// The supervisor does not know it yet.
+    untold: bool,
+}
+
 impl DeliveryState {
+    /// Tells how far it is, if the supervisor does not know that yet.
+    pub(crate) fn tell_progress(&self, delivery: DeliveryId, say: impl FnOnce(&FromWorker)) {
+        let mut shown = self.shown.borrow_mut();
+        if std::mem::take(&mut shown.untold) {
+            let progress = Progress { phase: shown.phase.clone().into_owned(), bytes: shown.bytes };
+            say(&FromWorker::Progress { delivery, progress });
+        }
+    }
+
     /// Nobody further is to be served; whether that is news.
     pub(crate) fn cancel(&self) -> bool {
         let news = !self.cancelled.replace(true);
@@ -185,17 +205,22 @@ impl Delivery {
         &self.submission.others
     }
 
-    /// Shows how far it is. Cheap; most calls tell nobody.
-    pub fn progress(&self, phase: &str, bytes: u64) {
+    /// Shows what is being done, such as `connecting to 192.0.2.1:25`. Cheap; a phase that ends soon is shown to nobody.
+    pub fn phase(&self, phase: impl Into<Cow<'static, str>>) {
+        let mut shown = self.state.shown.borrow_mut();
+        (shown.phase, shown.untold) = (phase.into(), true);
+        self.support.tell_progress_soon();
+    }
+
+    /// Shows what is being done, and how many bytes of the message are sent. Cheap; most calls tell nobody.
+    pub fn progress(&self, phase: impl Into<Cow<'static, str>>, bytes: u64) {
+        self.phase(phase);
+        self.state.shown.borrow_mut().bytes = bytes;
         let now = Instant::now();
         let due = self.state.progress_at.get().is_none_or(|at| now.duration_since(at) >= PROGRESS_INTERVAL);
-        if due {
-            let first = self.state.progress_at.replace(Some(now)).is_none();
-            // The first word is held back: most deliveries are over before anybody could look.
-            if !first {
-                let progress = Progress { phase: phase.to_owned(), bytes };
-                self.support.send(&FromWorker::Progress { delivery: self.submission.delivery, progress });
-            }
+        // The first word is held back: most deliveries are over before it could be read.
+        if due && self.state.progress_at.replace(Some(now)).is_some() {
+            self.state.tell_progress(self.submission.delivery, |said| self.support.send(said));
         }
     }
 

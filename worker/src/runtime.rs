@@ -89,8 +89,8 @@ pub async fn run<P: Provider>(link: LinkSender, inbox: mpsc::UnboundedReceiver<T
     let ready = Arc::new(Ready::default());
     ready.flag.store(true, Ordering::Release);
     let waker = Waker::from(Arc::clone(&ready));
-    let row_timer = Box::pin(tokio::time::sleep(Duration::ZERO));
-    let mut executor = Executor { support, orders, ended, inbox, local: Box::pin(local), ready, waker, row_timer };
+    let telling_timer = Box::pin(tokio::time::sleep(Duration::ZERO));
+    let mut executor = Executor { support, orders, ended, inbox, local: Box::pin(local), ready, waker, telling_timer };
     std::future::poll_fn(|cx| executor.poll(cx)).await
 }
 
@@ -102,7 +102,7 @@ struct Executor {
     local: Pin<Box<LocalSet>>,
     ready: Arc<Ready>,
     waker: Waker,
-    row_timer: Pin<Box<Sleep>>,
+    telling_timer: Pin<Box<Sleep>>,
 }
 
 impl Executor {
@@ -125,7 +125,7 @@ impl Executor {
         if let Some(ended) = self.ended.get() {
             return Poll::Ready(ended);
         }
-        self.tell_rows(cx);
+        self.tell_what_is_due(cx);
         if self.support.is_lost() {
             return Poll::Ready(Ended::SupervisorGone);
         }
@@ -174,11 +174,11 @@ impl Executor {
         self.support.with_session(|session| session.on_ran(now_us, more));
     }
 
-    /// Words about rows that are due leave, and the executor is woken for the next ones.
-    fn tell_rows(&mut self, cx: &mut Context<'_>) {
-        let Some(next) = self.support.tell_rows() else { return };
-        self.row_timer.as_mut().reset(Instant::now() + next);
-        if self.row_timer.as_mut().poll(cx).is_ready() {
+    /// Words about rows and deliveries that are due leave, and the executor is woken for the next ones.
+    fn tell_what_is_due(&mut self, cx: &mut Context<'_>) {
+        let Some(next) = self.support.tell_progress().into_iter().chain(self.support.tell_rows()).min() else { return };
+        self.telling_timer.as_mut().reset(Instant::now() + next);
+        if self.telling_timer.as_mut().poll(cx).is_ready() {
             cx.waker().wake_by_ref();
         }
     }

@@ -5,18 +5,20 @@
 //! | here | the provider's side: tokens, critical sections, rows, prompts, news |
 //! | `answers` | what it waits for, and the supervisor's answers |
 //! | `directions` | what the spooler has begun and called off: inbound, outbound, flushes |
+//! | `telling` | when the supervisor hears of rows and of how far deliveries are |
 //! | `rows` | when words about status rows leave |
 
 mod answers;
 mod directions;
 mod rows;
+mod telling;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
 use std::path::Path;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use spooler_protocol::calls::{EndMessage, FlushFlags, LogonFlags, Prompt, SpoolerNotify};
 use spooler_protocol::claims::Claims;
@@ -60,6 +62,8 @@ struct Inner {
     waiting: Waiting,
     deliveries: RefCell<HashMap<DeliveryId, Rc<DeliveryState>>>,
     news: RefCell<Vec<DeliveryId>>,
+    /// When to tell how far deliveries are.
+    progress_due: Cell<Option<Instant>>,
     directions: Directions,
     rows: RefCell<Rows>,
     prompts: RefCell<Vec<Prompt>>,
@@ -131,6 +135,7 @@ impl Support {
             waiting: Waiting::default(),
             deliveries: RefCell::default(),
             news: RefCell::default(),
+            progress_due: Cell::new(None),
             directions: Directions::new(welcome.flags),
             rows: RefCell::new(Rows::new()),
             prompts: RefCell::default(),
@@ -444,20 +449,6 @@ impl Support {
     fn send_row(&self, row: String, update: RowUpdate) {
         let sequence = self.next_number();
         self.send(&FromWorker::Row { sequence, row, update: Box::new(update) });
-    }
-
-    /// Sends the words about rows that are due, and says in how long the next one is.
-    pub(crate) fn tell_rows(&self) -> Option<Duration> {
-        let now_us = self.now_us();
-        loop {
-            let due = self.inner.rows.borrow_mut().due(now_us);
-            match due {
-                Some((row, update)) => self.send_row(row, update),
-                None => break,
-            }
-        }
-        let next_us = self.inner.rows.borrow().next_us()?;
-        Some(Duration::from_micros(next_us.saturating_sub(now_us)))
     }
 
     /// Says everything that has not been said yet: the session ends.

@@ -21,6 +21,8 @@ const LATER_MS: i64 = 60_000;
 /// A provider that wants a message again at once, or stops a delivery by itself, gets it so often in a row; then it is like wanting it
 /// later.
 const RESENDS_MAX: u8 = 10;
+/// What a delivery does until its worker says more.
+const FIRST_PHASE: &str = "starting";
 /// Why a message is late that its provider deferred.
 const KEPT: &str = "The provider deferred the message and did not ask for it";
 
@@ -68,7 +70,8 @@ impl Supervisor {
                 attempt: departure.attempt,
                 born_ms,
                 since_ms: now.mono_ms,
-                phase: String::new(),
+                phase: FIRST_PHASE.to_owned(),
+                phase_since_ms: now.mono_ms,
                 bytes: 0,
                 given_up: false,
                 again: departure.again,

@@ -67,6 +67,7 @@ impl Supervisor {
             provider: self.name(flight.route.provider).to_owned(),
             code: StatusCode::OUTBOUND_ACTIVE,
             phase: flight.phase.clone(),
+            phase_since_ms: self.wall_ms(flight.phase_since_ms),
             progress: u8::try_from(progress).unwrap_or(100),
             bytes: flight.bytes,
             size,

@@ -192,7 +192,10 @@ impl Supervisor {
                 if let Some(flight) = self.flights.get_mut(&delivery).filter(|flight| flight.worker == worker)
                     && (flight.bytes != progress.bytes || flight.phase != phase)
                 {
-                    (flight.phase, flight.bytes) = (phase, progress.bytes);
+                    if flight.phase != phase && !phase.is_empty() {
+                        (flight.phase, flight.phase_since_ms) = (phase, now.mono_ms);
+                    }
+                    flight.bytes = progress.bytes;
                     self.on_news(worker, now, actions);
                 }
             }

@@ -35,13 +35,13 @@ pub(super) fn brief(outcome: &Outcome) -> String {
     format!("{letter}{}", outcome.reply().code)
 }
 
-fn briefs(outcomes: &HashMap<u32, Outcome>) -> Vec<String> {
+pub(super) fn briefs(outcomes: &HashMap<u32, Outcome>) -> Vec<String> {
     let mut sorted: Vec<_> = outcomes.iter().collect();
     sorted.sort_by_key(|(index, _)| **index);
     sorted.into_iter().map(|(index, outcome)| format!("{index}{}", brief(outcome))).collect()
 }
 
-fn submit(peer: &mut Peer, submission: Submission) -> (SubmitResult, HashMap<u32, Outcome>) {
+pub(super) fn submit(peer: &mut Peer, submission: Submission) -> (SubmitResult, HashMap<u32, Outcome>) {
     let delivery = submission.delivery.0;
     peer.say(&ToWorker::Submit(Box::new(submission)));
     peer.finished(delivery)
@@ -57,7 +57,7 @@ fn commands_travel_together_where_the_server_allows_it() {
     assert_eq!((result, briefs(&outcomes)), (SubmitResult::Done, vec!["0R250".to_owned(), "1R250".to_owned()]));
     let reply = relayed(&outcomes[&0]);
     assert_eq!((reply.cause, reply.enhanced.as_str(), reply.text.as_str()), (Cause::Remote, "2.0.0", "message ok"));
-    assert_eq!(reply.remote, "127.0.0.1[127.0.0.1]");
+    assert_eq!(reply.remote, "127.0.0.1");
     let heard = fake.only();
     let pieces: Vec<&str> = heard.pieces.iter().map(|piece| std::str::from_utf8(piece).unwrap()).collect();
     let envelope = "MAIL FROM:<s@x> SIZE=21\r\nRCPT TO:<a@y>\r\nRCPT TO:<b@y>\r\nDATA\r\n";
@@ -162,6 +162,42 @@ fn those_who_are_too_many_come_next_in_the_same_session() {
 }
 
 #[test]
+fn one_too_many_is_sent_again_after_552() {
+    for (reply, again) in [
+        ("552 Too many recipients", true),
+        ("552 4.5.3 Too many recipients", true),
+        ("550 5.5.3 Too many recipients", true),
+        ("552 5.2.2 Mailbox full", false),
+        ("550 Too many recipients", false),
+    ] {
+        let count = AtomicUsize::new(0);
+        let fake = Fake::scripted(move |_, command| {
+            if command.starts_with("MAIL") {
+                count.store(0, SeqCst);
+            }
+            if command.starts_with("RCPT") && count.fetch_add(1, SeqCst) >= 1 { say(reply) } else { None }
+        });
+        let (result, outcomes) = start(&fake.settings("")).deliver("s@x", &["a@y", "b@y", "c@y"], MESSAGE);
+        let refused = format!("F{}", reply.get(..3).unwrap());
+        let expected = if again { ["R250"; 3] } else { ["R250", &refused, &refused] };
+        assert_eq!(
+            (result, [0, 1, 2].map(|index| brief(&outcomes[&index]))),
+            (SubmitResult::Done, expected.map(str::to_owned)),
+            "{reply}"
+        );
+        assert_eq!(fake.only().contents.len(), if again { 3 } else { 1 }, "{reply}");
+    }
+}
+
+#[test]
+fn first_recipient_refused_with_552_has_failed() {
+    let fake =
+        Fake::scripted(|_, command| if command.starts_with("RCPT") { say("552 Too many recipients") } else { None });
+    let (_, outcomes) = start(&fake.settings("")).deliver("s@x", &["a@y", "b@y"], MESSAGE);
+    assert_eq!(briefs(&outcomes), ["0F552", "1F552"]);
+}
+
+#[test]
 fn a_thousand_recipients_never_block_both_sides() {
     let fake = Fake::obliging();
     let mut peer = start(&fake.settings(""));
@@ -233,15 +269,6 @@ fn what_the_server_says_it_cannot_take_is_not_sent() {
     let (_, outcomes) = peer.deliver("s@x", &["a@y"], &[b'x'; 100]);
     assert_eq!(briefs(&outcomes), ["0R250"]);
     assert_eq!(fake.only().count("MAIL"), 1);
-}
-
-#[test]
-fn smtputf8_is_asked_for_where_it_is_needed() {
-    let fake = Fake::start(Setup { offers: vec!["SMTPUTF8", "8BITMIME"], ..Setup::default() });
-    let mut peer = start(&fake.settings(""));
-    let (_, outcomes) = peer.deliver("s@x", &["ä@y"], MESSAGE);
-    assert_eq!(briefs(&outcomes), ["0R250"]);
-    assert_eq!(fake.only().commands[1..3], ["MAIL FROM:<s@x> SMTPUTF8", "RCPT TO:<ä@y>"]);
 }
 
 #[test]

@@ -81,7 +81,8 @@ fn a_certificate_has_to_be_believed_and_for_the_host_where_tls_is_required() {
     };
     refused(&believing(&stranger, "tls = 'required'"));
     refused(&believing(&authority, "tls = 'required'\ntls_server_name = 'other.test'"));
-    assert!(fake.heard().iter().all(|heard| heard.count("MAIL") == 0));
+    let heard = fake.heard();
+    assert!(heard.len() == 2 && heard.iter().all(|heard| heard.count("STARTTLS") == 1 && heard.count("MAIL") == 0));
     delivered(&fake.settings(&believing(&authority, "tls = 'required'\ntls_server_name = 'mx.test'"))).unwrap();
     delivered(&fake.settings("tls = 'required'\ntls_verify = false")).unwrap();
 }
@@ -130,7 +131,7 @@ fn words_behind_the_reply_to_starttls_end_the_connection() {
         let settings =
             believing(&authority, &format!("tls = '{tls}'\nauth_without_tls = true\nusername = 'u'\npassword = 'p'"));
         let reply = delivered(&fake.settings(&settings)).unwrap_err();
-        assert!(reply.text.contains("behind the reply to STARTTLS"), "{reply}");
+        assert!(reply.text.contains("behind its reply to STARTTLS"), "{reply}");
         assert_eq!(fake.only().commands, ["EHLO spooler.test", "STARTTLS"]);
     }
 }
@@ -170,7 +171,8 @@ fn a_password_does_not_travel_in_the_clear_unless_it_may() {
     delivered(&fake.settings(login)).unwrap_err();
     let reply = delivered(&fake.settings(&format!("{login}\ntls = 'opportunistic'"))).unwrap_err();
     assert!(reply.text.contains("the password is not sent"), "{reply}");
-    assert!(fake.heard().iter().all(|heard| heard.count("AUTH") == 0));
+    let heard = fake.heard();
+    assert!(heard.len() == 2 && heard.iter().all(|heard| heard.count("EHLO") > 0 && heard.count("AUTH") == 0));
     delivered(&fake.settings(&format!("{login}\nauth_without_tls = true"))).unwrap();
 }
 
@@ -191,6 +193,58 @@ fn a_refused_password_is_an_error_of_the_provider_and_tried_with_no_other_host()
     let (result, outcomes) = peer.finished(1);
     assert!(matches!(&result, SubmitResult::Error(reply) if reply.code == 535), "{result:?}");
     assert!(outcomes.is_empty() && other.heard().is_empty());
+}
+
+/// A server that takes AUTH LOGIN and answers AUTH PLAIN with `refusal`.
+fn login_only(refusal: &'static str) -> Fake {
+    let script = move |_: usize, command: &str| match command {
+        _ if command.starts_with("AUTH PLAIN") => say(refusal),
+        "AUTH LOGIN" | "dQ==" => say("334 go on"),
+        "cA==" => say("235 2.7.0 in"),
+        _ => None,
+    };
+    Fake::start(Setup { offers: vec!["AUTH PLAIN LOGIN"], script: Box::new(script), ..Setup::default() })
+}
+
+const LOGIN: &str = "username = 'u'\npassword = 'p'\nauth_without_tls = true";
+
+#[test]
+fn other_mechanism_is_tried_after_a_refusal() {
+    for refusal in ["504 5.7.4 Unrecognized authentication type", "502 no", "501 no", "534 5.7.9 too weak"] {
+        let fake = login_only(refusal);
+        delivered(&fake.settings(LOGIN)).unwrap();
+        assert_eq!((fake.only().count("AUTH PLAIN"), fake.only().count("AUTH LOGIN")), (1, 1), "{refusal}");
+    }
+    // These are about the account, which a second try could lock.
+    for refusal in ["535 5.7.8 wrong", "454 4.7.0 later"] {
+        let fake = login_only(refusal);
+        assert_eq!(delivered(&fake.settings(LOGIN)).unwrap_err().text, refusal.split_at(10).1, "{refusal}");
+        assert_eq!(fake.heard().iter().map(|heard| heard.count("AUTH LOGIN")).sum::<usize>(), 0);
+        delivered(&fake.settings(&format!("{LOGIN}\nauth = 'login'"))).unwrap();
+    }
+}
+
+#[test]
+fn refusal_stays_the_reason_when_server_hangs_up() {
+    let script = |_: usize, command: &str| match command {
+        _ if command.starts_with("AUTH PLAIN") => say("504 5.7.4 no PLAIN here"),
+        "AUTH LOGIN" => Some(Act::Close),
+        _ => None,
+    };
+    let fake = Fake::start(Setup { offers: vec!["AUTH PLAIN LOGIN"], script: Box::new(script), ..Setup::default() });
+    assert_eq!(delivered(&fake.settings(LOGIN)).unwrap_err().text, "no PLAIN here");
+}
+
+#[test]
+fn initial_response_is_repeated_when_asked_for() {
+    let script = |_: usize, command: &str| match command {
+        _ if command.starts_with("AUTH PLAIN") => say("334 "),
+        "AHUAcA==" => say("235 2.7.0 in"),
+        _ => None,
+    };
+    let fake = Fake::start(Setup { offers: vec!["AUTH PLAIN"], script: Box::new(script), ..Setup::default() });
+    delivered(&fake.settings(LOGIN)).unwrap();
+    assert_eq!(fake.only().commands[1..3], ["AUTH PLAIN AHUAcA==", "AHUAcA=="]);
 }
 
 #[test]

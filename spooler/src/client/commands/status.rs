@@ -132,7 +132,7 @@ fn messages(out: &mut dyn Write, rows: &[MessageRow]) -> io::Result<()> {
             since(row.since_ms),
             row.recipients.to_string(),
             format!("{} of {} ({}%)", size(row.bytes), size(row.size), row.progress),
-            row.phase.clone(),
+            format!("{} for {}", row.phase, since(row.phase_since_ms)),
         ]);
     }
     table.write(out)

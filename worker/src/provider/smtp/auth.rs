@@ -1,4 +1,8 @@
 //! Logging in: AUTH with PLAIN (RFC 4616) or LOGIN, over a connection that may carry a password.
+//!
+//! A server that refuses one mechanism may take another (RFC 4954 4). The next one is tried after every refusal for good but 535: that
+//! is about the password, and a second try would count against the account. For servers that mean the mechanism and say 535 there is
+//! the setting `auth`.
 
 use std::time::Duration;
 
@@ -7,7 +11,20 @@ use base64::engine::general_purpose::STANDARD;
 use spooler_protocol::outcome::Reply;
 
 use super::extensions::Extensions;
+use super::reply::ServerReply;
 use super::wire::{Broken, Wire};
+
+/// How to log in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mechanism {
+    /// RFC 4616.
+    Plain,
+    /// What has no RFC, and every server.
+    Login,
+}
+
+/// The credentials are invalid (RFC 4954 6).
+const INVALID: u16 = 535;
 
 /// Name and password, ready to be sent.
 pub(super) struct Login {
@@ -15,6 +32,8 @@ pub(super) struct Login {
     pub(super) password: String,
     /// Whether the password may travel without TLS.
     pub(super) without_tls: bool,
+    /// What may be used, in the order of preference.
+    pub(super) mechanisms: Vec<Mechanism>,
 }
 
 /// Why nobody is logged in.
@@ -32,7 +51,7 @@ impl From<Broken> for AuthFailure {
 }
 
 impl Login {
-    /// Logs in by the first of PLAIN and LOGIN that is offered.
+    /// Logs in by the first mechanism that is offered and not refused.
     ///
     /// # Errors
     /// If the server refuses, or the password would have to go in the clear.
@@ -49,25 +68,75 @@ impl Login {
         };
         if !wire.is_secure() && !self.without_tls {
             return refused(
-                "There is no TLS, so the password is not sent; offer STARTTLS or set auth_without_tls = true",
+                "There is no TLS, so the password is not sent; set tls = \"required\", or auth_without_tls = true",
             );
         }
-        if !offered.auth_plain && !offered.auth_login {
-            return refused("The server offers neither AUTH PLAIN nor AUTH LOGIN");
-        }
-        let reply = if offered.auth_plain {
-            let initial = STANDARD.encode(format!("\0{}\0{}", self.username, self.password));
-            wire.command(format!("AUTH PLAIN {initial}").as_bytes(), patience).await?
-        } else {
-            let mut reply = wire.command(b"AUTH LOGIN", patience).await?;
-            for answer in [&self.username, &self.password] {
-                if reply.code != 334 {
-                    break;
-                }
-                reply = wire.command(STANDARD.encode(answer).as_bytes(), patience).await?;
+        let usable = self.mechanisms.iter().filter(|mechanism| mechanism.is_offered(offered));
+        let mut refusal: Option<ServerReply> = None;
+        for mechanism in usable {
+            let reply = match (self.try_mechanism(*mechanism, wire, patience).await, &refusal) {
+                (Ok(reply), _) => reply,
+                // The server hung up on another try: its refusal is the reason.
+                (Err(_), Some(_)) => break,
+                (Err(broken), None) => return Err(broken.into()),
+            };
+            if reply.is_positive() {
+                return Ok(());
             }
-            reply
+            let final_word = !reply.is_permanent() || reply.code == INVALID;
+            refusal = Some(reply);
+            if final_word {
+                break;
+            }
+        }
+        match refusal {
+            Some(refusal) => Err(AuthFailure::Refused(refusal.from(remote))),
+            None => {
+                let known: Vec<&str> = self.mechanisms.iter().map(|mechanism| mechanism.name()).collect();
+                refused(&format!("The server does not offer AUTH {}", known.join(" or ")))
+            }
+        }
+    }
+
+    async fn try_mechanism(
+        &self,
+        mechanism: Mechanism,
+        wire: &mut Wire,
+        patience: Duration,
+    ) -> Result<ServerReply, Broken> {
+        let (first, answers) = match mechanism {
+            Mechanism::Plain => {
+                let initial = STANDARD.encode(format!("\0{}\0{}", self.username, self.password));
+                (format!("AUTH PLAIN {initial}"), vec![initial])
+            }
+            Mechanism::Login => {
+                ("AUTH LOGIN".to_owned(), [&self.username, &self.password].map(|text| STANDARD.encode(text)).to_vec())
+            }
         };
-        if reply.is_positive() { Ok(()) } else { Err(AuthFailure::Refused(reply.from(remote))) }
+        // A server that does not know initial responses asks for PLAIN's once more.
+        let mut reply = wire.command(first.as_bytes(), patience).await?;
+        for answer in answers {
+            if reply.code != 334 {
+                break;
+            }
+            reply = wire.command(answer.as_bytes(), patience).await?;
+        }
+        Ok(reply)
+    }
+}
+
+impl Mechanism {
+    fn is_offered(self, offered: &Extensions) -> bool {
+        match self {
+            Self::Plain => offered.auth_plain,
+            Self::Login => offered.auth_login,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::Login => "LOGIN",
+        }
     }
 }

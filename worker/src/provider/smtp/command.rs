@@ -4,6 +4,7 @@ use spooler_protocol::message::{BodyType, Recipient, Ret};
 use spooler_protocol::to_worker::Submission;
 
 use super::extensions::Extensions;
+use super::international::wire_form;
 
 /// Appends MAIL (RFC 5321 4.1.1.2) with SIZE, BODY, SMTPUTF8 and the DSN parameters as far as they are offered.
 ///
@@ -65,6 +66,7 @@ pub(super) fn is_path(address: &str) -> bool {
 
 /// Appends an address, its local part quoted where it must be (RFC 5321 4.1.2) and is not.
 fn path(address: &str, out: &mut Vec<u8>) {
+    let address = &*wire_form(address);
     let (local, domain) = match address.rfind('@') {
         Some(at) => address.split_at(at),
         None => (address, ""),

@@ -6,8 +6,9 @@
 //!      └──────── next address, next host ◀────────────────┘
 //! ```
 //!
-//! Where TLS is opportunistic and its handshake fails, the same address is tried once more without it.
+//! Each step is said before it is taken, so that a status row shows which one lasts. Where TLS is opportunistic and its handshake fails, the same address is tried once more without it.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::rc::Rc;
@@ -16,13 +17,15 @@ use spooler_protocol::outcome::{Cause, Hop, Reply};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::{Instant, timeout};
 
+use super::attempts::{Attempts, Reached};
 use super::auth::{AuthFailure, Login};
 use super::connection::Connection;
 use super::extensions::Extensions;
+use super::failure::{Failure, Target, at, attempt, no_tls, remote_reply, unconnected, unresolved};
 use super::settings::{Protocol, Route, Timeouts, Tls};
-use super::target::{Dns, Host, NoRoute};
+use super::target::{Dns, NoRoute};
 use super::tls::{self, Trust};
-use super::wire::{Broken, Stream, Wire};
+use super::wire::{Stream, Wire};
 use crate::probe::Probe;
 
 /// Addresses of one destination that are tried before giving up for now.
@@ -48,22 +51,8 @@ impl From<NoRoute> for NoSession {
     }
 }
 
-/// Why there is no session with one address.
-enum Failure {
-    Here(Reply),
-    Tls(Reply),
-    Auth(Reply),
-}
-
-impl Failure {
-    fn by(self, hop: Hop) -> Self {
-        match self {
-            Self::Here(reply) => Self::Here(reply.by(hop)),
-            Self::Tls(reply) => Self::Tls(reply.by(hop)),
-            Self::Auth(reply) => Self::Auth(reply.by(hop)),
-        }
-    }
-}
+/// Hears of each step before it is taken, such as `connecting to 192.0.2.1:25`.
+pub(super) type Say<'a> = &'a dyn Fn(String);
 
 /// Makes sessions.
 pub(super) struct Dialer {
@@ -94,34 +83,30 @@ impl Dialer {
         }
     }
 
-    /// Makes a session with the first host of the destination that gives one. `domain` matters for delivery by MX only.
+    /// Makes a session with the first host of the destination that gives one, and says each step. `domain` matters for delivery by MX only.
     ///
     /// # Errors
-    /// If there is none: the last reason of all.
-    pub(super) async fn dial(&self, domain: &str) -> Result<Connection, NoSession> {
+    /// If there is none: the most telling reason of all.
+    pub(super) async fn dial(&self, domain: &str, say: Say<'_>) -> Result<Connection, NoSession> {
         let found;
         let hosts = match &self.route {
-            Route::Socket(path) => return self.dial_socket(path).await,
+            Route::Socket(path) => return self.dial_socket(path, say).await,
             Route::Hosts(hosts) => hosts,
             Route::Mx => {
+                say(format!("looking up the mail exchangers of {domain}"));
                 found = self.dns.exchangers(domain).await?;
                 &found
             }
         };
-        let mut last = None;
+        let mut failed = Attempts::default();
         let mut tried = 0;
         for host in hosts {
+            say(format!("resolving {}", host.name));
             let addresses = match self.dns.addresses(&host.name).await {
                 Ok(addresses) => addresses,
                 Err(NoRoute::Permanent(reply)) if host.name == domain => return Err(NoSession::Permanent(reply)),
-                // That a mail exchanger or relay has no address says nothing about the message.
-                Err(NoRoute::Permanent(reply)) => {
-                    let enhanced = "4.4.4".to_owned();
-                    last = Some(Reply { cause: Cause::Connect, code: 451, enhanced, ..reply });
-                    continue;
-                }
-                Err(NoRoute::Temporary(reply)) => {
-                    last = Some(Reply { cause: Cause::Connect, ..reply });
+                Err(none) => {
+                    failed.push(unresolved(host, none));
                     continue;
                 }
             };
@@ -134,17 +119,20 @@ impl Dialer {
                     break;
                 }
                 tried += 1;
-                match self.dial_address(host, address).await {
+                let (port, name) = (host.port.unwrap_or(self.port), self.tls_server_name.as_ref());
+                let target = Target::new(host, address, port, name.unwrap_or(&host.name));
+                match self.dial_address(&target, say).await {
                     Ok(connection) => return Ok(connection),
                     Err(Failure::Auth(reply)) if reply.code / 100 == 5 => return Err(NoSession::Auth(reply)),
-                    Err(Failure::Here(reply) | Failure::Tls(reply) | Failure::Auth(reply)) => {
-                        self.saw("failed", || reply.to_string());
-                        last = Some(reply);
+                    Err(failure) => {
+                        let failure = attempt(target, failure);
+                        self.saw("failed", || failure.reply.to_string());
+                        failed.push(failure);
                     }
                 }
             }
         }
-        Err(NoSession::Temporary(last.unwrap_or_else(|| {
+        Err(NoSession::Temporary(failed.into_reply().unwrap_or_else(|| {
             let text = "No host has an address that can be reached from source_address";
             Reply { cause: Cause::Connect, ..Reply::local(0, "4.4.4", text) }
         })))
@@ -154,53 +142,55 @@ impl Dialer {
         self.source.is_none_or(|source| source.is_ipv4() == address.is_ipv4())
     }
 
-    async fn dial_socket(&self, path: &Path) -> Result<Connection, NoSession> {
-        let (remote, begun): (Rc<str>, Instant) = (path.display().to_string().into(), Instant::now());
-        let stream = match timeout(self.timeouts.connect, UnixStream::connect(path)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(NoSession::Temporary(unconnected(&remote, &error.to_string()))),
-            Err(_) => return Err(NoSession::Temporary(unconnected(&remote, "no answer"))),
+    async fn dial_socket(&self, path: &Path, say: Say<'_>) -> Result<Connection, NoSession> {
+        let begun = Instant::now();
+        let place = path.display().to_string();
+        // No TLS on a Unix socket, and so no use for an address.
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let target = Target { address, remote: place.clone().into(), place, name: "localhost".to_owned() };
+        say(format!("connecting to {}", target.place));
+        let connected = timeout(self.timeouts.connect, UnixStream::connect(path)).await;
+        let stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let session = match stream {
+            Ok(stream) => self.begin(Wire::new(Stream::Unix(stream)), &target, false, say).await,
+            Err(error) => Err(unconnected(&target, &error)),
         };
-        let session = self.begin(Wire::new(Stream::Unix(stream)), &remote, "localhost", false).await;
-        with_hop(session, remote.to_string(), begun).map_err(|failure| match failure {
-            Failure::Here(reply) | Failure::Tls(reply) => NoSession::Temporary(reply),
+        with_hop(session, target.place, begun).map_err(|failure| match failure {
+            Failure::Here(_, reply) | Failure::Tls(reply) => NoSession::Temporary(reply),
             Failure::Auth(reply) => NoSession::Auth(reply),
         })
     }
 
-    async fn dial_address(&self, host: &Host, address: IpAddr) -> Result<Connection, Failure> {
+    async fn dial_address(&self, target: &Target, say: Say<'_>) -> Result<Connection, Failure> {
         let begun = Instant::now();
-        let address = SocketAddr::new(address, host.port.unwrap_or(self.port));
-        with_hop(self.session_at(host, address).await, address.to_string(), begun)
+        with_hop(self.session_at(target, say).await, target.address.to_string(), begun)
     }
 
-    async fn session_at(&self, host: &Host, address: SocketAddr) -> Result<Connection, Failure> {
-        let remote: Rc<str> = format!("{}[{}]", host.name, address.ip()).into();
-        let name = self.tls_server_name.as_deref().unwrap_or(&host.name);
-        let wire = self.connect(address, &remote).await?;
-        match self.begin(wire, &remote, name, self.tls != Tls::None).await {
+    async fn session_at(&self, target: &Target, say: Say<'_>) -> Result<Connection, Failure> {
+        let wire = self.connect(target, say).await?;
+        match self.begin(wire, target, self.tls != Tls::None, say).await {
             Err(Failure::Tls(reply)) if self.tls == Tls::Opportunistic => {
-                tracing::info!(%remote, reason = %reply.text, "no TLS; sending without it");
-                let wire = self.connect(address, &remote).await?;
-                self.begin(wire, &remote, name, false).await
+                tracing::info!(remote = %target.remote, reason = %reply.text, "no TLS; sending without it");
+                let wire = self.connect(target, say).await?;
+                self.begin(wire, target, false, say).await
             }
             result => result,
         }
     }
 
-    async fn connect(&self, address: SocketAddr, remote: &str) -> Result<Wire, Failure> {
-        let failed = |why: &str| Failure::Here(unconnected(&format!("{remote}:{}", address.port()), why));
-        match timeout(self.timeouts.connect, self.connect_tcp(address)).await {
-            Ok(Ok(stream)) => {
-                self.saw("connect", || format!("{remote}:{}", address.port()));
+    async fn connect(&self, target: &Target, say: Say<'_>) -> Result<Wire, Failure> {
+        say(format!("connecting to {}", target.place));
+        let connected = timeout(self.timeouts.connect, self.connect_tcp(target.address)).await;
+        match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(stream) => {
+                self.saw("connect", || target.place.clone());
                 Ok(Wire::new(Stream::Tcp(stream)))
             }
-            Ok(Err(error)) => Err(failed(&error.to_string())),
-            Err(_) => Err(failed("no answer")),
+            Err(error) => Err(unconnected(target, &error)),
         }
     }
 
-    async fn connect_tcp(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
+    async fn connect_tcp(&self, address: SocketAddr) -> io::Result<TcpStream> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         if let Some(source) = self.source {
             socket.bind(SocketAddr::new(source, 0))?;
@@ -211,22 +201,26 @@ impl Dialer {
     }
 
     /// From the first byte to a session in which MAIL may follow.
-    async fn begin(&self, wire: Wire, remote: &Rc<str>, name: &str, secure: bool) -> Result<Connection, Failure> {
+    async fn begin(&self, wire: Wire, target: &Target, secure: bool, say: Say<'_>) -> Result<Connection, Failure> {
+        let remote = &target.remote;
         let mut wire = wire;
         if secure && self.tls == Tls::Implicit {
-            wire = self.secure(wire, remote, name).await?;
+            wire = self.secure(wire, target, say).await?;
         }
+        say(format!("waiting for the greeting of {}", target.place));
         let greeting =
             wire.reply(self.timeouts.greeting).await.map_err(at(remote, "while waiting for the greeting"))?;
         if !greeting.is_positive() {
-            return Err(Failure::Here(greeting.from(remote)));
+            return Err(Failure::Here(Reached::Server, greeting.from(remote)));
         }
         self.saw("greeting", || first_line(&greeting.text));
+        say(format!("waiting for the reply of {} to {}", target.place, self.hello_verb()));
         let mut offered = self.hello(&mut wire, remote).await?;
         if secure && matches!(self.tls, Tls::Opportunistic | Tls::Required) {
-            (wire, offered) = self.start_tls(wire, offered, remote, name).await?;
+            (wire, offered) = self.start_tls(wire, offered, target, say).await?;
         }
         if let Some(login) = &self.login {
+            say(format!("authenticating with {}", target.place));
             let done = login.run(&mut wire, &offered, remote, self.timeouts.command).await;
             done.map_err(|failure| match failure {
                 AuthFailure::Refused(reply) => Failure::Auth(reply),
@@ -237,17 +231,21 @@ impl Dialer {
         Ok(Connection::new(wire, offered, Rc::clone(remote)))
     }
 
+    fn hello_verb(&self) -> &'static str {
+        match self.protocol {
+            Protocol::Smtp => "EHLO",
+            Protocol::Lmtp => "LHLO",
+        }
+    }
+
     /// EHLO or LHLO; HELO where EHLO is not known (RFC 5321 3.2).
     async fn hello(&self, wire: &mut Wire, remote: &str) -> Result<Extensions, Failure> {
         let patience = self.timeouts.command;
-        let (verb, fallback) = match self.protocol {
-            Protocol::Smtp => ("EHLO", Some("HELO")),
-            Protocol::Lmtp => ("LHLO", None),
-        };
-        let line = format!("{verb} {}", self.hostname);
+        let fallback = (self.protocol == Protocol::Smtp).then_some("HELO");
+        let line = format!("{} {}", self.hello_verb(), self.hostname);
         let mut reply = wire.command(line.as_bytes(), patience).await.map_err(at(remote, "at EHLO"))?;
         if reply.is_positive() {
-            self.saw(verb, || offers(&reply.text));
+            self.saw(self.hello_verb(), || offers(&reply.text));
             return Ok(Extensions::read(&reply));
         }
         if let Some(verb) = fallback.filter(|_| reply.is_permanent()) {
@@ -258,7 +256,7 @@ impl Dialer {
                 return Ok(Extensions::default());
             }
         }
-        Err(Failure::Here(reply.from(remote)))
+        Err(Failure::Here(Reached::Server, reply.from(remote)))
     }
 
     /// STARTTLS and a new EHLO; without TLS as before, if that is allowed.
@@ -266,13 +264,14 @@ impl Dialer {
         &self,
         mut wire: Wire,
         offered: Extensions,
-        remote: &Rc<str>,
-        name: &str,
+        target: &Target,
+        say: Say<'_>,
     ) -> Result<(Wire, Extensions), Failure> {
+        let remote = &target.remote;
         let required = self.tls == Tls::Required;
         if !offered.starttls {
             return if required {
-                Err(no_tls(remote, "the server does not offer STARTTLS"))
+                Err(no_tls(target, "the server does not offer STARTTLS"))
             } else {
                 Ok((wire, offered))
             };
@@ -280,34 +279,40 @@ impl Dialer {
         let patience = self.timeouts.command;
         let reply = wire.command(b"STARTTLS", patience).await.map_err(at(remote, "at STARTTLS"))?;
         if !reply.is_positive() {
-            return if required { Err(Failure::Here(reply.from(remote))) } else { Ok((wire, offered)) };
+            return if required {
+                Err(Failure::Here(Reached::Server, reply.from(remote)))
+            } else {
+                Ok((wire, offered))
+            };
         }
         if wire.has_input() {
-            // Somebody put words behind the reply, to be taken for the server's once TLS is up (CVE-2021-38371).
-            let text = "Something was sent behind the reply to STARTTLS, where only TLS may follow; the connection is not to be trusted";
-            return Err(Failure::Here(Reply { cause: Cause::Connect, ..remote_reply(remote, "4.7.0", text) }));
+            // A man in the middle adds replies there, to be taken for the server's once TLS is up (CVE-2021-38371).
+            let text = "The server sent more behind its reply to STARTTLS, where only TLS may follow; the connection is not to be trusted";
+            let reply = Reply { cause: Cause::Connect, ..remote_reply(remote, "4.7.0", text) };
+            return Err(Failure::Here(Reached::Server, reply));
         }
-        let mut wire = self.secure(wire, remote, name).await?;
+        let mut wire = self.secure(wire, target, say).await?;
+        say(format!("waiting for the reply of {} to {}", target.place, self.hello_verb()));
         let offered = self.hello(&mut wire, remote).await?;
         Ok((wire, offered))
     }
 
-    async fn secure(&self, wire: Wire, remote: &str, name: &str) -> Result<Wire, Failure> {
-        let shown = name;
-        let name = tls::server_name(name).map_err(|why| no_tls(remote, &why))?;
-        let connector = self.trust.connector().await.map_err(|why| no_tls(remote, &why))?;
+    async fn secure(&self, wire: Wire, target: &Target, say: Say<'_>) -> Result<Wire, Failure> {
+        say(format!("TLS handshake with {}", target.place));
+        let name = tls::server_name(&target.name).map_err(|why| no_tls(target, &why))?;
+        let connector = self.trust.connector().await.map_err(|why| no_tls(target, &why))?;
         match timeout(self.timeouts.connect, wire.secure(connector, name)).await {
             Ok(Ok(wire)) => {
                 let checked =
                     if self.trust.verifies() { "certificate checked for" } else { "certificate not checked for" };
                 self.saw("TLS", || {
                     let (version, cipher) = wire.tls();
-                    format!("{version} with {cipher}; {checked} {shown}")
+                    format!("{version} with {cipher}; {checked} {}", target.name)
                 });
                 Ok(wire)
             }
-            Ok(Err(why)) => Err(no_tls(remote, &why)),
-            Err(_) => Err(no_tls(remote, "no answer")),
+            Ok(Err(why)) => Err(no_tls(target, &why)),
+            Err(_) => Err(no_tls(target, "the server did not answer in the TLS handshake")),
         }
     }
 }
@@ -333,23 +338,4 @@ fn first_line(text: &str) -> String {
 fn offers(text: &str) -> String {
     let offered: Vec<&str> = text.lines().skip(1).collect();
     if offered.is_empty() { "offers nothing".to_owned() } else { format!("offers {}", offered.join(", ")) }
-}
-
-fn remote_reply(remote: &str, enhanced: &str, text: impl Into<String>) -> Reply {
-    Reply { remote: remote.to_owned(), ..Reply::local(0, enhanced, text) }
-}
-
-fn unconnected(remote: &str, why: &str) -> Reply {
-    Reply { cause: Cause::Connect, ..remote_reply(remote, "4.4.1", format!("Cannot connect to {remote}: {why}")) }
-}
-
-fn no_tls(remote: &str, why: &str) -> Failure {
-    Failure::Tls(Reply {
-        cause: Cause::Connect,
-        ..remote_reply(remote, "4.7.5", format!("No TLS with {remote}: {why}"))
-    })
-}
-
-fn at<'a>(remote: &'a str, phase: &'a str) -> impl Fn(Broken) -> Failure + 'a {
-    move |broken| Failure::Here(broken.into_reply(remote, phase))
 }

@@ -19,6 +19,7 @@ use super::command::is_path;
 use super::connection::Connection;
 use super::dot::WireForm;
 use super::extensions::Extensions;
+use super::opening::Opening;
 use super::reply::{Garbled, ServerReply};
 use super::settings::Timeouts;
 use super::transaction::{Ended, Manner, Transaction};
@@ -126,7 +127,7 @@ pub(crate) fn transaction(input: &[u8]) {
     let (first, count) = (submission.content.clone().unwrap_or_default(), submission.recipients.len());
     let state = Rc::new(DeliveryState::default());
     let delivery = Delivery::new(submission, support.clone(), Rc::clone(&state));
-    let work = send_all(&mut connection, &delivery, &first, how);
+    let work = send_all(&mut connection, &delivery, how);
     let left = run(&support, &mut ear, work, |_| None);
     let mut outcomes = Vec::new();
     state.tell(DeliveryId(1), |word| match word {
@@ -168,15 +169,16 @@ fn submission(envelope: &[u8], content: &[u8]) -> Option<Submission> {
 
 /// One transaction after another, as long as the server wants more of them: those that are left without an outcome, or nobody if the
 /// session broke before anything was done.
-async fn send_all(
-    connection: &mut Connection,
-    delivery: &Delivery,
-    first: &Bytes,
-    manner: Manner,
-) -> Option<Vec<usize>> {
-    let mut group: Vec<usize> = (0..delivery.recipients().len()).collect();
+async fn send_all(connection: &mut Connection, delivery: &Delivery, manner: Manner) -> Option<Vec<usize>> {
+    let opening = Opening::read(delivery).await.expect("the content came along");
+    let all: Vec<usize> = (0..delivery.recipients().len()).collect();
+    let mut group = opening.takeable(delivery, &all, connection);
+    let refused = group.len() < all.len();
+    if group.is_empty() {
+        return Some(group);
+    }
     for _ in 0..TRANSACTIONS_MAX {
-        match Transaction::new(connection, delivery, &group, first, manner).run().await {
+        match Transaction::new(connection, delivery, &group, &opening, manner).run().await {
             Ended::InStep { again } if again.is_empty() => return Some(again),
             Ended::InStep { again } => {
                 assert!(again.len() < group.len(), "a transaction that brings nothing is not made again");
@@ -185,7 +187,7 @@ async fn send_all(
                 group = again;
             }
             Ended::Over => return Some(Vec::new()),
-            Ended::Stale => return None,
+            Ended::Stale => return refused.then_some(group),
             ended @ (Ended::Cancelled | Ended::Unreadable(_)) => panic!("nobody did that: {ended:?}"),
         }
     }

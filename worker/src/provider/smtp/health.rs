@@ -91,6 +91,11 @@ pub(super) fn bad(client: &Rc<Client>, why: &NoSession) {
         return;
     }
     client.health.show(true, reply.to_string());
+    if matches!(why, NoSession::Auth(_)) {
+        tracing::warn!(
+            "the server does not accept the login, and mail waits: {reply}; correct username and password, then reload"
+        );
+    }
     if !client.health.probed.replace(true) {
         client.support.spawn(probe(Rc::clone(client), first_try));
     }
@@ -104,7 +109,7 @@ async fn probe(client: Rc<Client>, first_try: Duration) {
         if !client.health.offline.get() || client.health.stays_offline() {
             break;
         }
-        match client.dialer.dial("").await {
+        match client.dialer.dial("", &|_| {}).await {
             Ok(connection) => {
                 client.health.good(&connection.remote);
                 client.pool.put("", connection);

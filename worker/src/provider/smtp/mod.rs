@@ -16,6 +16,7 @@
 //! | `tls_ca_file` | those of the machine | whose certificates are believed (PEM) |
 //! | `tls_server_name` | the host's name | for whom the certificate must be |
 //! | `username`, `password` or `password_file` | | AUTH PLAIN or LOGIN, over TLS only … A password that is missing is asked for at logon |
+//! | `auth` | `["plain", "login"]` | mechanisms that may be used; the next one is tried after a refusal other than 535 |
 //! | `auth_without_tls` | false | … unless this is true |
 //! | `hostname` | the machine's | for EHLO |
 //! | `connections` | 20 | deliveries at once |
@@ -31,20 +32,26 @@
 //! | `dns_server` | those of the machine | `"address:port"` |
 //!
 //! An 8-bit message goes out as it is where 8BITMIME is not offered: nothing is lost on any server of today, and recoding would
-//! break signatures. One that needs SMTPUTF8 fails where that is not offered.
+//! break signatures. Where SMTPUTF8 is not offered, the recipients that need it fail and the others are served. It is needed by an
+//! address whose local part is not ASCII, and by a message whose sender has such an address or that has such a header; the client's
+//! word alone does not count.
 //!
 //! While it is told to make no connections (NO_CONNECT at logon, or ValidateState with DISCONNECT) its row is offline; ValidateState
 //! with CONNECT ends that.
 
+mod attempts;
 mod auth;
 mod command;
 mod connection;
 mod dial;
 pub(crate) mod dot;
 mod extensions;
+mod failure;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod health;
+mod international;
+mod opening;
 mod pool;
 mod probe;
 mod reply;
@@ -54,11 +61,9 @@ mod tls;
 mod transaction;
 mod wire;
 
-use std::borrow::Cow;
 use std::path::Path;
 use std::rc::Rc;
 
-use bytes::Bytes;
 use spooler_protocol::calls::{CallError, LogonFlags, ValidateFlags};
 use spooler_protocol::from_worker::{Destinations, LogonError};
 use spooler_protocol::message::SMTP;
@@ -67,8 +72,9 @@ use spooler_protocol::settings::Settings;
 
 use self::auth::Login;
 use self::connection::Connection;
-use self::dial::{Dialer, NoSession};
+use self::dial::{Dialer, NoSession, Say};
 use self::health::Health;
+use self::opening::Opening;
 use self::pool::Pool;
 use self::settings::{Credentials, Password, Protocol, Route, SmtpSettings};
 use self::target::Dns;
@@ -131,7 +137,7 @@ impl Provider for Smtp {
     async fn logon(support: Support, settings: SmtpSettings) -> Result<Self, LogonError> {
         let mut settings = settings;
         let login = match settings.credentials.take() {
-            Some(credentials) => Some(login(&support, credentials, settings.auth_without_tls)?),
+            Some(credentials) => Some(login(&support, credentials, &settings)?),
             None => None,
         };
         let interval_ms = u64::try_from(settings.destination_rate.as_millis()).unwrap_or(u64::MAX);
@@ -184,14 +190,14 @@ impl Provider for Smtp {
             let reply = Reply { cause: Cause::Connect, ..Reply::local(0, "4.4.1", health::STAYS_OFFLINE) };
             return SubmitResult::NetworkError { after_ms: OFFLINE_WAIT_MS, reply: Box::new(reply) };
         }
-        let first = match delivery.content(0).await {
-            Ok(first) => first,
+        let opening = match Opening::read(delivery).await {
+            Ok(opening) => opening,
             Err(why) => return SubmitResult::Error(unreadable(&why)),
         };
         let groups = self.client.group(delivery);
         let alone = groups.len() == 1;
         for group in groups {
-            match self.client.serve(delivery, &first, &group).await {
+            match self.client.serve(delivery, &opening, &group).await {
                 SubmitResult::Done => {}
                 // The other groups may fare better.
                 SubmitResult::Error(reply) if !alone => group.settle(delivery, &Outcome::Deferred(reply)),
@@ -257,8 +263,8 @@ impl Client {
     }
 
     /// Sends the message to one destination. A session that was closed while it waited is replaced, once, by a new one.
-    async fn serve(self: &Rc<Self>, delivery: &Delivery, first: &Bytes, group: &Group) -> SubmitResult {
-        let mut recipients = Cow::Borrowed(group.recipients.as_slice());
+    async fn serve(self: &Rc<Self>, delivery: &Delivery, opening: &Opening, group: &Group) -> SubmitResult {
+        let mut recipients = group.recipients.clone();
         let mut waiting = self.pool.take(&group.destination);
         loop {
             let mut connection = match waiting.take() {
@@ -275,14 +281,19 @@ impl Client {
                     }
                 },
             };
-            match Transaction::new(&mut connection, delivery, &recipients, first, self.manner).run().await {
+            recipients = opening.takeable(delivery, &recipients, &connection);
+            if recipients.is_empty() {
+                self.pool.put(&group.destination, connection);
+                return SubmitResult::Done;
+            }
+            match Transaction::new(&mut connection, delivery, &recipients, opening, self.manner).run().await {
                 Ended::InStep { again } if again.is_empty() => {
                     self.pool.put(&group.destination, connection);
                     return SubmitResult::Done;
                 }
                 Ended::InStep { again } => {
                     connection.reused = false;
-                    recipients = Cow::Owned(again);
+                    recipients = again;
                     waiting = Some(connection);
                 }
                 Ended::Over => return SubmitResult::Done,
@@ -299,15 +310,16 @@ impl Client {
         delivery: &Delivery,
         destination: &str,
     ) -> Option<Result<Connection, NoSession>> {
+        let say = |step| delivery.phase(step);
         tokio::select! {
             biased;
-            result = self.connect(destination) => Some(result),
+            result = self.connect(destination, &say) => Some(result),
             () = delivery.cancelled() => None,
         }
     }
 
-    async fn connect(self: &Rc<Self>, destination: &str) -> Result<Connection, NoSession> {
-        let result = self.dialer.dial(destination).await;
+    async fn connect(self: &Rc<Self>, destination: &str, say: Say<'_>) -> Result<Connection, NoSession> {
+        let result = self.dialer.dial(destination, say).await;
         match &result {
             Ok(connection) => self.health.good(&connection.remote),
             Err(why) => health::bad(self, why),
@@ -340,21 +352,22 @@ fn dialer(settings: SmtpSettings, login: Option<Login>, hostname: &str, read: Re
     })
 }
 
-fn login(support: &Support, credentials: Credentials, without_tls: bool) -> Result<Login, LogonError> {
+fn login(support: &Support, credentials: Credentials, settings: &SmtpSettings) -> Result<Login, LogonError> {
     let Credentials { username, password } = credentials;
     let password = match password {
         Password::Here(password) => password,
         Password::File(path) => read_password(&|path| support.file(path), &path).map_err(LogonError::Unconfigured)?,
         Password::Asked => support.prompt("password", &format!("Password of {username}"), true)?,
     };
-    login_with(username, password, without_tls).map_err(LogonError::Unconfigured)
+    login_with(username, password, settings).map_err(LogonError::Unconfigured)
 }
 
-fn login_with(username: String, password: String, without_tls: bool) -> Result<Login, String> {
+fn login_with(username: String, password: String, settings: &SmtpSettings) -> Result<Login, String> {
     if username.contains('\0') || password.contains('\0') {
         return Err("The username or the password holds a NUL character".to_owned());
     }
-    Ok(Login { username, password, without_tls })
+    let (without_tls, mechanisms) = (settings.auth_without_tls, settings.auth.clone());
+    Ok(Login { username, password, without_tls, mechanisms })
 }
 
 fn read_password(read: ReadFile<'_>, path: &Path) -> Result<String, String> {

@@ -30,7 +30,7 @@ pub(super) async fn run(settings: SmtpSettings, probe: Rc<Probe>) -> Probed {
                 Password::Here(password) => Ok(password),
                 Password::Asked => Ok(String::new()),
             };
-            match password.and_then(|password| login_with(username, password, settings.auth_without_tls)) {
+            match password.and_then(|password| login_with(username, password, &settings)) {
                 Ok(login) => Some(login),
                 Err(why) => {
                     return fails(
@@ -47,7 +47,7 @@ pub(super) async fn run(settings: SmtpSettings, probe: Rc<Probe>) -> Probed {
         Ok(dialer) => dialer.witnessed_by(Rc::clone(&probe)),
         Err(why) => return fails(why, "correct tls_ca_file"),
     };
-    match dialer.dial("").await {
+    match dialer.dial("", &|_| {}).await {
         Ok(connection) => {
             connection.wire.quit(patience).await;
             probe.step("QUIT", "sent");

@@ -90,6 +90,12 @@ impl ServerReply {
         self.code / 100 == 5
     }
 
+    /// Whether a recipient is one too many for this transaction, if others were accepted before (RFC 5321 4.5.3.1.10): 452, and 552
+    /// as older servers have it, unless an enhanced code names another reason such as a full mailbox; and whatever says X.5.3.
+    pub(super) fn is_too_many(&self) -> bool {
+        matches!((self.code, self.enhanced.as_str()), (452 | 552, "" | "4.5.3") | (_, "5.5.3"))
+    }
+
     /// Whether the server ends the session (RFC 5321 3.8).
     pub(super) fn is_closing(&self) -> bool {
         self.code == 421

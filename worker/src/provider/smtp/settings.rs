@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use spooler_protocol::settings::{Referent, Settings};
 
+use super::auth::Mechanism;
 use super::target::Host;
 use crate::sandbox::{Needs, Ports};
 
@@ -84,6 +85,7 @@ pub struct SmtpSettings {
     pub(super) tls_server_name: Option<String>,
     pub(super) credentials: Option<Credentials>,
     pub(super) auth_without_tls: bool,
+    pub(super) auth: Vec<Mechanism>,
     pub(super) hostname: Option<String>,
     pub(super) connections: u32,
     pub(super) destination_concurrency: u32,
@@ -119,6 +121,7 @@ impl SmtpSettings {
             tls_server_name: settings.optional_string("tls_server_name"),
             credentials,
             auth_without_tls,
+            auth: mechanisms(settings),
             hostname: hostname(settings),
             connections: settings.integer("connections", 20, 1..=1000),
             destination_concurrency: settings.integer("destination_concurrency", 20, 0..=1000),
@@ -223,6 +226,23 @@ fn credentials(settings: &mut Settings) -> Option<Credentials> {
         }
         (None, None) => None,
     }
+}
+
+fn mechanisms(settings: &mut Settings) -> Vec<Mechanism> {
+    let named = settings.has("auth");
+    let mut mechanisms = Vec::new();
+    let names = settings.strings("auth", &["plain", "login"]);
+    if named && names.is_empty() {
+        settings.mistake("auth", "is empty; use \"plain\", \"login\" or both");
+    }
+    for name in names {
+        match name.as_str() {
+            "plain" => mechanisms.push(Mechanism::Plain),
+            "login" => mechanisms.push(Mechanism::Login),
+            _ => settings.mistake("auth", format!("has {name:?}; use \"plain\", \"login\" or both")),
+        }
+    }
+    mechanisms
 }
 
 fn tls(settings: &mut Settings, route: &Route, secret: bool) -> Tls {
@@ -342,6 +362,7 @@ mod tests {
             ("host = 'h'\ntls_verify = true", "tls_verify"),
             ("hostname = 'a b'", "hostname"),
             ("dns_server = 'x'", "dns_server"),
+            ("auth = 'cram-md5'", "auth"),
             ("prot = 1", "prot"),
         ];
         for (text, key) in rows {

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::command;
 use super::connection::Connection;
+use super::opening::Opening;
 use super::reply::ServerReply;
 use super::settings::Timeouts;
 use super::wire::Broken;
@@ -110,19 +111,17 @@ pub(super) struct Transaction<'a> {
 }
 
 impl<'a> Transaction<'a> {
-    /// Prepares to send the message to a group of its recipients; `first` is the first piece of its content.
+    /// Prepares to send the message to a group of its recipients.
     pub(super) fn new(
         connection: &'a mut Connection,
         delivery: &'a Delivery,
         group: &'a [usize],
-        first: &'a Bytes,
+        opening: &'a Opening,
         manner: Manner,
     ) -> Self {
-        let needs_utf8 =
-            |&index: &usize| delivery.recipients().get(index).is_some_and(|r| !r.address.text().is_ascii());
-        let submission = delivery.submission();
+        let first = &opening.first;
+        let smtputf8 = group.iter().any(|&index| opening.needs_smtputf8(delivery, index));
         let is_first = connection.served == 0 && !connection.reused && !connection.needs_reset;
-        let smtputf8 = submission.smtputf8 || !submission.sender.is_ascii() || group.iter().any(needs_utf8);
         Self {
             connection,
             delivery,
@@ -195,10 +194,6 @@ impl<'a> Transaction<'a> {
             let text = format!("The message has {size} bytes; the server takes {limit}");
             return here(552, "5.3.4", text);
         }
-        if self.smtputf8 && !offered.smtputf8 {
-            let text = "The message needs SMTPUTF8, which the server does not offer";
-            return here(553, "5.6.7", text.to_owned());
-        }
         None
     }
 
@@ -219,6 +214,7 @@ impl<'a> Transaction<'a> {
             while replied < sent {
                 let Some(command) = self.command(replied) else { break };
                 self.phase = command.phase();
+                self.delivery.phase(command.waiting());
                 let reply = self.connection.wire.reply(self.manner.timeouts.command).await?;
                 self.take(command, reply)?;
                 replied += 1;
@@ -286,12 +282,10 @@ impl<'a> Transaction<'a> {
     fn take_rcpt(&mut self, place: usize, reply: ServerReply) {
         let Some(&index) = self.group.get(place) else { return };
         self.answered = place + 1;
-        // RFC 5321 4.5.3.1.10: what is one too many is sent again at once, in a transaction of its own.
-        let too_many =
-            reply.code == 452 && matches!(reply.enhanced.as_str(), "" | "4.5.3") || reply.enhanced == "5.5.3";
         if reply.is_positive() {
             self.accepted.push(index);
-        } else if too_many && !self.accepted.is_empty() {
+        } else if reply.is_too_many() && !self.accepted.is_empty() {
+            // It goes out at once, in a transaction of its own.
             self.too_many.push((index, reply));
         } else {
             let outcome = self.refused(reply);
@@ -346,6 +340,15 @@ impl Command {
             Self::Mail => "at MAIL",
             Self::Rcpt(_) => "at RCPT",
             Self::Data => "at DATA",
+        }
+    }
+
+    fn waiting(self) -> &'static str {
+        match self {
+            Self::Reset => "waiting for the reply to RSET",
+            Self::Mail => "waiting for the reply to MAIL",
+            Self::Rcpt(_) => "waiting for the reply to RCPT",
+            Self::Data => "waiting for the reply to DATA",
         }
     }
 }

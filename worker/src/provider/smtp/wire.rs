@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use rustls::pki_types::ServerName;
 use spooler_protocol::outcome::{Cause, Reply};
+use spooler_protocol::plain::plain;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -50,7 +51,7 @@ impl Broken {
         };
         let mut text = format!("{self} {phase}");
         if let Self::Lost(Some(error)) = &self {
-            text = format!("{text}: {error}");
+            text = format!("{text}: {}", plain(error));
         }
         Reply { cause, remote: remote.to_owned(), ..Reply::local(0, enhanced, text) }
     }

@@ -9,6 +9,8 @@ use super::{Stop, Transaction};
 use crate::provider::smtp::dot::WireForm;
 use crate::provider::smtp::wire::Broken;
 
+const SENDING: &str = "sending the message";
+
 /// Bytes of content that are written at once.
 const WRITE_BYTES: usize = 32 * 1024;
 
@@ -54,6 +56,7 @@ impl Transaction<'_> {
 
     async fn send_data(&mut self) -> Result<(), Stop> {
         (self.phase, self.sending) = ("while sending the message", true);
+        self.delivery.phase(SENDING);
         let delivery = self.delivery;
         let mut form = WireForm::for_data();
         let mut piece = self.first.clone();
@@ -69,7 +72,7 @@ impl Transaction<'_> {
             };
             written?;
             piece = next.map_err(Stop::Unreadable)?;
-            delivery.progress("data", offset);
+            delivery.progress(SENDING, offset);
         }
         form.finish(&mut self.connection.wire.output);
         self.connection.wire.send(self.manner.timeouts.data).await?;
@@ -91,6 +94,7 @@ impl Transaction<'_> {
     /// The content as BDAT chunks, each of them answered before the next.
     async fn send_bdat(&mut self) -> Result<(), Stop> {
         (self.phase, self.sending) = ("while sending the message", true);
+        self.delivery.phase(SENDING);
         let mut form = WireForm::for_bdat();
         let mut piece = self.first.clone();
         let mut offset = 0;
@@ -109,7 +113,7 @@ impl Transaction<'_> {
             output.extend_from_slice(format!("BDAT {}{word}\r\n", chunk.len()).as_bytes());
             output.extend_from_slice(&chunk);
             self.connection.wire.send(self.manner.timeouts.data).await?;
-            self.delivery.progress("data", offset);
+            self.delivery.progress(SENDING, offset);
             if last {
                 return self.last_replies().await;
             }
@@ -129,6 +133,7 @@ impl Transaction<'_> {
     /// The reply, or with LMTP the replies, to the whole message.
     async fn last_replies(&mut self) -> Result<(), Stop> {
         self.phase = "after the whole message was sent; it may arrive twice";
+        self.delivery.phase("waiting for the reply to the whole message");
         self.connection.served += 1;
         let mut accepted = std::mem::take(&mut self.accepted).into_iter();
         while let Some(index) = accepted.next() {
