@@ -89,9 +89,9 @@ pub enum MessageState {
 pub enum RecipientState {
     /// Not settled.
     Pending,
-    /// It is where it belongs.
+    /// In its mailbox, or handed to its program.
     Delivered,
-    /// A next hop took it.
+    /// Passed on to another server.
     Relayed,
     /// Failed for good.
     Failed,
@@ -194,7 +194,7 @@ pub struct Death {
     /// How many other messages it had in its hands.
     pub company: u32,
     /// The last lines of its log.
-    pub last_words: Vec<String>,
+    pub stderr_tail: Vec<String>,
 }
 
 /// What to do with messages.

@@ -20,7 +20,7 @@ use crate::units;
 /// use these names for settings of its own.
 pub const PROVIDER_KEYS: &[&str] = &[
     "address_types",
-    "answer_timeout",
+    "response_timeout",
     "claims",
     "cpu_max",
     "critical_class",
@@ -37,9 +37,9 @@ pub const PROVIDER_KEYS: &[&str] = &[
     "memory_max",
     "needs_device",
     "nice",
-    "offline",
-    "overrun_max",
-    "patience",
+    "no_connect",
+    "cpu_overrun_limit",
+    "stall_timeout",
     "poll_interval",
     "processes_max",
     "resource",
@@ -370,9 +370,9 @@ impl Settings {
         })
     }
 
-    /// Every key but these as a list of texts; one text stands for a list of one.
-    pub fn lists(&mut self, but: &[&str]) -> Vec<(String, Vec<String>)> {
-        let keys: Vec<String> = self.table.keys().filter(|key| !but.contains(&key.as_str())).cloned().collect();
+    /// Every key that is left as a list of texts; one text stands for a list of one.
+    pub fn lists(&mut self) -> Vec<(String, Vec<String>)> {
+        let keys: Vec<String> = self.table.keys().cloned().collect();
         keys.into_iter().map(|key| (key.clone(), self.strings(&key, &[]))).collect()
     }
 

@@ -43,6 +43,7 @@ use spooler_protocol::to_worker::Refusal;
 
 use crate::policy::addressing::Addressing;
 use crate::policy::addressing::rewrite::{Place, Role};
+use crate::supervisor::mail::message_id;
 use fields::{Edits, Found, Line};
 pub(crate) use stamp::{Stamp, stamp};
 
@@ -99,8 +100,9 @@ pub(crate) struct Admission {
     /// What cannot be judged yet.
     held: Bytes,
     has: Has,
-    hops: usize,
+    /// For the mail log.
     message_id: Option<String>,
+    hops: usize,
 }
 
 impl Admission {
@@ -131,19 +133,8 @@ impl Admission {
 
     fn new(addressing: Arc<Addressing>, care: Care, sender: String, state: State, stamp: fn(&str) -> Stamp) -> Self {
         let (held, has) = (Bytes::new(), Has::default());
-        Self {
-            addressing,
-            care,
-            sender,
-            trace: None,
-            traced: false,
-            state,
-            stamp,
-            held,
-            has,
-            hops: 0,
-            message_id: None,
-        }
+        let message_id = None;
+        Self { addressing, care, sender, trace: None, traced: false, state, stamp, held, has, message_id, hops: 0 }
     }
 
     /// The whole message at once. One that needs nothing comes back as it is, not copied.
@@ -230,7 +221,7 @@ impl Admission {
             Line::Incomplete if rest.len() > FIELD_BYTES_MAX => {
                 match fields::name(rest) {
                     Some(name) => {
-                        self.note(name, b"");
+                        self.note(name);
                         self.state = State::Long(!self.goes_away(name));
                     }
                     None => self.end(at, rest, false, edits),
@@ -271,7 +262,7 @@ impl Admission {
         }
     }
 
-    fn note(&mut self, name: &[u8], value: &[u8]) {
+    fn note(&mut self, name: &[u8]) {
         let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
         match name.len() {
             8 if is("Received") => self.hops += 1,
@@ -279,17 +270,17 @@ impl Admission {
                 self.has.date |= is("Date");
                 self.has.from |= is("From");
             }
-            10 if is("Message-ID") => {
-                self.has.message_id = true;
-                self.message_id.get_or_insert_with(|| String::from_utf8_lossy(value).trim().to_owned());
-            }
+            10 => self.has.message_id |= is("Message-ID"),
             _ => {}
         }
     }
 
     fn field(&mut self, found: &Found<'_>, rest: &[u8], at: usize, edits: &mut Edits) {
+        if self.message_id.is_none() && found.name.eq_ignore_ascii_case(b"Message-ID") {
+            self.message_id = message_id(rest);
+        }
         let is_read = found.bytes <= FIELD_BYTES_MAX;
-        self.note(found.name, if is_read { found.value } else { b"" });
+        self.note(found.name);
         if self.goes_away(found.name) {
             edits.remove(at, found.bytes);
             return;

@@ -165,7 +165,7 @@ fn deaths(out: &mut dyn Write, deaths: &[Death]) -> io::Result<()> {
             1 => writeln!(out, "    with one other message in its hands")?,
             others => writeln!(out, "    with {others} other messages in its hands")?,
         }
-        for line in &death.last_words {
+        for line in &death.stderr_tail {
             writeln!(out, "    | {}", plain(line))?;
         }
     }

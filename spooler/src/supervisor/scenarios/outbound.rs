@@ -197,7 +197,7 @@ fn cancel_mid_recipient_keeps_who_was_served() {
 
 #[test]
 fn a_provider_that_is_always_busy_does_not_keep_a_message_for_ever() {
-    let config = "[retry]\ngive_up = '2h'\n[provider.a]\nkind = 'smtp'\n";
+    let config = "[retry]\nmax_age = '2h'\n[provider.a]\nkind = 'smtp'\n";
     let mut bench = Bench::ready(config, &[("a", smtp(Wishes::default()))]);
     bench.submit(&["x@y"]);
     let order = bench.delivery("a");

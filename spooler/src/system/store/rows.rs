@@ -6,7 +6,7 @@
 //! | `messages.priority` | 1 urgent, 0 normal, -1 non-urgent (as `PR_PRIORITY`) |
 //! | `messages.body` | 0 `7BIT`, 1 `8BITMIME` |
 //! | `messages.ret` | 0 full, 1 headers, null: not given |
-//! | `recipients.state` | 0 pending, 1 relayed, 2 failed, 3 delivered |
+//! | `recipients.state` | 0 pending, 1 delivered, 2 failed, 3 relayed |
 //! | `recipients.next_try_ms` | the next try of a pending one; when any other was settled |
 //! | `recipients.notify` | sum of 1 success, 2 failure, 4 delay; 0 never, null: not given |
 //! | `recipients.reply` | the last reply as JSON, null: none |
@@ -40,14 +40,14 @@ fn message_state(number: i64) -> Option<MessageState> {
 pub(super) fn recipient_state_number(state: RecipientState) -> u8 {
     match state {
         RecipientState::Pending => 0,
-        RecipientState::Relayed => 1,
+        RecipientState::Delivered => 1,
         RecipientState::Failed => 2,
-        RecipientState::Delivered => 3,
+        RecipientState::Relayed => 3,
     }
 }
 
 pub(super) fn recipient_state(number: i64) -> Option<RecipientState> {
-    let states = [RecipientState::Pending, RecipientState::Relayed, RecipientState::Failed, RecipientState::Delivered];
+    let states = [RecipientState::Pending, RecipientState::Delivered, RecipientState::Failed, RecipientState::Relayed];
     states.get(usize::try_from(number).ok()?).copied()
 }
 
