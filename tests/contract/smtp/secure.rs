@@ -46,9 +46,7 @@ fn hop_tells_peer_tls_and_time() {
     let Some(authority) = Authority::new("hop_tells_peer_tls_and_time") else { return };
     let fake = server(&authority, vec!["STARTTLS"]);
     let mut peer = start(&fake.settings(&believing(&authority, "tls = 'required'\nconnection_idle = '1m'")));
-    let mut hop = || match peer.deliver("s@x", &["a@y"], MESSAGE) {
-        (_, outcomes) => *outcomes[&0].reply().hop.clone().unwrap(),
-    };
+    let mut hop = || *peer.deliver("s@x", &["a@y"], MESSAGE).1[&0].reply().hop.clone().unwrap();
     let (first, second) = (hop(), hop());
     assert!(first.peer.starts_with("127.0.0.1:"), "{first:?}");
     assert!(first.tls.starts_with("TLSv1.") && first.cipher.starts_with("TLS_"), "{first:?}");
