@@ -286,6 +286,7 @@ pub fn remote(reply: &Reply) -> Cow<'_, str> {
         return Cow::Borrowed(peer);
     }
     match peer.parse::<SocketAddr>() {
+        Ok(address) if reply.remote == address.ip().to_string() => Cow::Borrowed(peer),
         Ok(address) if reply.remote.ends_with(']') => Cow::Owned(format!("{}:{}", reply.remote, address.port())),
         _ => Cow::Borrowed(&reply.remote),
     }
