@@ -133,7 +133,7 @@ impl Dns {
         };
         let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
         *builder.options_mut() = options;
-        let resolver = builder.build().map_err(|error| plain(error))?;
+        let resolver = builder.build().map_err(plain)?;
         Ok(self.asked.get_or_init(|| Asked { resolver, shown }))
     }
 

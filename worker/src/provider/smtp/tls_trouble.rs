@@ -44,10 +44,14 @@ pub(super) fn reason(error: &io::Error, handshake: Handshake) -> String {
 
 fn certificate(why: &CertificateError, handshake: Handshake) -> String {
     match why {
-        CertificateError::UnknownIssuer => "its certificate was issued by an authority that is not trusted here; set \
+        // The signature is bad where another authority has the name of a trusted one.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "its certificate was issued by an authority that is not trusted here; set \
              tls_ca_file to the authority's certificate, or add that to the machine's"
-            .to_owned(),
+                .to_owned()
+        }
         CertificateError::Other(OtherError(inner)) if inner.is::<SelfSigned>() => self_signed(handshake),
+        CertificateError::Expired => "its certificate has expired; renew it".to_owned(),
         CertificateError::ExpiredContext { time, not_after } => {
             format!("its certificate expired on {}; renew it (here it is {})", date(*not_after), date(*time))
         }

@@ -211,26 +211,22 @@ async fn greeting(address: SocketAddr) -> io::Result<String> {
 }
 
 fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {
-    let hint = match error.kind() {
+    let why = match error.kind() {
+        io::ErrorKind::AddrInUse => "another server listens there".to_owned(),
         io::ErrorKind::PermissionDenied if address.port() < 1024 => {
-            "; ports below 1024 need CAP_NET_BIND_SERVICE, or use 2525 or 587 behind a redirect"
+            "ports below 1024 need CAP_NET_BIND_SERVICE; or use 2525 or 587 behind a redirect".to_owned()
         }
-        _ => "",
+        _ => plain(error),
     };
-    format!("Cannot listen on {address}: {}{hint}", plain(error))
+    format!("Cannot listen on {address}: {why}")
 }
 
 fn in_trouble(address: SocketAddr, error: &io::Error) -> String {
-    let why = match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            let port = address.port();
-            format!(
-                "Cannot listen on {address}: another server listens there; as root, `ss -ltnp 'sport = :{port}'` names it"
-            )
-        }
-        _ => cannot_listen(address, error),
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => format!("; as root, `ss -ltnp 'sport = :{}'` names it", address.port()),
+        _ => String::new(),
     };
-    format!("{why}; tried again every second")
+    format!("{}{hint}; tried again every second", cannot_listen(address, error))
 }
 
 /// Serves one address from logon to logoff. It is bound from the beginning if it can be; connections are accepted while inbound has
