@@ -81,7 +81,16 @@ def check(folder):
         verdict.arrived += name in acknowledged
         verdict.unacknowledged += name not in acknowledged
         _check_copies(offered[name], recipient, sorted(times), crashes, verdict)
+    _check_load(offered, acknowledged, verdict)
     return verdict
+
+
+def _check_load(offered, acknowledged, verdict):
+    """A run in which nothing was lost because nothing was accepted shows nothing."""
+    for via in {message["via"] for message in offered.values()} - {offered[name]["via"] for name in acknowledged}:
+        verdict.violations.append(f"nothing was accepted by way of {via}")
+    if not acknowledged:
+        verdict.violations.append("nothing was accepted at all")
 
 
 def _sort_in(row, offered, copies, verdict):

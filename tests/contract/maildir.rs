@@ -86,7 +86,6 @@ fn a_message_is_in_new_with_its_headers_and_lf_line_ends() {
 fn every_test_message_arrives_as_it_is_but_for_its_line_ends() {
     let (mut peer, dir) = worker("{local}", "");
     let messages = data::own_messages();
-    assert!(!messages.is_empty());
     for (number, path) in messages.iter().enumerate() {
         let content = fs::read(path).unwrap();
         let outcome = deliver_one(&mut peer, &format!("box{number}@d"), &content);

@@ -64,7 +64,7 @@ fn a_watcher_that_does_not_read_gets_a_new_snapshot_and_holds_up_nobody() {
     while seen.last().is_none_or(|update: &StatusUpdate| update.seq < count) {
         seen.push(update(Ok(lines.next().unwrap())));
     }
-    assert!(seen.len() < 19_000, "it has read {} lines", seen.len());
+    assert!((2..19_000).contains(&seen.len()), "it has read {} lines", seen.len());
     for (one, next) in seen.iter().zip(&seen[1..]) {
         let leap = next.seq != one.seq + 1;
         let snapshot = matches!(next.news, StatusNews::Snapshot(_));

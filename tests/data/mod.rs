@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 /// Our own messages, with the oddities of real ones.
 #[allow(dead_code, reason = "not every test program reads messages")]
 pub(crate) fn own_messages() -> Vec<PathBuf> {
-    eml_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data"))
+    let files = eml_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data"));
+    assert!(files.len() >= 10, "test messages are missing: {files:?}");
+    files
 }
 
 /// The corpus of real messages below `$SPOOLER_SHARED` (default `../shared` of the repository), or a word on standard error and nothing.

@@ -160,6 +160,7 @@ fn every_message_goes_from_sendmail_to_a_relay() {
             None => refused += 1,
         }
     }
+    assert!(sent.len() > refused, "{refused} refused, and no more than that sent");
     let arrived = sink.wait(sent.len());
     world.wait_empty();
     assert_eq!((arrived.len(), sink.arrived().len()), (sent.len(), sent.len()));
@@ -197,6 +198,7 @@ fn every_message_goes_from_smtp_to_a_maildir() {
         }
     }
     world.wait_empty();
+    assert!(sent.len() > refused, "{refused} refused, and no more than that sent");
     assert_eq!(world.status().unwrap()["supervisor"]["accepted"], sent.len());
     for (user, file, mail) in &sent {
         let mut found = parts(&only_file(&world, user)).unwrap();

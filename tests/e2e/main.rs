@@ -10,6 +10,7 @@
 //! | `critical` | critical sections end in time, with the worker, with the spooler, and say what is refused |
 //! | `delivery` | messages go through, by each provider, and the queue survives a restart |
 //! | `filters` | programs look at messages on their way in and out |
+//! | `final_delivery` | a maildir and a program get one Return-Path, that of the envelope |
 //! | `floods` | clients that trickle, stall and come in thousands keep nobody out |
 //! | `bombs` | messages that are too large, too deep, or for too many |
 //! | `install` | `scripts/install` puts the programs in place, beside another mail server, and takes them away again |
@@ -64,6 +65,8 @@ mod delivery;
 mod dovecot;
 #[cfg(test)]
 mod filters;
+#[cfg(test)]
+mod final_delivery;
 #[cfg(test)]
 mod floods;
 #[cfg(test)]

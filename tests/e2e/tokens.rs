@@ -41,6 +41,7 @@ fn with_one_slot_all_make_progress_and_one_runs() {
         let out = number(&status["supervisor"], "tokens_out");
         assert!(out <= (running + recalled).max(1) as u64 + listening.len() as u64, "{status}");
         samples += 1;
+        assert_eq!(background.len(), NAMES.len(), "{status}");
         side_by_side |= background.iter().all(|row| number(row, "in_flight") > 0 && number(row, "cpu_ms") > 15);
         (status["supervisor"]["queued"] == 0).then_some(())
     });

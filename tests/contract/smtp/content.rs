@@ -119,7 +119,9 @@ fn large_messages_come_in_chunks_and_leave_whole() {
     for content in &contents {
         send(&mut peer, content);
     }
-    for (wire, content) in fake.only().contents.iter().zip(&contents) {
+    let heard = fake.only();
+    assert_eq!(heard.contents.len(), contents.len());
+    for (wire, content) in heard.contents.iter().zip(&contents) {
         check_wire(wire, content);
     }
 }
@@ -148,6 +150,7 @@ fn bdat_is_used_where_it_is_wanted_and_offered() {
     assert_eq!(heard.count("DATA"), 0);
     assert_eq!(heard.commands[1..4], ["MAIL FROM:<s@x>", "RCPT TO:<a@y>", "BDAT 6 LAST"]);
     assert!(heard.count("BDAT") > 4, "the large one goes in several chunks");
+    assert_eq!(heard.contents.len(), contents.len());
     for (wire, content) in heard.contents.iter().zip(&contents) {
         assert!(*wire == normalised(content));
     }
@@ -161,10 +164,6 @@ fn bdat_is_used_where_it_is_wanted_and_offered() {
 #[test]
 fn real_messages_arrive_as_they_were() {
     let files: Vec<_> = data::own_messages().into_iter().chain(data::corpus()).collect();
-    if files.is_empty() {
-        eprintln!("skipped: real_messages_arrive_as_they_were");
-        return;
-    }
     let fake = Fake::obliging();
     let mut peer = start(&fake.settings("connection_idle = '1m'\nmessages_per_connection = 1000000"));
     let contents: Vec<_> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();

@@ -114,6 +114,7 @@ fn swaks_is_served_also_pipelining() {
             assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stdout));
         }
     });
+    assert_eq!(peer.received.len(), 2);
     assert!(peer.received.iter().all(|message| message.envelope.recipients.len() == 2));
 }
 

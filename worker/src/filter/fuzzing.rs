@@ -4,18 +4,24 @@ use std::io::Write;
 
 use spooler_protocol::fuzzing::{assert_clean, sections};
 use spooler_protocol::message::{Address, Envelope, Recipient};
+use tempfile::TempDir;
 
 use super::artifacts::{Content, Folder};
 use super::inbound::judge;
 use crate::provider::smtp_in::fuzzing::one_line;
 use crate::scratch::Scratch;
 
+thread_local! {
+    /// One folder for all inputs: making one takes longer than an input does.
+    static PLACE: TempDir = tempfile::tempdir().expect("a folder");
+    static SCRATCH: Scratch = PLACE.with(|place| Scratch::below(place.path()));
+}
+
 /// Input: the answer of an inbound hook, then what a preprocessor wrote.
 pub(crate) fn output(input: &[u8]) {
     let [said, written] = sections(input);
     answer(&String::from_utf8_lossy(said));
-    let place = tempfile::tempdir().expect("a folder");
-    let scratch = Scratch::below(place.path());
+    let scratch = SCRATCH.with(Scratch::clone);
     let mut file = scratch.file().expect("a file");
     file.write_all(written).expect("it can be written");
     let content = Content::of_output(&file, &scratch).expect("it can be read");
@@ -43,8 +49,6 @@ fn answer(said: &str) {
         }
     }
     // A name that a hook gives leads nowhere but to a file that it left itself.
-    let place = tempfile::tempdir().expect("a folder");
-    let scratch = Scratch::below(place.path());
-    let folder = Folder::new(&scratch).expect("a folder");
+    let folder = SCRATCH.with(Folder::new).expect("a folder");
     assert!(folder.left_behind(said).is_err(), "there is no such file: {said:?}");
 }
