@@ -14,6 +14,8 @@ pub mod driver;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+// `spooler init`.
+pub mod init;
 // Line ends of messages on their way in.
 pub mod line_ends;
 // The mail log in words.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use spooler::system::log;
-use spooler::{config, daemon};
+use spooler::{config, daemon, init};
 
 /// Store-and-forward message spooler.
 #[derive(Parser)]
@@ -17,6 +17,8 @@ struct Arguments {
 }
 
 const EXAMPLES: &str = "Examples:
+  spooler init --relay mail.example.net --user me --root admin@example.org
+                                               write a configuration for this mail server, and try it
   spooler run                                  run with /etc/spooler/spooler.toml
   spooler run --config ./spooler.toml          run with another configuration
   spooler check --config ./spooler.toml        find every mistake in it
@@ -47,6 +49,8 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         user: Option<String>,
     },
+    /// Write a configuration that hands all mail to one mail server, and try it.
+    Init(init::Options),
     /// Try providers without sending mail: connect, TLS, AUTH, and say each step.
     Probe {
         /// The provider [default: every one that is enabled].
@@ -71,6 +75,9 @@ fn main() -> ExitCode {
         Command::Run { config } => run(config.as_deref()),
         Command::Check { config, print, user } => check(config.as_deref(), print, user.as_deref()),
         Command::Probe { provider, config, user } => probe(config.as_deref(), provider.as_deref(), user.as_deref()),
+        Command::Init(options) => init::run(&options, &mut std::io::stdout())
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(|error| (error.exit_code(), error.to_string())),
         Command::Man { folder } => man(&folder),
     };
     result.unwrap_or_else(|(code, error)| {

@@ -166,6 +166,29 @@ fn unreadable_configuration_is_a_mistake_even_for_root() {
     assert!(code == 64 && said.contains("there is no user \"no-such-user\""), "{said}");
 }
 
+/// What would give a file to somebody else would take it away from the service.
+#[test]
+fn other_users_are_given_no_command() {
+    if !crate::unprivileged::can_become_others("other_users_are_given_no_command") {
+        return;
+    }
+    let place = Place::new(RELAY);
+    fs::write(place.path("spooler/password"), "sesame\n").unwrap();
+    for (config_mode, password_mode) in [(0o640, 0o640), (0o644, 0o640), (0o644, 0o644)] {
+        set_mode(&place.config(), config_mode);
+        set_mode(&place.path("spooler/password"), password_mode);
+        let mut words = crate::unprivileged::as_somebody(&[]);
+        let command = [place.path("bin-spooler"), "check".into(), "--config".into(), place.config()];
+        words.extend(command.map(|word| word.display().to_string()));
+        let output = Command::new(&words[0]).args(&words[1..]).env_remove("SPOOLER_WORKER").output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(!said.contains("chgrp") && !said.contains("chmod"), "{said}");
+        let closed = config_mode == 0o640 || password_mode == 0o640;
+        let expected = if closed { "cannot read" } else { "everybody can read it; `sudo spooler check`" };
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
 #[test]
 fn owner_of_spool_is_checked_for() {
     if !root_only("owner_of_spool_is_checked_for") || Path::new("/etc/systemd/system/spooler.service").exists() {

@@ -13,6 +13,7 @@
 //! | `final_delivery` | a maildir and a program get one Return-Path, that of the envelope |
 //! | `floods` | clients that trickle, stall and come in thousands keep nobody out |
 //! | `bombs` | messages that are too large, too deep, or for too many |
+//! | `init` | `spooler init` writes a configuration that works, and overwrites nothing |
 //! | `install` | `scripts/install` puts the programs in place, beside another mail server, and takes them away again |
 //! | `homes` | maildirs in home folders are those of system users |
 //! | `lifecycle` | stop, hurry, reload, restart, and a second supervisor on the same spool |
@@ -73,6 +74,8 @@ mod floods;
 mod gate;
 #[cfg(test)]
 mod homes;
+#[cfg(test)]
+mod init;
 #[cfg(test)]
 mod install;
 #[cfg(test)]

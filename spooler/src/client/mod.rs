@@ -32,7 +32,7 @@ mod sendmail;
 // Values as people read them.
 mod show;
 // Asking a person.
-mod terminal;
+pub(crate) mod terminal;
 
 use std::ffi::OsString;
 use std::path::Path;

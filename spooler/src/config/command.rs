@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::file::is_system_file;
 use super::{Config, ConfigError, find, load, load_unchecked, print_effective};
 use crate::system::folders;
 use crate::system::service_user::{ServiceUser, UserError};
@@ -14,6 +15,8 @@ const EX_CONFIG: u8 = 78;
 pub struct Eyes {
     /// What the result says about that, as the end of a sentence.
     note: String,
+    /// They are not those of the service whose configuration this is, so nothing that is said of its spool would be true.
+    foreign: bool,
 }
 
 impl Eyes {
@@ -32,12 +35,15 @@ impl Eyes {
             return Ok(Self::default());
         }
         if !present.is_root() && named.is_none() {
+            if !find(config).is_ok_and(|path| is_system_file(&path)) {
+                return Ok(Self::default());
+            }
             let note =
                 format!("; checked as user {}, but the service runs as {}: check as root", present.name, user.name);
-            return Ok(Self { note });
+            return Ok(Self { note, foreign: true });
         }
         user.take_on()?;
-        Ok(Self { note: format!("; checked as user {}", user.name) })
+        Ok(Self { note: format!("; checked as user {}", user.name), foreign: false })
     }
 }
 
@@ -61,6 +67,7 @@ pub fn check_command(config: Option<&Path>, print: bool, eyes: &Eyes) -> (u8, St
         Ok(config) if print => (0, printed(&config)),
         Ok(config) => match folders::check_spool(&config.spool.path) {
             Ok(()) => (0, summary(&config, eyes)),
+            Err(_) if eyes.foreign => (0, summary(&config, eyes)),
             Err(error) => (EX_CONFIG, refusal(&ConfigError::whole_file(&config.source, error.to_string()), eyes)),
         },
         Err(error) => (EX_CONFIG, refusal(&error, eyes)),

@@ -2,12 +2,13 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::notes::{ConfigError, Notes};
 use super::{Config, outside, places, provider_check, read, routes};
+use crate::system::service_user::is_for_the_service;
 use crate::system::{reach, trust};
 
 /// The file of the whole machine.
@@ -26,6 +27,11 @@ pub fn find(explicit: Option<&Path>) -> Result<PathBuf, ConfigError> {
     find_among(explicit, Path::new(SYSTEM_FILE), user_file)
 }
 
+/// Whether a configuration is that of the whole machine.
+pub(super) fn is_system_file(path: &Path) -> bool {
+    path == Path::new(SYSTEM_FILE)
+}
+
 fn user_file(config_home: Option<OsString>, home: Option<OsString>) -> Option<PathBuf> {
     let config_home = config_home.map(PathBuf::from).filter(|path| path.is_absolute());
     let config_home = config_home.or_else(|| home.map(|home| Path::new(&home).join(".config")))?;
@@ -38,9 +44,13 @@ fn find_among(explicit: Option<&Path>, system: &Path, user: Option<PathBuf>) -> 
     }
     let mut candidates = vec![system.to_owned()];
     candidates.extend(user);
-    // One that cannot be looked at is taken too: reading it says why.
-    if let Some(found) = candidates.iter().find(|path| path.try_exists().unwrap_or(true)) {
-        return Ok(found.clone());
+    // One that cannot be read is taken too, unless there is another one: reading it says why.
+    let there = |path: &&PathBuf| path.try_exists().unwrap_or(true);
+    let readable =
+        |path: &&PathBuf| !matches!(fs::File::open(path), Err(error) if error.kind() == ErrorKind::PermissionDenied);
+    let found: Vec<&PathBuf> = candidates.iter().filter(there).collect();
+    if let Some(best) = found.iter().find(|path| readable(path)).or(found.first()) {
+        return Ok((*best).clone());
     }
     let others: Vec<String> = candidates.iter().skip(1).map(|path| format!(" and no {}", path.display())).collect();
     let message = format!("there is no such file{}; write one, or name one with --config", others.concat());
@@ -79,8 +89,14 @@ fn open(path: &Path) -> Result<fs::File, ConfigError> {
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> ConfigError {
-    let refused = error.kind() == std::io::ErrorKind::PermissionDenied;
+    let refused = error.kind() == ErrorKind::PermissionDenied;
     match reach::why_not_readable(path).filter(|_| refused) {
+        Some(why) if is_system_file(path) && !is_for_the_service() => {
+            let text = format!(
+                "cannot be read: {why}. It is the system's: `sudo spooler check` checks it; `spooler init` writes one for a spooler of your own"
+            );
+            ConfigError::whole_file(path, text)
+        }
         Some(why) => ConfigError::whole_file(path, format!("cannot be read: {why}")),
         None => ConfigError::whole_file(path, format!("cannot be read: {error}")),
     }

@@ -8,14 +8,14 @@ use std::fs;
 const NAME_BYTES_MAX: usize = 253;
 
 /// The name of this machine, with its domain if `/etc/hosts` knows it; `localhost` if it has none.
-pub(super) fn of_this_machine() -> String {
+pub(crate) fn of_this_machine() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
     qualified(name.trim(), &hosts)
 }
 
 /// The name in `/etc/mailname`, where Debian keeps the domain of unqualified addresses.
-pub(super) fn mail_name() -> Option<String> {
+pub(crate) fn mail_name() -> Option<String> {
     first_name(&fs::read_to_string("/etc/mailname").ok()?)
 }
 

@@ -28,7 +28,7 @@ mod command;
 mod file;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
-mod hostname;
+pub(crate) mod hostname;
 mod notes;
 // What settings refer to outside of the file.
 mod outside;

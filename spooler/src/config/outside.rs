@@ -50,8 +50,11 @@ fn dotless(name: &str) -> Option<String> {
 
 /// Warns of a host name, given or found, that is not a full one.
 pub(super) fn check_host_name(config: &Config, notes: &mut Notes) {
-    if let Some(trouble) = dotless(&config.hostname) {
-        notes.warn("mail.hostname", format!("mail.hostname: {trouble}"));
+    for (key, name) in [("mail.hostname", &config.hostname), ("mail.origin", &config.addressing.origin)] {
+        let trouble = dotless(name).filter(|_| key == "mail.hostname" || *name != config.hostname);
+        if let Some(trouble) = trouble {
+            notes.warn(key, format!("{key}: {trouble}"));
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access, getegid, geteuid};
 
-use super::service_user::{group_name_of, name_of};
+use super::service_user::{group_name_of, is_for_the_service, name_of};
 use super::trust;
 
 /// Reads of others are the last of these bits.
@@ -50,7 +50,9 @@ fn refused(path: &Path, wanted: AccessFlags) -> String {
         let text = format!("user {user} cannot reach {shown}: it may not enter {}", folder.display());
         // Folders that others have to do with too are not ours to give advice about.
         let own = folder.file_name().is_some_and(|name| name == "spooler") && path.parent() == Some(&folder);
-        return if own {
+        return if !is_for_the_service() {
+            text
+        } else if own {
             format!("{text}; `chgrp {group} {0} && chmod g+rx {0}`", folder.display())
         } else {
             format!("{text}; keep the file where user {user} can read it, such as in /etc/spooler")
@@ -62,6 +64,7 @@ fn refused(path: &Path, wanted: AccessFlags) -> String {
     let command = match found {
         Some(found) if found.uid() == geteuid().as_raw() => format!("chmod u+{bit} {shown}"),
         Some(found) if found.gid() == getegid().as_raw() => format!("chmod g+{bit} {shown}"),
+        _ if !is_for_the_service() => return format!("user {user} cannot {verb} {shown}"),
         _ if wanted == AccessFlags::X_OK => format!("chmod a+x {shown}"),
         _ => format!("chgrp {group} {shown} && chmod g+r {shown}"),
     };
@@ -88,19 +91,25 @@ pub fn who_else_reads(path: &Path, found: &Metadata) -> Option<String> {
     } else {
         return None;
     };
-    Some(format!("has mode {mode:04o}, so that {whom} can read it; `{}`", closing_command(path, found)))
+    let advice = closing_command(path, found).map_or_else(
+        || "`sudo spooler check` says how to close it to others".to_owned(),
+        |command| format!("`{command}`"),
+    );
+    Some(format!("has mode {mode:04o}, so that {whom} can read it; {advice}"))
 }
 
-/// The command that leaves a secret readable for the present user, and for nobody else.
-fn closing_command(path: &Path, found: &Metadata) -> String {
+/// The command that leaves a secret readable for the present user, and for nobody else; `None` if that is not the user to decide.
+fn closing_command(path: &Path, found: &Metadata) -> Option<String> {
     let shown = path.display();
     let group = group_name_of(getegid().as_raw());
     if found.uid() == geteuid().as_raw() {
-        format!("chmod go= {shown}")
+        Some(format!("chmod go= {shown}"))
+    } else if !is_for_the_service() {
+        None
     } else if found.gid() == getegid().as_raw() {
-        format!("chmod g=r,o= {shown}")
+        Some(format!("chmod g=r,o= {shown}"))
     } else {
-        format!("chgrp {group} {shown} && chmod g=r,o= {shown}")
+        Some(format!("chgrp {group} {shown} && chmod g=r,o= {shown}"))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, initgroups, setgroups, setresgid, setresuid};
@@ -18,6 +19,9 @@ const UNIT_FOLDERS: [&str; 6] = [
     "/usr/lib/systemd/system",
     "/lib/systemd/system",
 ];
+
+/// Whether this program has taken on the user of the service.
+static TAKEN_ON: AtomicBool = AtomicBool::new(false);
 
 /// Why another user cannot be taken on.
 #[derive(Debug, thiserror::Error)]
@@ -110,8 +114,19 @@ impl ServiceUser {
         let name = std::ffi::CString::new(self.name.as_str()).map_err(|_| UserError::Unknown(self.name.clone()))?;
         initgroups(&name, self.gid).or_else(|_| setgroups(&[self.gid])).map_err(refused)?;
         setresgid(self.gid, self.gid, self.gid).map_err(refused)?;
-        setresuid(self.uid, self.uid, self.uid).map_err(refused)
+        setresuid(self.uid, self.uid, self.uid).map_err(refused)?;
+        TAKEN_ON.store(true, Ordering::Relaxed);
+        Ok(())
     }
+}
+
+/// Whether this program runs as the service's user, so that what this user cannot reach has to be given to it: root's advice for anybody
+/// else would take it away from the service.
+#[must_use]
+pub fn is_for_the_service() -> bool {
+    TAKEN_ON.load(Ordering::Relaxed)
+        || geteuid().is_root()
+        || ServiceUser::of_unit().is_some_and(|user| user.is_current())
 }
 
 /// The name of a user, or its number.
