@@ -87,8 +87,10 @@ pub enum MessageState {
 pub enum RecipientState {
     /// Not settled.
     Pending,
-    /// Delivered or relayed.
-    Sent,
+    /// In its mailbox, or handed to its program.
+    Delivered,
+    /// Passed on to another server.
+    Relayed,
     /// Failed for good.
     Failed,
 }
@@ -190,7 +192,7 @@ pub struct Death {
     /// How many other messages it had in its hands.
     pub company: u32,
     /// The last lines of its log.
-    pub last_words: Vec<String>,
+    pub stderr_tail: Vec<String>,
 }
 
 /// What to do with messages.

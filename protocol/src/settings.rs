@@ -20,7 +20,7 @@ use crate::units;
 /// use these names for settings of its own.
 pub const PROVIDER_KEYS: &[&str] = &[
     "address_types",
-    "answer_timeout",
+    "response_timeout",
     "claims",
     "cpu_max",
     "critical_class",
@@ -37,9 +37,9 @@ pub const PROVIDER_KEYS: &[&str] = &[
     "memory_max",
     "needs_device",
     "nice",
-    "offline",
-    "overrun_max",
-    "patience",
+    "no_connect",
+    "cpu_overrun_limit",
+    "stall_timeout",
     "poll_interval",
     "processes_max",
     "resource",

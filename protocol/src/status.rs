@@ -91,9 +91,9 @@ pub enum WorkerState {
     /// Asked to go, or being made to.
     Stopping,
     /// Dead; started again after a while.
-    Waiting,
+    Backoff,
     /// Dead, and not started again until somebody changes something.
-    Barred,
+    Failed,
     /// Held back by a person.
     Paused,
 }
@@ -105,11 +105,11 @@ pub enum TokenState {
     /// Has nothing to do.
     Idle,
     /// Could go on and waits for a token.
-    Wanting,
+    Runnable,
     /// Holds a token.
     Running,
     /// Holds a token that was asked back.
-    Recalled,
+    Preempting,
 }
 
 /// How far up the ladder a worker is that overruns or gives no sign of life.
@@ -122,11 +122,11 @@ pub enum Overrun {
     /// Something is, and that is all so far.
     Warned,
     /// What it overruns is charged against its share twice.
-    Charged,
+    Penalized,
     /// It runs when nobody else wants the processor.
     Demoted,
     /// It was asked to log off.
-    Asked,
+    Stopping,
     /// SIGTERM was sent.
     Terminated,
     /// SIGKILL was sent.

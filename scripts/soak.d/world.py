@@ -47,7 +47,7 @@ stop_timeout = "10s"
 [retry]
 first = "1s"
 max = "2s"
-give_up = "30d"
+max_age = "30d"
 delay_warning = "0"
 
 [provider.submission]

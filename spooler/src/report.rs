@@ -35,7 +35,7 @@ pub enum ReportKind {
     /// Recipients that it could not be delivered to so far.
     Delayed {
         /// When the spooler gives up, milliseconds since 1970.
-        give_up_ms: u64,
+        max_age_ms: u64,
     },
     /// Recipients that were served and whose sender asked to be told.
     Delivered,

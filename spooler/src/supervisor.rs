@@ -114,7 +114,7 @@ struct Provider {
     /// The device that it needs is not there.
     lacks_device: bool,
     /// It is to make no connections (LOGON_NO_CONNECT): as configured, until somebody has it connect or disconnect.
-    stays_offline: bool,
+    no_connect: bool,
     sandbox: confining::Sandbox,
     session: sessions::Session,
     logon: logon::Logon,

@@ -102,7 +102,7 @@ fn a_provider_hears_when_a_flush_begins_and_ends_and_knows_that_it_need_not_yiel
 
 #[test]
 fn one_that_hangs_as_it_looks_for_mail_is_replaced_and_the_next_one_fetches_it() {
-    let fetching = "wishes = [\"poll\"]\npatience = \"1s\"\npoll = [\"wait open; return waiting\", \"\"]\n\
+    let fetching = "wishes = [\"poll\"]\nstall_timeout = \"1s\"\npoll = [\"wait open; return waiting\", \"\"]\n\
                     start = [\"write settle * delivered; accept bob@home.test\"]";
     let world = started(&[("far", fetching), ("home", "")]);
     let row = world.wait_for("the warning", |world| world.provider("far").filter(|row| row["overrun"] == "warned"));
@@ -167,7 +167,7 @@ fn a_worker_that_goes_leaves_what_it_kept_to_the_next_one() {
 fn a_person_answers_what_a_provider_asks_at_logon() {
     let mut world = world(&[("far", "prompts = [\"password\"]")]);
     world.start_unready();
-    let row = world.wait_for("the question", |world| world.provider("far").filter(|row| row["state"] == "barred"));
+    let row = world.wait_for("the question", |world| world.provider("far").filter(|row| row["state"] == "failed"));
     assert!(row["text"].as_str().unwrap().contains("spoolctl logon far"), "{row}");
     send(&world, &["bob@far.test"], "settle * delivered");
     let output = world.client("spoolctl", &["logon", "far"], b"open sesame\n");

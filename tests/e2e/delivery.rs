@@ -105,7 +105,7 @@ fn an_offline_provider_burns_nobodys_time_and_goes_on_by_itself() {
 #[test]
 fn one_that_is_to_stay_offline_connects_when_it_is_told_to_and_so_does_the_next_worker() {
     let sink = Sink::start();
-    let world = World::running(&format!("{IN}{}offline = true\n", relay(sink.port)));
+    let world = World::running(&format!("{IN}{}no_connect = true\n", relay(sink.port)));
     smtp::send(world.port("submission"), "a@b.test", &["x@remote.test"], MAIL);
     let row = world.provider("relay").unwrap();
     assert!(row["text"].as_str().unwrap().contains("told to stay offline"), "{row}");

@@ -54,7 +54,7 @@ fn wait_replaced(world: &World, first: Pid, words: &[&str]) {
 #[test]
 fn one_that_says_nothing_of_its_delivery_is_replaced() {
     let sink = Sink::start();
-    let world = world(&sink, "mode = \"silent\"\npatience = \"1s\"");
+    let world = world(&sink, "mode = \"silent\"\nstall_timeout = \"1s\"");
     let first = world.worker_pid("rogue").unwrap();
     let row = wait_row(&world, "the warning", |row| row["overrun"] == "warned");
     assert!(row["text"].as_str().unwrap().contains("said nothing of its deliveries"), "{row}");
@@ -69,7 +69,7 @@ fn one_that_says_nothing_of_its_delivery_is_replaced() {
 #[test]
 fn one_that_computes_without_end_is_demoted_and_then_ended() {
     let sink = Sink::start();
-    let world = world(&sink, "mode = \"burn\"\noverrun_max = \"3s\"\npatience = \"40s\"");
+    let world = world(&sink, "mode = \"burn\"\ncpu_overrun_limit = \"3s\"\nstall_timeout = \"40s\"");
     let first = world.worker_pid("rogue").unwrap();
     let row = wait_row(&world, "the demotion", |row| row["overrun"] == "demoted");
     assert!(row["text"].as_str().unwrap().contains("runs when nobody else does"), "{row}");
@@ -85,7 +85,7 @@ fn one_that_computes_without_end_is_demoted_and_then_ended() {
 #[test]
 fn one_that_is_stopped_with_a_delivery_is_found_and_killed() {
     let sink = Sink::start();
-    let world = world(&sink, "mode = \"silent\"\nanswer_timeout = \"2s\"");
+    let world = world(&sink, "mode = \"silent\"\nresponse_timeout = \"2s\"");
     let first = world.worker_pid("rogue").unwrap();
     kill(first, Signal::SIGSTOP).unwrap();
     others_deliver(&world, &sink);
@@ -105,7 +105,7 @@ fn one_that_does_not_read_is_found_by_its_silence() {
     };
     let world = World::rogue(&config("enabled = false"));
     fs::write(world.path("before-hello"), "deaf").unwrap();
-    world.configure(&config("answer_timeout = \"1s\""));
+    world.configure(&config("response_timeout = \"1s\""));
     world.signal(Signal::SIGHUP);
     wait_row(&world, "the rogue's logon", |row| row["state"] == "ready");
     let first = world.worker_pid("rogue").unwrap();

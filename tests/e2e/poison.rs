@@ -54,7 +54,7 @@ fn check_deaths(detail: &Value) {
     for death in deaths {
         assert_eq!((&death["provider"], &death["phase"]), (&"fault".into(), &"setting fire".into()), "{death:#}");
         assert_eq!(death["cause"], "signal 4 (SIGILL)", "{death:#}");
-        let words = death["last_words"].as_array().unwrap();
+        let words = death["stderr_tail"].as_array().unwrap();
         assert!(words.iter().any(|line| line == "the paper tray is on fire"), "{death:#}");
     }
     // Only the first death was in company, if any was.

@@ -20,7 +20,7 @@ fn send_and_wait(world: &World) {
     smtp::send(world.port("submission"), "a@b.test", &["x@local.test"], MAIL);
     world.wait_for("the worker to wait for a token", |world| {
         let row = world.provider("local")?;
-        (row["token"] == "wanting" && row["in_flight"] == 1).then_some(())
+        (row["token"] == "runnable" && row["in_flight"] == 1).then_some(())
     });
 }
 

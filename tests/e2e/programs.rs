@@ -36,7 +36,7 @@ fn what_a_pipe_computes_is_its_cpu_and_no_overrun() {
     let sink = Sink::start();
     let pipe = format!(
         "[provider.pipe]\nkind = \"pipe\"\nclaims = [\"@pipe.test\"]\ncommand = [\"/bin/sh\", \"-c\", '{COMPUTE}']\n\
-         overrun_max = \"1s\"\n"
+         cpu_overrun_limit = \"1s\"\n"
     );
     let world = World::running(&format!("[scheduler]\ngate = \"off\"\nslots = 1\n{IN}{pipe}{}", relay(sink.port)));
     smtp::send(world.port("submission"), "a@b.test", &["x@pipe.test"], MAIL);

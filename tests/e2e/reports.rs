@@ -243,7 +243,7 @@ fn a_delay_is_told_once() {
 
 #[test]
 fn what_cannot_be_delivered_in_time_fails() {
-    let post = Post::open("[retry]\nfirst = \"20ms\"\nmax = \"20ms\"\ngive_up = \"50ms\"\ndelay_warning = \"0\"\n");
+    let post = Post::open("[retry]\nfirst = \"20ms\"\nmax = \"20ms\"\nmax_age = \"50ms\"\ndelay_warning = \"0\"\n");
     post.send(&["later@remote.test"]);
     let report = post.only_report();
     assert_eq!((report.field("Action"), report.field("Status")), ("failed".to_owned(), "5.2.0".to_owned()));

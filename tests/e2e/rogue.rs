@@ -76,9 +76,9 @@ fn one_that_never_says_hello_is_barred_with_the_reason() {
     let world = world_before_hello(&sink, "silent");
     wait_error(&world, &["did not log on within 100ms", "SIGKILL", "my lips are sealed"]);
     others_deliver(&world, &sink);
-    let row = wait_row(&world, "the rogue to be barred", |row| row["state"] == "barred");
+    let row = wait_row(&world, "the rogue to fail", |row| row["state"] == "failed");
     assert_eq!((&row["deaths"], &row["pid"]), (&8.into(), &Value::Null), "{row}");
-    assert!(row["text"].as_str().unwrap().starts_with("barred: The worker did not log on"), "{row}");
+    assert!(row["text"].as_str().unwrap().starts_with("failed: The worker did not log on"), "{row}");
     others_deliver(&world, &sink);
     fs::remove_file(world.path("before-hello")).unwrap();
     let_loose(&world, &sink, "");
@@ -145,7 +145,7 @@ fn one_that_sends_descriptors_without_end_leaves_none_behind() {
     let world = world(&sink);
     fs::write(world.path("before-hello"), "packets-descriptors").unwrap();
     // As one that runs only when nobody else does it would say nothing on a busy machine.
-    let_loose(&world, &sink, "overrun_max = \"1h\"");
+    let_loose(&world, &sink, "cpu_overrun_limit = \"1h\"");
     wait_row(&world, "the rogue", |row| row["state"] == "ready");
     let descriptors = || fs::read_dir(format!("/proc/{}/fd", world.pid())).unwrap().count();
     let before = descriptors();
@@ -179,7 +179,7 @@ fn one_that_crashes_at_logon_is_started_again_with_the_reason_in_its_row() {
     let world = world_with(&sink, "crash-at-logon");
     wait_error(&world, &["SIGILL", "the modem is on fire"]);
     let row = wait_row(&world, "a second attempt", |row| row["deaths"].as_u64().unwrap() >= 2);
-    assert!(matches!(row["state"].as_str(), Some("waiting" | "starting")), "{row}");
+    assert!(matches!(row["state"].as_str(), Some("backoff" | "starting")), "{row}");
     others_deliver(&world, &sink);
 }
 

@@ -35,7 +35,7 @@ fn with_one_slot_all_make_progress_and_one_runs() {
         let rows = status["providers"].as_array()?;
         let (listening, background): (Vec<&Value>, Vec<&Value>) = rows.iter().partition(|row| row["kind"] == "smtp-in");
         let with = |token: &str| background.iter().filter(|row| row["token"] == token).count();
-        let (running, recalled) = (with("running"), with("recalled"));
+        let (running, recalled) = (with("running"), with("preempting"));
         // Who gets no CPU from a busy machine for a second after its recall has no slot any more, but still its token.
         assert!(running <= 1, "with one slot, {running} may compute: {status}");
         let out = number(&status["supervisor"], "tokens_out");

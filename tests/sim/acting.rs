@@ -251,7 +251,7 @@ impl World {
 fn report_of(order: &ReportOrder, envelope: &Envelope, now_ms: i64) -> Option<NewMessage> {
     let kind = match order.kind {
         ReportKind::Failed => report::ReportKind::Failed,
-        ReportKind::Delayed { .. } => report::ReportKind::Delayed { give_up_ms: 0 },
+        ReportKind::Delayed { .. } => report::ReportKind::Delayed { max_age_ms: 0 },
         ReportKind::Sent | ReportKind::SentAsAsked => report::ReportKind::Delivered,
     };
     let sender = Address::smtp(&envelope.sender).ok()?;

@@ -239,11 +239,11 @@ impl World {
         for row in rows {
             let asks = self.stage.plan.providers.iter().any(|provider| provider.name == row.name && provider.asks);
             let action = match row.state {
-                WorkerState::Barred if asks => {
+                WorkerState::Failed if asks => {
                     self.log_on(row.name, ANSWER, false)?;
                     continue;
                 }
-                WorkerState::Barred => ProviderAction::Restart,
+                WorkerState::Failed => ProviderAction::Restart,
                 WorkerState::Ready if row.code.contains(StatusCode::FAILURE) => ProviderAction::Validate,
                 _ => continue,
             };

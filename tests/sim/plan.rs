@@ -79,7 +79,7 @@ pub(crate) enum Gate {
         /// For so long they have to leave it alone, milliseconds.
         idle_required_ms: i64,
         /// Between two looks, milliseconds.
-        recheck_ms: i64,
+        poll_every_ms: i64,
         /// After so long one gets a token regardless, milliseconds.
         force_after_ms: i64,
         /// How much of what is too much for the machine others go without, because we run; of a hundred.
@@ -99,7 +99,7 @@ impl Gate {
             6 => Self::Fixed { slots: rng.count(0, 2), force_after_ms },
             _ => Self::Auto {
                 idle_required_ms: *rng.pick(&[0, 500, 2000]).unwrap_or(&500),
-                recheck_ms: *rng.pick(&[200, 2000]).unwrap_or(&2000),
+                poll_every_ms: *rng.pick(&[200, 2000]).unwrap_or(&2000),
                 force_after_ms,
                 pressed: *rng.pick(&[0, 30, 100]).unwrap_or(&30),
                 trickle: *rng.pick(&[0, 2, 50]).unwrap_or(&2),
@@ -122,9 +122,9 @@ impl Gate {
             Self::Fixed { slots, force_after_ms } => {
                 format!("gate = {slots}\nforce_after = \"{force_after_ms}ms\"\n")
             }
-            Self::Auto { idle_required_ms, recheck_ms, force_after_ms, trickle, .. } => format!(
-                "gate = \"auto\"\nidle_required = \"{idle_required_ms}ms\"\nrecheck = \"{recheck_ms}ms\"\n\
-                 force_after = \"{force_after_ms}ms\"\ntrickle = {trickle}\n"
+            Self::Auto { idle_required_ms, poll_every_ms, force_after_ms, trickle, .. } => format!(
+                "gate = \"auto\"\nidle_required = \"{idle_required_ms}ms\"\npoll_every = \"{poll_every_ms}ms\"\n\
+                 force_after = \"{force_after_ms}ms\"\nclosed_gate_cpu_permille = {trickle}\n"
             ),
         }
     }
@@ -252,7 +252,7 @@ impl Plan {
     fn text(&self) -> String {
         let mut text = format!(
             "[mail]\nhostname = \"sim.test\"\n[scheduler]\nslots = {}\nslice = \"{}ms\"\n{}[worker]\nprogram = \"/worker\"\n\
-             stop_timeout = \"4s\"\n[retry]\nfirst = \"500ms\"\nfactor = 2.0\nmax = \"8s\"\ngive_up = \"{}s\"\n\
+             stop_timeout = \"4s\"\n[retry]\nfirst = \"500ms\"\nfactor = 2.0\nmax = \"8s\"\nmax_age = \"{}s\"\n\
              delay_warning = \"{}s\"\n",
             self.slots,
             self.slice_ms,
@@ -265,8 +265,8 @@ impl Plan {
             let _ = write!(
                 text,
                 "[provider.{}]\nkind = \"sim\"\nclaims = [{claims}]\nweight = {}\ninteractive = {}\nenabled = {}\n\
-                 start_timeout = \"3s\"\nanswer_timeout = \"{ANSWER_MS}ms\"\npoll_interval = \"2s\"\n\
-                 patience = \"{}s\"\noverrun_max = \"{OVERRUN_MS}ms\"\ncritical_max = \"{}s\"\n\
+                 start_timeout = \"3s\"\nresponse_timeout = \"{ANSWER_MS}ms\"\npoll_interval = \"2s\"\n\
+                 stall_timeout = \"{}s\"\ncpu_overrun_limit = \"{OVERRUN_MS}ms\"\ncritical_max = \"{}s\"\n\
                  value = {}\n",
                 provider.name,
                 provider.weight,

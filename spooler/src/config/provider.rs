@@ -55,17 +55,17 @@ pub struct Provider {
     /// The longest critical section.
     pub critical_max: Duration,
     /// CPU that its worker may use past its slices, or without a token, before it is asked to go.
-    pub overrun_max: Duration,
+    pub cpu_overrun_limit: Duration,
     /// How long its worker may leave a recall unanswered without using CPU, before it is asked to go.
-    pub answer_timeout: Duration,
+    pub response_timeout: Duration,
     /// How long all its deliveries may say nothing, before its worker is asked to go.
-    pub patience: Duration,
+    pub stall_timeout: Duration,
     /// How long its worker may take to start and log on.
     pub start_timeout: Duration,
     /// The device that it works with, as its name below `/dev` or that of a network interface: without it, it is offline.
     pub needs_device: Option<String>,
     /// Whether it makes no connections until somebody has it connect.
-    pub offline: bool,
+    pub no_connect: bool,
     /// Between two looks whether messages wait to be received, where the provider wishes to be asked.
     pub poll_interval: Duration,
     /// The scarce thing that it needs, such as a modem: of all providers that name the same, only one works at a time.
@@ -127,12 +127,12 @@ impl fmt::Debug for Provider {
             .field("critical_nice", &self.critical_nice)
             .field("critical_realtime", &self.critical_realtime)
             .field("critical_max", &self.critical_max)
-            .field("overrun_max", &self.overrun_max)
-            .field("answer_timeout", &self.answer_timeout)
-            .field("patience", &self.patience)
+            .field("cpu_overrun_limit", &self.cpu_overrun_limit)
+            .field("response_timeout", &self.response_timeout)
+            .field("stall_timeout", &self.stall_timeout)
             .field("start_timeout", &self.start_timeout)
             .field("needs_device", &self.needs_device)
-            .field("offline", &self.offline)
+            .field("no_connect", &self.no_connect)
             .field("poll_interval", &self.poll_interval)
             .field("resource", &self.resource)
             .field("sandbox", &self.sandbox)
@@ -230,12 +230,12 @@ fn read_common(name: String, kind: String, settings: &mut Settings, base: &Retry
         critical_nice,
         critical_realtime: critical_class.unwrap_or(false),
         critical_max: settings.duration("critical_max", "120s", seconds(1)..=seconds(3600)),
-        overrun_max: settings.duration("overrun_max", "30s", milliseconds(300)..=seconds(3600)),
-        answer_timeout: settings.duration("answer_timeout", "60s", milliseconds(400)..=seconds(3600)),
-        patience: settings.duration("patience", "15m", milliseconds(400)..=seconds(7 * 86_400)),
+        cpu_overrun_limit: settings.duration("cpu_overrun_limit", "30s", milliseconds(300)..=seconds(3600)),
+        response_timeout: settings.duration("response_timeout", "60s", milliseconds(400)..=seconds(3600)),
+        stall_timeout: settings.duration("stall_timeout", "15m", milliseconds(400)..=seconds(7 * 86_400)),
         start_timeout: settings.duration("start_timeout", "10s", milliseconds(100)..=seconds(600)),
         needs_device: read_device(settings),
-        offline: settings.boolean("offline", false),
+        no_connect: settings.boolean("no_connect", false),
         poll_interval: settings.duration("poll_interval", "10m", seconds(1)..=seconds(7 * 86_400)),
         resource: read_resource(settings),
         sandbox: sandbox::read(settings),

@@ -147,18 +147,19 @@ fn fit_patience(
     effective: &mut [Effective],
     notes: &mut Notes,
 ) {
-    let key = format!("{place}.patience");
+    let key = format!("{place}.stall_timeout");
     if !notes.places().has(&key) {
-        provider.patience = provider.patience.max(silence.duration + silence.duration / 2);
+        provider.stall_timeout = provider.stall_timeout.max(silence.duration + silence.duration / 2);
         let shown = effective.iter_mut().find(|value| value.key == key);
         if let Some(shown) = shown {
-            shown.value = format!("\"{}\"", units::show_duration(provider.patience));
+            shown.value = format!("\"{}\"", units::show_duration(provider.stall_timeout));
         }
-    } else if provider.patience <= silence.duration {
-        let (patience, limit) = (units::show_duration(provider.patience), units::show_duration(silence.duration));
+    } else if provider.stall_timeout <= silence.duration {
+        let (stall_timeout, limit) =
+            (units::show_duration(provider.stall_timeout), units::show_duration(silence.duration));
         let text = format!(
-            "{key} is {patience}, and {place}.{} is {limit}: a delivery that waits longer than {patience} ends with its worker; make \
-             patience longer than {limit}, or leave it out",
+            "{key} is {stall_timeout}, and {place}.{} is {limit}: a delivery that waits longer than {stall_timeout} ends with its worker; make \
+             stall_timeout longer than {limit}, or leave it out",
             silence.key
         );
         notes.warn(&key, text);

@@ -76,14 +76,14 @@ pub struct Retry {
     /// The longest wait.
     pub max: Duration,
     /// The age at which a message that could not be delivered goes back to its sender.
-    pub give_up: Duration,
+    pub max_age: Duration,
     /// The age at which its sender is told of the delay; `None` for never.
     pub delay_warning: Option<Duration>,
 }
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { first: 60 * SECOND, factor: 2.0, max: HOUR, give_up: 5 * DAY, delay_warning: Some(4 * HOUR) }
+        Self { first: 60 * SECOND, factor: 2.0, max: HOUR, max_age: 5 * DAY, delay_warning: Some(4 * HOUR) }
     }
 }
 
@@ -181,14 +181,14 @@ pub(super) fn read_scheduler(settings: &mut Settings) -> Scheduler {
         i64::try_from(settings.duration(key, default, range).as_millis()).unwrap_or(i64::MAX)
     };
     let idle_required_ms = wait("idle_required", "2s", Duration::ZERO..=HOUR);
-    let recheck_ms = wait("recheck", "2s", 100 * MS..=60 * SECOND);
+    let poll_every_ms = wait("poll_every", "2s", 100 * MS..=60 * SECOND);
     let force_after_ms = wait("force_after", "300s", SECOND..=DAY);
-    let trickle = settings.integer("trickle", 2, 0..=1000);
+    let trickle = settings.integer("closed_gate_cpu_permille", 2, 0..=1000);
     let mode = read_gate(settings);
     Scheduler {
         slots: given.then_some(slots),
         slice,
-        gate: Plan { mode, idle_required_ms, recheck_ms, force_after_ms, trickle },
+        gate: Plan { mode, idle_required_ms, poll_every_ms, force_after_ms, trickle },
     }
 }
 
@@ -218,18 +218,18 @@ pub(super) fn read_routing(settings: &mut Settings) -> Routing {
 
 /// Reads a table of retry times; what is missing is as in `base`.
 pub(super) fn read_retry(settings: &mut Settings, base: &Retry) -> Retry {
-    let [max_given, give_up_given] = ["max", "give_up"].map(|key| settings.has(key));
+    let [max_given, max_age_given] = ["max", "max_age"].map(|key| settings.has(key));
     let mut duration = |key: &str, base: Duration, least: Duration| {
         settings.duration(key, &units::show_duration(base), least..=90 * DAY)
     };
     let first = duration("first", base.first, 10 * MS);
     let max = duration("max", base.max, 10 * MS);
-    let give_up = duration("give_up", base.give_up, 10 * MS);
+    let max_age = duration("max_age", base.max_age, 10 * MS);
     let delay_warning = duration("delay_warning", base.delay_warning.unwrap_or_default(), Duration::ZERO);
     let factor = settings.factor("factor", base.factor, 1.0..=100.0);
     in_order(settings, ("first", first), ("max", max), max_given);
-    in_order(settings, ("max", max), ("give_up", give_up), give_up_given);
-    Retry { first, factor, max, give_up, delay_warning: (!delay_warning.is_zero()).then_some(delay_warning) }
+    in_order(settings, ("max", max), ("max_age", max_age), max_age_given);
+    Retry { first, factor, max, max_age, delay_warning: (!delay_warning.is_zero()).then_some(delay_warning) }
 }
 
 /// Notes a mistake if the first of two waits is the longer one: at the second if the table has it.
@@ -309,8 +309,8 @@ mod tests {
     fn waits_are_in_order() {
         assert_eq!(retry("first = '2h'").1, ["first is \"2h\"; allowed is no more than max, which is \"1h\""]);
         assert_eq!(retry("max = '30s'").1, ["max is \"30s\"; allowed is no less than first, which is \"1m\""]);
-        assert_eq!(retry("give_up = '5m'").1, ["give_up is \"5m\"; allowed is no less than max, which is \"1h\""]);
-        assert_eq!(retry("first = '1s'\nmax = '1s'\ngive_up = '1s'").1, [""; 0]);
+        assert_eq!(retry("max_age = '5m'").1, ["max_age is \"5m\"; allowed is no less than max, which is \"1h\""]);
+        assert_eq!(retry("first = '1s'\nmax = '1s'\nmax_age = '1s'").1, [""; 0]);
     }
 
     #[test]

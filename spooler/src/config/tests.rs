@@ -25,7 +25,7 @@ address_types = ["SMTP"]
 [retry]
 first = "1m"
 max = "1h"
-give_up = "5d"
+max_age = "5d"
 "#;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -302,14 +302,14 @@ fn patience_is_longer_than_the_timeouts_of_the_provider_or_there_is_a_warning() 
     let slow = "[provider.x]\nkind = 'smtp'\nhost = 'slow'\n";
     let (_folder, path) = with_worker(slow);
     let config = load(&path).unwrap();
-    assert_eq!((config.providers[0].patience, config.warnings.len()), (90 * MINUTE, 0));
-    assert!(print_effective(&config).contains("patience = \"90m\"\n"));
-    for (patience, is_enough) in [("60m", false), ("61m", true)] {
-        let (_folder, path) = with_worker(&format!("{slow}patience = '{patience}'\n"));
+    assert_eq!((config.providers[0].stall_timeout, config.warnings.len()), (90 * MINUTE, 0));
+    assert!(print_effective(&config).contains("stall_timeout = \"90m\"\n"));
+    for (stall_timeout, is_enough) in [("60m", false), ("61m", true)] {
+        let (_folder, path) = with_worker(&format!("{slow}stall_timeout = '{stall_timeout}'\n"));
         let (code, said) = check_command(Some(&path), false, &Eyes::default());
         assert_eq!(code, 0);
         assert_eq!(
-            said.contains(":6: provider.x.patience is 1h, and provider.x.timeout is 1h: "),
+            said.contains(":6: provider.x.stall_timeout is 1h, and provider.x.timeout is 1h: "),
             !is_enough,
             "{said}"
         );

@@ -156,7 +156,7 @@ fn input(
     let envelope = &message.envelope;
     let kind = match order.kind {
         ReportKind::Failed => report::ReportKind::Failed,
-        ReportKind::Delayed { give_up_ms } => report::ReportKind::Delayed { give_up_ms: unsigned(give_up_ms) },
+        ReportKind::Delayed { max_age_ms } => report::ReportKind::Delayed { max_age_ms: unsigned(max_age_ms) },
         ReportKind::Sent | ReportKind::SentAsAsked => report::ReportKind::Delivered,
     };
     let mut recipients = Vec::new();

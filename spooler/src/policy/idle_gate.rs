@@ -6,7 +6,7 @@
 //! ```text
 //!            others need the CPU, twice in a row
 //!   open ─────────────────────────────────────────▶ closed ── a trickle goes on: one slot, as long as background work stays
-//!  (1..=cores) ◀───────────────────────────────────   │  ▲    below `trickle` thousandths of the machine
+//!  (1..=cores) ◀───────────────────────────────────   │  ▲    below `closed_gate_cpu_permille` thousandths of the machine
 //!            the need is over for `idle_required`      └──┘
 //! ```
 //!
@@ -59,7 +59,7 @@ pub struct Plan {
     /// How long others must have left a core alone before it is used, milliseconds.
     pub idle_required_ms: i64,
     /// How often to look while background work wants to run, milliseconds.
-    pub recheck_ms: i64,
+    pub poll_every_ms: i64,
     /// A background worker that got no token for so long gets one regardless, milliseconds.
     pub force_after_ms: i64,
     /// What goes on while it is closed, in thousandths of the whole machine; 0 for nothing.
@@ -331,7 +331,7 @@ impl IdleGate {
         }
         self.looking |= self.wanted;
         let soon = self.falling > 0 || self.pause_ends_ms.is_some();
-        let often = if soon { SECOND_LOOK_MS.min(self.plan.recheck_ms) } else { self.plan.recheck_ms };
+        let often = if soon { SECOND_LOOK_MS.min(self.plan.poll_every_ms) } else { self.plan.poll_every_ms };
         self.looking.then_some(often)
     }
 

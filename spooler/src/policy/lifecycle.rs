@@ -195,12 +195,12 @@ impl Lifecycle {
     pub fn state(&self) -> WorkerState {
         match self.phase {
             Phase::Off => WorkerState::Paused,
-            Phase::Waiting { .. } => WorkerState::Waiting,
+            Phase::Waiting { .. } => WorkerState::Backoff,
             Phase::Starting { .. } => WorkerState::Starting,
             Phase::Ready => WorkerState::Ready,
             Phase::Stopping { rung: Rung::Ask, .. } => WorkerState::Draining,
             Phase::Stopping { .. } => WorkerState::Stopping,
-            Phase::Barred => WorkerState::Barred,
+            Phase::Barred => WorkerState::Failed,
         }
     }
 

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //!        0.3 % of        3 %            17 %           100 %
-//!        overrun_max
+//!        cpu_overrun_limit
 //!   calm ────────▶ warned ────▶ charged ─────▶ demoted ─────▶ asked ──▶ SIGTERM, SIGKILL, restart: `lifecycle`
 //!    ▲               │             │              │             ▲
 //!    └───────────────┴─────────────┴──────────────┘             │
 //!       gave its token back in time again and again             │
 //!                                                               │
-//!   from any rung: a recall unanswered for answer_timeout, ─────┤
+//!   from any rung: a recall unanswered for response_timeout, ─────┤
 //!   without any use of CPU (warned after 5 s at most)           │
 //!                  no news of any delivery for patience, ───────┤
 //!                  or of a call that is not answered ───────────┘

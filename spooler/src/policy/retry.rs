@@ -14,7 +14,7 @@ pub struct RetryPlan {
     /// But never longer than this, milliseconds.
     pub max_ms: i64,
     /// A recipient is given up at this age of the message, milliseconds.
-    pub give_up_ms: i64,
+    pub max_age_ms: i64,
     /// The sender is told of the delay at this age, milliseconds; never if `None`.
     pub delay_warning_ms: Option<i64>,
 }
@@ -26,14 +26,14 @@ impl RetryPlan {
         first: Duration,
         factor: f64,
         max: Duration,
-        give_up: Duration,
+        max_age: Duration,
         delay_warning: Option<Duration>,
     ) -> Self {
         Self {
             first_ms: ms(first),
             factor,
             max_ms: ms(max),
-            give_up_ms: ms(give_up),
+            max_age_ms: ms(max_age),
             delay_warning_ms: delay_warning.map(ms),
         }
     }

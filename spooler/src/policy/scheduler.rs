@@ -468,9 +468,9 @@ impl Scheduler {
     pub fn token_state(&self, id: ProviderId) -> TokenState {
         match self.workers.get(&id).map(|worker| worker.hold) {
             None | Some(Hold::Idle) => TokenState::Idle,
-            Some(Hold::Wanting) => TokenState::Wanting,
+            Some(Hold::Wanting) => TokenState::Runnable,
             Some(Hold::Holding { recalled: false, .. }) => TokenState::Running,
-            Some(Hold::Holding { recalled: true, .. }) => TokenState::Recalled,
+            Some(Hold::Holding { recalled: true, .. }) => TokenState::Preempting,
         }
     }
 

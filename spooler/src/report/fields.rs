@@ -41,8 +41,8 @@ fn fields(input: &ReportInput, recipient: &ReportedRecipient) -> String {
     if let Some(at_ms) = recipient.last_attempt_ms {
         out.push_str(&format!("Last-Attempt-Date: {}\r\n", date(at_ms)));
     }
-    if let ReportKind::Delayed { give_up_ms } = input.kind {
-        out.push_str(&format!("Will-Retry-Until: {}\r\n", date(give_up_ms)));
+    if let ReportKind::Delayed { max_age_ms } = input.kind {
+        out.push_str(&format!("Will-Retry-Until: {}\r\n", date(max_age_ms)));
     }
     out
 }

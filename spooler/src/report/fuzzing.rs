@@ -23,7 +23,7 @@ pub(crate) fn report(input: &[u8]) {
     let (sender, envid) = sender.split_once('\n').unwrap_or((&sender, ""));
     let reply = reply_of(&reply, flags);
     let kind = match flags.chars().next() {
-        Some('d') => ReportKind::Delayed { give_up_ms: u64::from_le_bytes(first_bytes(raw_body)) },
+        Some('d') => ReportKind::Delayed { max_age_ms: u64::from_le_bytes(first_bytes(raw_body)) },
         Some('s') => ReportKind::Delivered,
         _ => ReportKind::Failed,
     };

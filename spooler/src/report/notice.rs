@@ -99,7 +99,7 @@ fn death_lines(death: &Death) -> String {
     let at = date(u64::try_from(death.at_ms).unwrap_or_default());
     let phase = if death.phase.is_empty() { String::new() } else { format!(", while {}", clean(&death.phase)) };
     let mut text = format!("    {at}: {}: {}{phase}\n", clean(&death.provider), clean(&death.cause));
-    for line in &death.last_words {
+    for line in &death.stderr_tail {
         text.push_str(&format!("        {}\n", clean(line)));
     }
     text
@@ -112,7 +112,7 @@ mod tests {
 
     use super::*;
 
-    fn set_aside(id: u64, last_words: &str) -> MessageDetail {
+    fn set_aside(id: u64, stderr_tail: &str) -> MessageDetail {
         let summary = MessageSummary {
             id: MessageId(id),
             state: MessageState::Quarantined,
@@ -132,7 +132,7 @@ mod tests {
             phase: "sending".to_owned(),
             bytes: 0,
             company: 0,
-            last_words: vec![last_words.to_owned()],
+            stderr_tail: vec![stderr_tail.to_owned()],
         };
         MessageDetail {
             summary,

@@ -12,10 +12,10 @@ pub(super) fn part(input: &ReportInput) -> Part {
         ReportKind::Failed => format!(
             "Your message of {submitted} could not be delivered to the\nrecipients below, and will not be tried again.\n"
         ),
-        ReportKind::Delayed { give_up_ms } => format!(
+        ReportKind::Delayed { max_age_ms } => format!(
             "Your message of {submitted} could not be delivered to the\nrecipients below so far. You need not send it again: \
              it is tried again until\n{}, and you are told if that fails.\n",
-            date(give_up_ms)
+            date(max_age_ms)
         ),
         ReportKind::Delivered => {
             format!("You asked to be told: your message of {submitted}\nreached the recipients below.\n")

@@ -190,13 +190,13 @@ fn how_much_goes_back_follows_the_sender_and_the_kind() {
     assert_eq!(kind(|input| input.ret = Some(Ret::Headers)), (false, true, false));
     assert_eq!(kind(|input| input.body = None), (false, true, false));
     assert_eq!(kind(|input| input.kind = ReportKind::Delivered), (false, true, false));
-    assert_eq!(kind(|input| input.kind = ReportKind::Delayed { give_up_ms: 0 }), (false, true, false));
+    assert_eq!(kind(|input| input.kind = ReportKind::Delayed { max_age_ms: 0 }), (false, true, false));
 }
 
 #[test]
 fn a_delay_says_until_when_and_what_not_to_do() {
     let mut input = failed();
-    input.kind = ReportKind::Delayed { give_up_ms: 1_793_432_000_000 };
+    input.kind = ReportKind::Delayed { max_age_ms: 1_793_432_000_000 };
     input.recipients[0].action = Action::Delayed;
     input.recipients[0].reply =
         Reply { cause: Cause::Connect, code: 0, enhanced: String::new(), ..input.recipients[0].reply.clone() };
@@ -256,7 +256,7 @@ fn report_to_ascii_address_is_ascii() {
 
 #[test]
 fn who_wants_which_report() {
-    let delayed = ReportKind::Delayed { give_up_ms: 0 };
+    let delayed = ReportKind::Delayed { max_age_ms: 0 };
     let only = |text: &str| Some(text.parse::<Notify>().unwrap());
     for (kind, notify, by_default, expected) in [
         (ReportKind::Failed, None, false, true),

@@ -257,7 +257,7 @@ impl Supervisor {
             WorkerState::Starting | WorkerState::Draining | WorkerState::Stopping => {
                 format!("provider {name} is starting")
             }
-            WorkerState::Waiting | WorkerState::Barred => {
+            WorkerState::Backoff | WorkerState::Failed => {
                 let why = provider.life.last_error.as_deref().unwrap_or("no reason known");
                 format!("provider {name} does not run: {why}{}", provider.remedy(&self.reload))
             }

@@ -144,7 +144,7 @@ impl Supervisor {
         {
             provider.life.on_success();
         }
-        let longest_ms = self.retry_plan(route.provider).map_or(BUSY_MS, |plan| plan.give_up_ms);
+        let longest_ms = self.retry_plan(route.provider).map_or(BUSY_MS, |plan| plan.max_age_ms);
         let sequel = match result {
             // It was told to come to an end: that is no wish of its own.
             SubmitResult::Cancelled if self.is_leaving(worker) => {
@@ -171,7 +171,7 @@ impl Supervisor {
             (flight.worker, flight.id, flight.route, flight.attempt, flight.given_up);
         let Some(entry) = self.queue.get(id) else { return };
         let plan = self.retry_plan(route.provider);
-        let expired = plan.is_some_and(|plan| now.mono_ms - entry.born_ms >= plan.give_up_ms);
+        let expired = plan.is_some_and(|plan| now.mono_ms - entry.born_ms >= plan.max_age_ms);
         let attempted = sequel.attempted || expired;
         if attempted {
             verdict.deferred.extend(open.iter().map(|index| (*index, sequel.why.clone())));

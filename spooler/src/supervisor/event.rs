@@ -64,7 +64,7 @@ pub struct WorkerEnd {
     /// Its exit code or signal, for people.
     pub how: String,
     /// The last lines of its log.
-    pub last_words: Vec<String>,
+    pub stderr_tail: Vec<String>,
     /// Whether it ended by a signal with which people ask processes to go (SIGTERM, SIGINT, SIGHUP), and which no crash brings.
     pub by_hand: bool,
 }
@@ -78,10 +78,10 @@ impl From<&str> for WorkerEnd {
 impl fmt::Display for WorkerEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.how)?;
-        if self.last_words.is_empty() {
+        if self.stderr_tail.is_empty() {
             return Ok(());
         }
-        write!(f, "; its last words: {}", self.last_words.join(" / "))
+        write!(f, "; its last words: {}", self.stderr_tail.join(" / "))
     }
 }
 
@@ -243,7 +243,7 @@ pub enum ReportKind {
     /// Recipients are late.
     Delayed {
         /// When they will be given up, milliseconds since 1970.
-        give_up_ms: i64,
+        max_age_ms: i64,
     },
     /// Recipients were served, and their sender may have asked to be told.
     Sent,

@@ -88,7 +88,7 @@ impl Supervisor {
         let Some(provider) = self.providers.get_mut(&id) else { return Ok(None) };
         if command.cancel {
             provider.logon.answers = Answers::default();
-            if provider.life.state() == WorkerState::Barred {
+            if provider.life.state() == WorkerState::Failed {
                 provider.life.last_error = Some("the logon was cancelled".to_owned());
             }
             return Ok(Some(LogonState::Cancelled));
@@ -152,12 +152,12 @@ impl Supervisor {
             // Another worker is on its way.
             WorkerState::Starting | WorkerState::Draining | WorkerState::Stopping => return,
             WorkerState::Ready => Ok(LogonState::Ready),
-            WorkerState::Barred if !provider.logon.prompts.is_empty() => {
+            WorkerState::Failed if !provider.logon.prompts.is_empty() => {
                 Ok(LogonState::Asks { prompts: provider.logon.prompts.clone() })
             }
-            WorkerState::Waiting | WorkerState::Barred | WorkerState::Paused => {
+            WorkerState::Backoff | WorkerState::Failed | WorkerState::Paused => {
                 let why = provider.life.last_error.as_deref().unwrap_or("its worker ended");
-                let temporary = provider.life.state() == WorkerState::Waiting;
+                let temporary = provider.life.state() == WorkerState::Backoff;
                 Err(ApiError { error: format!("Provider {} did not log on: {why}", provider.config.name), temporary })
             }
         };

@@ -12,7 +12,7 @@ use crate::record::Change;
 /// What a worker died of that had messages in its hands.
 pub(super) struct Blame {
     cause: String,
-    last_words: Vec<String>,
+    stderr_tail: Vec<String>,
 }
 
 impl Blame {
@@ -24,7 +24,7 @@ impl Blame {
             None if end.by_hand => return None,
             None => end.how.clone(),
         };
-        Some(Self { cause, last_words: end.last_words.clone() })
+        Some(Self { cause, stderr_tail: end.stderr_tail.clone() })
     }
 }
 
@@ -56,7 +56,7 @@ impl Supervisor {
                     phase: flight.phase,
                     bytes: flight.bytes,
                     company,
-                    last_words: blame.last_words.clone(),
+                    stderr_tail: blame.stderr_tail.clone(),
                 };
                 self.suspect(id, death, actions);
             }

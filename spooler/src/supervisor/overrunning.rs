@@ -29,12 +29,12 @@ impl Provider {
     /// How far up the ladder it is, for its row.
     pub(super) fn shown_overrun(&self) -> Shown {
         match (self.life.eviction(), self.overrun.rung()) {
-            (Some(lifecycle::Rung::Ask), _) => Shown::Asked,
+            (Some(lifecycle::Rung::Ask), _) => Shown::Stopping,
             (Some(lifecycle::Rung::Term), _) => Shown::Terminated,
             (Some(lifecycle::Rung::Kill), _) => Shown::Killed,
             (None, Rung::Calm | Rung::Asked) => Shown::None,
             (None, Rung::Warned) => Shown::Warned,
-            (None, Rung::Charged) => Shown::Charged,
+            (None, Rung::Charged) => Shown::Penalized,
             (None, Rung::Demoted) => Shown::Demoted,
         }
     }
@@ -281,9 +281,9 @@ pub(super) fn ladder(config: &Configured, now: Now) -> Overrun {
 /// What a provider's worker is allowed.
 pub(super) fn limits(config: &Configured) -> Limits {
     Limits {
-        cpu_us: u64::try_from(config.overrun_max.as_micros()).unwrap_or(u64::MAX),
-        answer_ms: ms(config.answer_timeout),
-        silence_ms: ms(config.patience),
+        cpu_us: u64::try_from(config.cpu_overrun_limit.as_micros()).unwrap_or(u64::MAX),
+        answer_ms: ms(config.response_timeout),
+        silence_ms: ms(config.stall_timeout),
     }
 }
 

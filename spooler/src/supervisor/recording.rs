@@ -27,6 +27,11 @@ pub(super) struct Sent {
     ours_to_report: bool,
 }
 
+/// How a recipient that was served well is kept on disk.
+fn settled_as(recipient: &ReportedRecipient) -> RecipientState {
+    if recipient.relayed { RecipientState::Relayed } else { RecipientState::Delivered }
+}
+
 impl Supervisor {
     /// Turns outcomes into what they mean; `None` if the delivery is not this worker's. Unknown and repeated recipients are dropped.
     pub(super) fn judge(
@@ -88,7 +93,7 @@ impl Supervisor {
         let sent = verdict
             .sent
             .iter()
-            .map(|sent| update(sent.recipient.index, RecipientState::Sent, &sent.recipient.reply, 0));
+            .map(|sent| update(sent.recipient.index, settled_as(&sent.recipient), &sent.recipient.reply, 0));
         let deferred =
             verdict.deferred.iter().map(|(index, reply)| update(*index, RecipientState::Pending, reply, next_try_ms));
         let failed = verdict.failed.iter().map(|(index, reply)| update(*index, RecipientState::Failed, reply, 0));

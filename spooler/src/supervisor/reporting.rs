@@ -174,8 +174,8 @@ impl Supervisor {
         };
         let (born_ms, deaths) = (entry.born_ms, entry.deaths);
         self.queue.change(id, |entry| entry.delay_reported = true);
-        let give_up_ms = now.wall_ms + plan.give_up_ms - (now.mono_ms - born_ms);
+        let max_age_ms = now.wall_ms + plan.max_age_ms - (now.mono_ms - born_ms);
         let unit = vec![Change::Marks { id, deaths, delay_reported: true, death: None }];
-        self.report(id, ReportKind::Delayed { give_up_ms }, recipients, unit, actions);
+        self.report(id, ReportKind::Delayed { max_age_ms }, recipients, unit, actions);
     }
 }

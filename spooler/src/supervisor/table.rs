@@ -192,7 +192,7 @@ impl Supervisor {
         }
         match (&provider.rows.own().text, token) {
             (Some(text), _) => text.clone(),
-            (None, TokenState::Wanting) => "waits for a token".to_owned(),
+            (None, TokenState::Runnable) => "waits for a token".to_owned(),
             (None, _) if in_flight > 0 => "delivering".to_owned(),
             (None, _) if let Some(call) = provider.overrun.open_call() => call.doing().to_owned(),
             (None, _) => "idle".to_owned(),
@@ -231,13 +231,13 @@ impl Provider {
             WorkerState::Stopping => "being stopped".to_owned(),
             WorkerState::Paused if !self.config.enabled => "switched off in the configuration".to_owned(),
             WorkerState::Paused => "paused".to_owned(),
-            WorkerState::Waiting => format!("starts again soon; {}", why.unwrap_or("its worker died")),
-            WorkerState::Barred => {
-                format!("barred: {}{}", why.unwrap_or("too many failed starts"), self.remedy(reload))
+            WorkerState::Backoff => format!("starts again soon; {}", why.unwrap_or("its worker died")),
+            WorkerState::Failed => {
+                format!("failed: {}{}", why.unwrap_or("too many failed starts"), self.remedy(reload))
             }
         };
         let lack =
-            self.shown_lack().filter(|_| matches!(self.life.state(), WorkerState::Waiting | WorkerState::Barred));
+            self.shown_lack().filter(|_| matches!(self.life.state(), WorkerState::Backoff | WorkerState::Failed));
         Some(lack.map_or_else(|| text.clone(), |lack| format!("{lack}; {text}")))
     }
 
@@ -257,7 +257,7 @@ fn code(provider: &Provider, in_flight: u64) -> StatusCode {
         WorkerState::Starting | WorkerState::Draining | WorkerState::Stopping | WorkerState::Paused => {
             StatusCode::OFFLINE
         }
-        WorkerState::Waiting | WorkerState::Barred => StatusCode::FAILURE,
+        WorkerState::Backoff | WorkerState::Failed => StatusCode::FAILURE,
     };
     provider.rows.own().code
         | own

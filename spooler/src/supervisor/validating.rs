@@ -33,9 +33,9 @@ impl Provider {
     /// It was told to connect, or not to: that holds for its next workers, too.
     fn note_connection(&mut self, flags: ValidateFlags) {
         if flags.contains(ValidateFlags::CONNECT) {
-            self.stays_offline = false;
+            self.no_connect = false;
         } else if flags.contains(ValidateFlags::DISCONNECT) {
-            self.stays_offline = true;
+            self.no_connect = true;
         }
     }
 }
@@ -92,7 +92,7 @@ impl Supervisor {
         let deadline_ms = now.mono_ms + ms(self.config.stop_timeout);
         match provider.life.state() {
             WorkerState::Ready if provider.session.critical_error.is_none() => {}
-            WorkerState::Ready | WorkerState::Waiting | WorkerState::Barred => {
+            WorkerState::Ready | WorkerState::Backoff | WorkerState::Failed => {
                 provider.note_connection(flags);
                 let step = provider.life.restart(&mut self.generation, now.mono_ms, deadline_ms);
                 let worker = WorkerId { provider: id, generation: provider.life.generation() };

@@ -103,7 +103,7 @@ impl Supervisor {
             let Some(plan) = provider.map_or(Some(self.default_retry), |provider| self.retry_plan(provider)) else {
                 continue;
             };
-            let give_up = age_ms >= plan.give_up_ms;
+            let give_up = age_ms >= plan.max_age_ms;
             let warn = plan.delay_warning_ms.is_some_and(|warning_ms| age_ms >= warning_ms);
             if !give_up && (!warn || entry.delay_reported || entry.null_sender) {
                 continue;

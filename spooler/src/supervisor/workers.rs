@@ -74,7 +74,7 @@ impl Supervisor {
             critical: None,
             overrun: overrunning::ladder(config, now),
             lacks_device: false,
-            stays_offline: config.offline,
+            no_connect: config.no_connect,
             sandbox: super::confining::Sandbox::default(),
             session: super::sessions::Session::default(),
             logon: super::logon::Logon::default(),
@@ -88,8 +88,8 @@ impl Supervisor {
         let Some(provider) = self.providers.get_mut(&id) else { return };
         let old = std::mem::replace(&mut provider.config, new.clone());
         provider.lacks_device &= new.needs_device == old.needs_device;
-        if old.offline != new.offline {
-            provider.stays_offline = new.offline;
+        if old.no_connect != new.no_connect {
+            provider.no_connect = new.no_connect;
         }
         provider.retry = retry_plan(&new.retry);
         provider.overrun.set_limits(overrunning::limits(new));
@@ -100,7 +100,7 @@ impl Supervisor {
             || old.settings != new.settings
             || old.interactive != new.interactive
             || old.resource != new.resource
-            || old.offline != new.offline
+            || old.no_connect != new.no_connect
             || old.sandbox != new.sandbox
             // A reload says that something was mended.
             || provider.session.critical_error.is_some();
@@ -149,7 +149,7 @@ impl Supervisor {
         if !provider.logon.has_person() {
             flags |= LogonFlags::NO_DIALOG;
         }
-        if provider.stays_offline {
+        if provider.no_connect {
             flags |= LogonFlags::NO_CONNECT;
         }
         Some(Welcome {
@@ -435,5 +435,5 @@ pub(super) fn configured_level(config: &config::Provider) -> Level {
 }
 
 pub(super) fn retry_plan(retry: &config::Retry) -> RetryPlan {
-    RetryPlan::new(retry.first, retry.factor, retry.max, retry.give_up, retry.delay_warning)
+    RetryPlan::new(retry.first, retry.factor, retry.max, retry.max_age, retry.delay_warning)
 }

@@ -33,7 +33,7 @@ impl Provider {
             return Some(format!("provider {name} cannot go on: {why}; validate or restart it"));
         }
         match self.life.state() {
-            WorkerState::Barred => {
+            WorkerState::Failed => {
                 let why = self.life.last_error.as_deref().unwrap_or("too many failed starts");
                 Some(format!("provider {name} does not run: {why}"))
             }
@@ -45,7 +45,7 @@ impl Provider {
             | WorkerState::Ready
             | WorkerState::Draining
             | WorkerState::Stopping
-            | WorkerState::Waiting => None,
+            | WorkerState::Backoff => None,
         }
     }
 }
@@ -320,7 +320,7 @@ impl Supervisor {
         let ids: Vec<ProviderId> = self.flushing.running.keys().copied().collect();
         for id in ids {
             let Some(view) = self.flush_view(id, now) else { continue };
-            let no_token = self.scheduler.token_state(id) == TokenState::Wanting;
+            let no_token = self.scheduler.token_state(id) == TokenState::Runnable;
             let Some(flush) = self.flushing.running.get_mut(&id) else { continue };
             if no_token {
                 flush.be_patient(now.mono_ms);

@@ -95,7 +95,7 @@ impl Looking {
         let pressure = pressure_trigger();
         if let Err(error) = &pressure {
             tracing::info!(
-                "/proc/pressure/cpu cannot be used ({error}): the idle gate looks only every scheduler.recheck"
+                "/proc/pressure/cpu cannot be used ({error}): the idle gate looks only every scheduler.poll_every"
             );
         }
         Self {

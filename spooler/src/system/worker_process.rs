@@ -162,7 +162,7 @@ fn mind(mut child: Child, pidfd: &OwnedFd, mut stderr: ChildStderr, provider: &s
     let by_hand =
         status.as_ref().is_ok_and(|status| BY_HAND.iter().any(|signal| status.signal() == Some(*signal as i32)));
     let how = status.map_or_else(|error| error.to_string(), describe);
-    WorkerEnd { how, last_words: lines.last.into(), by_hand }
+    WorkerEnd { how, stderr_tail: lines.last.into(), by_hand }
 }
 
 fn describe(status: ExitStatus) -> String {

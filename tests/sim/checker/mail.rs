@@ -362,7 +362,7 @@ impl Mail {
                 let settled = self.messages.get(id).and_then(|message| message.settled.get(&update.index)).copied();
                 let expected = match update.state {
                     RecipientState::Pending => None,
-                    RecipientState::Sent => Some(Settled::Sent),
+                    RecipientState::Delivered | RecipientState::Relayed => Some(Settled::Sent),
                     RecipientState::Failed => Some(Settled::Failed),
                 };
                 let true_so_far = settled == expected || (expected.is_none() && self.ahead.contains(id));

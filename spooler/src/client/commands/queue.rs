@@ -121,7 +121,8 @@ fn describe(out: &mut dyn Write, detail: &MessageDetail, now_ms: i64) -> io::Res
     for recipient in &detail.recipient_details {
         let state = match recipient.state {
             RecipientState::Pending => "pending",
-            RecipientState::Sent => "sent",
+            RecipientState::Delivered => "delivered",
+            RecipientState::Relayed => "relayed",
             RecipientState::Failed => "failed",
         };
         let by = recipient.provider.as_ref().map(|provider| format!(" through {provider}")).unwrap_or_default();
@@ -152,7 +153,7 @@ fn deaths(out: &mut dyn Write, deaths: &[Death]) -> io::Result<()> {
             1 => writeln!(out, "    with one other message in its hands")?,
             others => writeln!(out, "    with {others} other messages in its hands")?,
         }
-        for line in &death.last_words {
+        for line in &death.stderr_tail {
             writeln!(out, "    | {}", plain(line))?;
         }
     }

@@ -83,9 +83,9 @@ pub(super) fn providers(out: &mut dyn Write, rows: &[ProviderRow]) -> io::Result
 fn overrun_words(overrun: Overrun) -> &'static str {
     match overrun {
         Overrun::None | Overrun::Warned => "",
-        Overrun::Charged => ": charged twice",
+        Overrun::Penalized => ": penalized",
         Overrun::Demoted => ": runs when nobody else does",
-        Overrun::Asked => ": was asked to go",
+        Overrun::Stopping => ": stopping",
         Overrun::Terminated | Overrun::Killed => ": is being made to go",
     }
 }
@@ -156,8 +156,8 @@ fn worker_word(state: WorkerState) -> &'static str {
         WorkerState::Ready => "ready",
         WorkerState::Draining => "draining",
         WorkerState::Stopping => "stopping",
-        WorkerState::Waiting => "waiting",
-        WorkerState::Barred => "barred",
+        WorkerState::Backoff => "backoff",
+        WorkerState::Failed => "failed",
         WorkerState::Paused => "paused",
     }
 }
@@ -165,8 +165,8 @@ fn worker_word(state: WorkerState) -> &'static str {
 fn token_word(state: TokenState) -> &'static str {
     match state {
         TokenState::Idle => "-",
-        TokenState::Wanting => "wanting",
+        TokenState::Runnable => "runnable",
         TokenState::Running => "running",
-        TokenState::Recalled => "recalled",
+        TokenState::Preempting => "preempting",
     }
 }

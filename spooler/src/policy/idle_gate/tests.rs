@@ -3,7 +3,7 @@
 use super::*;
 
 const PLAN: Plan =
-    Plan { mode: Mode::Auto, idle_required_ms: 2000, recheck_ms: 2000, force_after_ms: 300_000, trickle: 5 };
+    Plan { mode: Mode::Auto, idle_required_ms: 2000, poll_every_ms: 2000, force_after_ms: 300_000, trickle: 5 };
 
 fn seen(others: i64) -> Observation {
     Observation { over_ms: 250, capacity: 2000, others, unused: 2000 - others }

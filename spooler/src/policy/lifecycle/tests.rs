@@ -60,7 +60,7 @@ fn where_messages_are_suspect_the_others_wait_a_second_at_most_and_the_provider_
     assert!(spans[0] <= 125 && spans.iter().all(|span| *span <= 1000), "{spans:?}");
     bench.life.on_tick(&mut bench.next, 100_000);
     bench.die(100_000);
-    assert_ne!(bench.life.state(), WorkerState::Barred);
+    assert_ne!(bench.life.state(), WorkerState::Failed);
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_worker_that_never_starts_is_barred_with_the_reason() {
     let mut bench = ready();
     bench.life.on_success();
     let mut now = 0;
-    while bench.life.state() != WorkerState::Barred {
+    while bench.life.state() != WorkerState::Failed {
         now += 100_000;
         match bench.life.on_tick(&mut bench.next, now) {
             Some(Step::Kill | Step::Spawn(_)) => {}
@@ -87,7 +87,7 @@ fn wrong_settings_bar_at_once() {
     bench.life.want(&mut bench.next, 0);
     assert!(bench.life.on_logon_failed(&LogonError::Unconfigured("path is missing".to_owned())));
     bench.die(10);
-    assert_eq!(bench.life.state(), WorkerState::Barred);
+    assert_eq!(bench.life.state(), WorkerState::Failed);
     assert_eq!(bench.life.last_error.as_deref(), Some("path is missing"));
 }
 
@@ -125,7 +125,7 @@ fn a_provider_that_cannot_work_now_is_tried_again_and_again() {
     for _ in 0..30 {
         assert!(bench.life.on_logon_failed(&LogonError::Failed("no line".to_owned())));
         bench.die(now);
-        assert_eq!((bench.life.state(), bench.life.deaths), (WorkerState::Waiting, 0));
+        assert_eq!((bench.life.state(), bench.life.deaths), (WorkerState::Backoff, 0));
         now = bench.life.deadline_ms().unwrap();
         assert!(matches!(bench.life.on_tick(&mut bench.next, now), Some(Step::Spawn(_))));
     }

@@ -9,7 +9,7 @@ use spooler_protocol::outcome::SubmitResult;
 use super::bench::{Bench, smtp};
 use crate::supervisor::event::{Ask, ReportKind};
 
-const TWO: &str = "[retry]\ngive_up = '5h'\n[provider.a]\nkind = 'smtp'\n[provider.b]\nkind = 'smtp'\n[provider.b.retry]\nfirst = '1m'\n";
+const TWO: &str = "[retry]\nmax_age = '5h'\n[provider.a]\nkind = 'smtp'\n[provider.b]\nkind = 'smtp'\n[provider.b.retry]\nfirst = '1m'\n";
 
 /// A message that the provider `a` has deferred.
 fn deferred() -> (Bench, MessageId) {

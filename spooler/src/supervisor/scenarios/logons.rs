@@ -47,7 +47,7 @@ fn no_dialog_with_missing_credentials_bars_and_says_what_to_do() {
     let mut bench = Bench::new(ONE);
     fail(&mut bench, LogonError::Unanswered(vec![password()]));
     let row = bench.row("a");
-    assert_eq!(row.state, WorkerState::Barred);
+    assert_eq!(row.state, WorkerState::Failed);
     assert!(row.text.contains("needs: password; run `spoolctl logon a`"), "{}", row.text);
     bench.pass(86_400_000);
     assert_eq!(bench.calls("a"), ["Welcome"], "nobody tries in vain");
@@ -99,7 +99,7 @@ fn giving_up_leaves_it_barred() {
     let cancelled = bench.ask(Ask::Logon("a".to_owned(), cancel));
     assert_eq!(cancelled, Some(Answer::Logon(Ok(LogonState::Cancelled))));
     let row = bench.row("a");
-    assert!(row.state == WorkerState::Barred && row.text.contains("cancelled"), "{row:?}");
+    assert!(row.state == WorkerState::Failed && row.text.contains("cancelled"), "{row:?}");
 }
 
 #[test]
@@ -107,13 +107,13 @@ fn every_failed_logon_has_its_outcome() {
     let outcomes = [
         (
             LogonError::Unconfigured("no host".to_owned()),
-            WorkerState::Barred,
+            WorkerState::Failed,
             "no host; correct it, then run `reload it`",
         ),
-        (LogonError::Other("odd".to_owned()), WorkerState::Barred, "odd; correct it, then run `reload it`"),
-        (LogonError::Cancelled, WorkerState::Barred, "cancelled; run `spoolctl logon a`"),
-        (LogonError::Unanswered(vec![password()]), WorkerState::Barred, "needs: password; run `spoolctl logon a`"),
-        (LogonError::Failed("no line".to_owned()), WorkerState::Waiting, "no line"),
+        (LogonError::Other("odd".to_owned()), WorkerState::Failed, "odd; correct it, then run `reload it`"),
+        (LogonError::Cancelled, WorkerState::Failed, "cancelled; run `spoolctl logon a`"),
+        (LogonError::Unanswered(vec![password()]), WorkerState::Failed, "needs: password; run `spoolctl logon a`"),
+        (LogonError::Failed("no line".to_owned()), WorkerState::Backoff, "no line"),
     ];
     for (error, state, text) in outcomes {
         let mut bench = Bench::new(ONE);
@@ -140,7 +140,7 @@ fn failed_provider_is_tried_again_on_reload() {
 #[test]
 fn failed_starts_name_the_restart_command() {
     let mut bench = Bench::new(ONE);
-    while bench.row("a").state != WorkerState::Barred {
+    while bench.row("a").state != WorkerState::Failed {
         bench.die("a", "exit status: 101");
         bench.pass(120_000);
     }

@@ -10,7 +10,7 @@ use super::bench::{Bench, reply, smtp};
 use crate::supervisor::event::Ask;
 use crate::supervisor::mail::{Attempt, Change, Delays, Fate, MailEvent};
 
-const ONE: &str = "[provider.a]\nkind = 'smtp'\n[retry]\nfirst = '1m'\ngive_up = '1h'\n";
+const ONE: &str = "[provider.a]\nkind = 'smtp'\n[retry]\nfirst = '1m'\nmax_age = '1h'\n";
 
 fn one() -> Bench {
     Bench::ready(ONE, &[("a", smtp(Wishes::default()))])

@@ -96,7 +96,7 @@ fn not_me_after_a_part_was_delivered_passes_only_the_rest_on() {
     let done = vec![(0, Outcome::Delivered(reply(250, "kept")))];
     bench.end("a", &order, SubmitResult::NotMe, EndMessage::Done, done);
     assert_eq!(bench.delivery("b").recipients, [1]);
-    assert_eq!(bench.disk[&id].recipients[0].state, RecipientState::Sent);
+    assert_eq!(bench.disk[&id].recipients[0].state, RecipientState::Delivered);
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn cancel_mid_recipient_keeps_who_was_served() {
 
 #[test]
 fn a_provider_that_is_always_busy_does_not_keep_a_message_for_ever() {
-    let config = "[retry]\ngive_up = '2h'\n[provider.a]\nkind = 'smtp'\n";
+    let config = "[retry]\nmax_age = '2h'\n[provider.a]\nkind = 'smtp'\n";
     let mut bench = Bench::ready(config, &[("a", smtp(Wishes::default()))]);
     bench.submit(&["x@y"]);
     let order = bench.delivery("a");

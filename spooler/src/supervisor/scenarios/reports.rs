@@ -91,7 +91,7 @@ fn nobody_reports_for_somebody_else() {
 #[test]
 fn who_waits_for_a_busy_provider_is_named_in_the_report_of_delay() {
     let config =
-        "[retry]\nfirst = '1s'\nmax = '1s'\ngive_up = '1h'\ndelay_warning = '90s'\n[provider.a]\nkind = 'smtp'\n";
+        "[retry]\nfirst = '1s'\nmax = '1s'\nmax_age = '1h'\ndelay_warning = '90s'\n[provider.a]\nkind = 'smtp'\n";
     let mut bench = Bench::ready(config, &[("a", smtp(Wishes::default()))]);
     let id = bench.submit(&["x@y", "z@y"]);
     let order = bench.delivery("a");
@@ -120,7 +120,7 @@ fn who_waits_for_a_busy_provider_is_named_in_the_report_of_delay() {
 #[test]
 fn a_delivery_that_leaves_nobody_waiting_says_nothing_of_delay() {
     let config =
-        "[retry]\nfirst = '1s'\nmax = '1s'\ngive_up = '1h'\ndelay_warning = '1s'\n[provider.a]\nkind = 'smtp'\n";
+        "[retry]\nfirst = '1s'\nmax = '1s'\nmax_age = '1h'\ndelay_warning = '1s'\n[provider.a]\nkind = 'smtp'\n";
     let mut bench = Bench::ready(config, &[("a", smtp(Wishes::default()))]);
     bench.submit(&["x@y"]);
     let order = bench.delivery("a");

@@ -161,7 +161,7 @@ fn a_dead_workers_row_says_so_and_why() {
     assert!(code.contains(StatusCode::OFFLINE | StatusCode::INBOUND_ACTIVE) && !code.contains(StatusCode::AVAILABLE));
     bench.die("a", "killed by signal 9");
     let row = bench.row("a");
-    assert_eq!((row.state, row.code), (WorkerState::Waiting, StatusCode::FAILURE), "what it said of itself is void");
+    assert_eq!((row.state, row.code), (WorkerState::Backoff, StatusCode::FAILURE), "what it said of itself is void");
     assert!(row.text.contains("killed by signal 9"), "{}", row.text);
     assert!(table(&mut bench).added.is_empty());
 }

@@ -81,7 +81,7 @@ fn a_recipient_is_not_settled_on_disk_before_its_report_is_there() {
     ask_for_report(&mut bench, &order, 0);
     bench.say("a", FromWorker::Settled { delivery: order.delivery, outcomes: vec![(0, delivered())] });
     bench.build_report();
-    assert_eq!((bench.disk[&id].recipients[0].state, bench.kept().1), (RecipientState::Sent, 1));
+    assert_eq!((bench.disk[&id].recipients[0].state, bench.kept().1), (RecipientState::Delivered, 1));
 }
 
 #[test]

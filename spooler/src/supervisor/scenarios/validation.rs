@@ -48,8 +48,8 @@ fn the_provider_answers_for_itself() {
 
 #[test]
 fn offline_lasts_until_somebody_has_it_connect_and_the_next_worker_knows() {
-    let mut bench = Bench::new("[provider.a]\nkind = 'smtp'\noffline = true\n");
-    let no_connect = |bench: &mut Bench| {
+    let mut bench = Bench::new("[provider.a]\nkind = 'smtp'\nno_connect = true\n");
+    let told_no_connect = |bench: &mut Bench| {
         let flags = bench.told("a").into_iter().find_map(|told| match told {
             Told::Word(ToWorker::Welcome(welcome)) => Some(welcome.flags),
             _ => None,
@@ -59,11 +59,11 @@ fn offline_lasts_until_somebody_has_it_connect_and_the_next_worker_knows() {
     let replaced = |bench: &mut Bench| {
         bench.die("a", "killed");
         bench.pass(5000);
-        let told = no_connect(bench);
+        let told = told_no_connect(bench);
         bench.say("a", FromWorker::LoggedOn(smtp(Wishes::default())));
         told
     };
-    assert!(no_connect(&mut bench));
+    assert!(told_no_connect(&mut bench));
     bench.say("a", FromWorker::LoggedOn(smtp(Wishes::default())));
     for (flags, result, offline) in [
         (ValidateFlags::SUPPRESS_UI, Ok(()), true),

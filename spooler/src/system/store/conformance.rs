@@ -248,7 +248,7 @@ fn content_is_read_in_pieces(subject: &Subject) {
 
 fn updates_of_recipients_come_back(subject: &Subject) {
     let mut store = (subject.open)();
-    let sent = RecipientUpdate { state: RecipientState::Sent, reply: None, provider: None, ..deferred(0, 0) };
+    let sent = RecipientUpdate { state: RecipientState::Delivered, reply: None, provider: None, ..deferred(0, 0) };
     let failed = RecipientUpdate { state: RecipientState::Failed, ..deferred(2, 5) };
     store.commit(&[accept(rich_message(1)), update(1, vec![failed.clone(), sent.clone()])]).unwrap();
     store.commit(&[update(1, vec![deferred(1, 77)])]).unwrap();
@@ -265,7 +265,7 @@ fn deaths_are_kept_in_order_until_there_are_none(subject: &Subject) {
         phase: "sending \"quoted\"".to_owned(),
         bytes: 4096,
         company: 3,
-        last_words: vec!["it's on fire".to_owned(), "é".to_owned()],
+        stderr_tail: vec!["it's on fire".to_owned(), "é".to_owned()],
     };
     let marks = |deaths, death: Option<Death>| {
         vec![Change::Marks { id: MessageId(1), deaths, delay_reported: false, death: death.map(Box::new) }]
@@ -400,7 +400,7 @@ fn listings_name_unsettled_recipients_first(subject: &Subject) {
     let mut store = (subject.open)();
     let mut many = message(1, Bytes::new());
     many.envelope.recipients = (0..12).map(|n| Recipient::new(format!("r{n}@x").parse().unwrap())).collect();
-    let sent = |index| RecipientUpdate { state: RecipientState::Sent, ..deferred(index, 0) };
+    let sent = |index| RecipientUpdate { state: RecipientState::Delivered, ..deferred(index, 0) };
     store.commit(&[accept(many), update(1, (0..9).map(sent).collect())]).unwrap();
     let summary = list(&*store, &Filter::default(), 0, None).remove(0);
     let expected = ["r9@x", "r10@x", "r11@x", "r0@x", "r1@x", "r2@x", "r3@x", "r4@x", "r5@x", "r6@x"];
@@ -448,7 +448,7 @@ fn every_filter_filters(subject: &Subject) {
 
 fn a_detail_shows_each_recipient_and_the_owner(subject: &Subject) {
     let mut store = (subject.open)();
-    let sent = RecipientUpdate { state: RecipientState::Sent, ..deferred(1, 0) };
+    let sent = RecipientUpdate { state: RecipientState::Delivered, ..deferred(1, 0) };
     store.commit(&[accept(rich_message(1)), accept_simple(2), update(1, vec![deferred(0, 900), sent])]).unwrap();
     let mut reader = store.reader().unwrap();
     let (detail, owner) = reader.detail(MessageId(1), 100).unwrap().unwrap();
@@ -461,7 +461,7 @@ fn a_detail_shows_each_recipient_and_the_owner(subject: &Subject) {
         ("SMTP:FAX:odd@example.org", RecipientState::Pending, Some(900))
     );
     assert_eq!((second.provider.as_deref(), second.notify), (Some("relay1"), Some(Notify::NEVER)));
-    assert_eq!((second.state, second.next_try_ms, second.attempts), (RecipientState::Sent, None, 2));
+    assert_eq!((second.state, second.next_try_ms, second.attempts), (RecipientState::Delivered, None, 2));
     assert_eq!(second.reply.as_ref().map(|reply| reply.code), Some(450));
     assert_eq!((third.attempts, third.reply.as_ref(), third.next_try_ms), (0, None, None));
     assert_eq!(reader.detail(MessageId(2), 0).unwrap().unwrap().1, Some(1000));

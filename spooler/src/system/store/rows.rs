@@ -39,13 +39,15 @@ fn message_state(number: i64) -> Option<MessageState> {
 pub(super) fn recipient_state_number(state: RecipientState) -> u8 {
     match state {
         RecipientState::Pending => 0,
-        RecipientState::Sent => 1,
+        RecipientState::Delivered => 1,
         RecipientState::Failed => 2,
+        RecipientState::Relayed => 3,
     }
 }
 
 fn recipient_state(number: i64) -> Option<RecipientState> {
-    [RecipientState::Pending, RecipientState::Sent, RecipientState::Failed].get(usize::try_from(number).ok()?).copied()
+    let states = [RecipientState::Pending, RecipientState::Delivered, RecipientState::Failed, RecipientState::Relayed];
+    states.get(usize::try_from(number).ok()?).copied()
 }
 
 pub(super) fn priority_number(priority: Priority) -> i8 {
