@@ -149,6 +149,17 @@ pub fn is_of_type(address: &Address, kind: &str) -> bool {
     kind == ANY_TYPE || (!kind.is_empty() && kind == address.kind())
 }
 
+/// Which addresses are local, so that the supervisor decides where their mail goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalAddresses {
+    /// The domain of addresses without one; empty if there is none.
+    pub origin: String,
+    /// Domains of addresses that may be aliases; none if there are no aliases.
+    pub domains: Vec<String>,
+    /// The names of the aliases, in lower case and in order; `None` if they are too many to be told.
+    pub aliases: Option<Vec<String>>,
+}
+
 /// Everything that is claimed by any provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
@@ -158,10 +169,8 @@ pub struct Claims {
     pub address_types: Vec<String>,
     /// Some provider has never logged on, so what it serves is not known yet: nothing can be refused for want of a provider.
     pub incomplete: bool,
-    /// The domain of addresses without one; empty if there is none.
-    pub origin: String,
-    /// Domains of addresses that may be aliases: only the supervisor knows where their mail goes.
-    pub aliased: Vec<String>,
+    /// Which addresses are local.
+    pub local: Box<LocalAddresses>,
 }
 
 impl Claims {
@@ -171,8 +180,9 @@ impl Claims {
         let qualified = self.qualified(address);
         let address = qualified.as_ref().unwrap_or(address);
         let may_be_alias = || {
-            let domain = address.local_and_domain().map_or("", |(_, domain)| domain);
-            address.kind() == SMTP && self.aliased.iter().any(|aliased| aliased.eq_ignore_ascii_case(domain))
+            let (local, domain) = address.local_and_domain().unwrap_or_default();
+            let is_local = self.local.domains.iter().any(|own| own.eq_ignore_ascii_case(domain));
+            address.kind() == SMTP && is_local && self.local.aliases.as_ref().is_none_or(|names| is_among(names, local))
         };
         self.incomplete
             || may_be_alias()
@@ -182,9 +192,16 @@ impl Claims {
 
     /// The address with the domain that it lacks.
     fn qualified(&self, address: &Address) -> Option<Address> {
-        let lacks = address.kind() == SMTP && !self.origin.is_empty() && !has_domain(address.text());
-        lacks.then(|| Address::smtp(&format!("{}@{}", address.text(), self.origin)).ok()).flatten()
+        let lacks = address.kind() == SMTP && !self.local.origin.is_empty() && !has_domain(address.text());
+        lacks.then(|| Address::smtp(&format!("{}@{}", address.text(), self.local.origin)).ok()).flatten()
     }
+}
+
+/// Whether a local part, or what stands before its extension, is one of the names.
+fn is_among(names: &[String], local: &str) -> bool {
+    let name = local.trim_matches('"').to_lowercase();
+    let is_known = |name: &str| names.binary_search_by(|known| known.as_str().cmp(name)).is_ok();
+    is_known(&name) || name.split_once('+').is_some_and(|(user, _)| is_known(user))
 }
 
 #[cfg(test)]
@@ -213,18 +230,25 @@ mod tests {
     fn addresses_without_domain_are_those_of_the_origin() {
         let claims = Claims {
             patterns: vec![Pattern::parse("@here.test").unwrap()],
-            origin: "here.test".to_owned(),
+            local: Box::new(LocalAddresses { origin: "here.test".to_owned(), ..LocalAddresses::default() }),
             ..Claims::default()
         };
         let serves = |claims: &Claims, address: &str| claims.may_serve(&Address::smtp(address).unwrap());
-        assert!(serves(&claims, "postmaster") && !serves(&Claims { origin: String::new(), ..claims }, "postmaster"));
+        assert!(
+            serves(&claims, "postmaster") && !serves(&Claims { local: Box::default(), ..claims.clone() }, "postmaster")
+        );
     }
 
     #[test]
     fn what_may_be_an_alias_is_not_refused() {
-        let claims = Claims { aliased: vec!["here.test".to_owned()], ..Claims::default() };
+        let local = LocalAddresses { domains: vec!["here.test".to_owned()], ..LocalAddresses::default() };
+        let claims = Claims { local: Box::new(local.clone()), ..Claims::default() };
         let serves = |address: &str| claims.may_serve(&address.parse().unwrap());
         assert!(serves("root@Here.test") && !serves("root@there.test") && !serves("FAX:1@here.test"));
+        let aliases = Some(vec!["ann".to_owned(), "root".to_owned()]);
+        let claims = Claims { local: Box::new(LocalAddresses { aliases, ..local }), ..claims.clone() };
+        let serves = |address: &str| claims.may_serve(&address.parse().unwrap());
+        assert!(serves("Root@here.test") && serves("ann+x@here.test") && !serves("bob@here.test"));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Nothing here performs I/O or reads a clock. The supervisor (`spooler`) and the workers (`spooler-worker`) both depend on this
 //! crate and never on each other.
 
+// What clients are told about aliases (JSON).
+pub mod aliases;
 // The calls of the provider contract that are not deliveries: flags and answers.
 pub mod calls;
 // Which recipients a provider serves: patterns and address types.

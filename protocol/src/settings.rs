@@ -370,9 +370,9 @@ impl Settings {
         })
     }
 
-    /// Every key but these as a list of texts; one text stands for a list of one.
-    pub fn lists(&mut self, but: &[&str]) -> Vec<(String, Vec<String>)> {
-        let keys: Vec<String> = self.table.keys().filter(|key| !but.contains(&key.as_str())).cloned().collect();
+    /// Every key that is left as a list of texts; one text stands for a list of one.
+    pub fn lists(&mut self) -> Vec<(String, Vec<String>)> {
+        let keys: Vec<String> = self.table.keys().cloned().collect();
         keys.into_iter().map(|key| (key.clone(), self.strings(&key, &[]))).collect()
     }
 

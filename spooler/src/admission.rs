@@ -100,7 +100,6 @@ pub(crate) struct Admission {
     held: Bytes,
     has: Has,
     hops: usize,
-    message_id: Option<String>,
 }
 
 impl Admission {
@@ -131,19 +130,7 @@ impl Admission {
 
     fn new(addressing: Arc<Addressing>, care: Care, sender: String, state: State, stamp: fn(&str) -> Stamp) -> Self {
         let (held, has) = (Bytes::new(), Has::default());
-        Self {
-            addressing,
-            care,
-            sender,
-            trace: None,
-            traced: false,
-            state,
-            stamp,
-            held,
-            has,
-            hops: 0,
-            message_id: None,
-        }
+        Self { addressing, care, sender, trace: None, traced: false, state, stamp, held, has, hops: 0 }
     }
 
     /// The whole message at once. One that needs nothing comes back as it is, not copied.
@@ -225,7 +212,7 @@ impl Admission {
             Line::Incomplete if rest.len() > FIELD_BYTES_MAX => {
                 match fields::name(rest) {
                     Some(name) => {
-                        self.note(name, b"");
+                        self.note(name);
                         self.state = State::Long(!self.goes_away(name));
                     }
                     None => self.end(at, rest, false, edits),
@@ -266,7 +253,7 @@ impl Admission {
         }
     }
 
-    fn note(&mut self, name: &[u8], value: &[u8]) {
+    fn note(&mut self, name: &[u8]) {
         let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
         match name.len() {
             8 if is("Received") => self.hops += 1,
@@ -274,17 +261,14 @@ impl Admission {
                 self.has.date |= is("Date");
                 self.has.from |= is("From");
             }
-            10 if is("Message-ID") => {
-                self.has.message_id = true;
-                self.message_id.get_or_insert_with(|| String::from_utf8_lossy(value).trim().to_owned());
-            }
+            10 => self.has.message_id |= is("Message-ID"),
             _ => {}
         }
     }
 
     fn field(&mut self, found: &Found<'_>, rest: &[u8], at: usize, edits: &mut Edits) {
         let is_read = found.bytes <= FIELD_BYTES_MAX;
-        self.note(found.name, if is_read { found.value } else { b"" });
+        self.note(found.name);
         if self.goes_away(found.name) {
             edits.remove(at, found.bytes);
             return;
@@ -341,7 +325,7 @@ impl Admission {
         }
     }
 
-    fn missing_fields(&mut self) -> String {
+    fn missing_fields(&self) -> String {
         let stamp = (self.stamp)(&self.addressing.hostname);
         let mut text = String::new();
         if !self.has.date {
@@ -355,7 +339,6 @@ impl Admission {
         }
         if !self.has.message_id {
             text.push_str(&format!("Message-ID: {}\r\n", stamp.message_id));
-            self.message_id = Some(stamp.message_id);
         }
         text
     }

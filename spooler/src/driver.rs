@@ -218,6 +218,7 @@ impl Driver {
             Letter::Asked(request) => self.asked(request),
             Letter::Reload => self.reload(),
             Letter::Reloaded(number, config) => self.reloaded(number, *config),
+            Letter::AliasesRead(news) => self.aliases_read(*news),
         }
     }
 
@@ -361,6 +362,7 @@ impl Driver {
     fn asked(&mut self, request: Request) {
         let (ask, question) = match bridge::split(request) {
             bridge::Split::Watch(answer) => return self.subscribe(answer),
+            bridge::Split::ReadAliases(answer) => return self.read_aliases(answer),
             bridge::Split::Ask(ask, question) => (ask, question),
         };
         let ask_id = AskId(self.next_ask);

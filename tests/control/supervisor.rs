@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use spooler::policy::addressing::Addressing;
+use spooler::policy::addressing::aliases::{Aliases, Spot};
 use spooler::system::control::{
     Access, Bridge, ControlOptions, ControlServer, Feed, ReadJob, Request, SubmitContent, Subscription, bind, start,
 };
 use spooler::system::store::{Scanned, StoreError, StoreReader};
+use spooler_protocol::aliases::{AliasFile, AliasMistake, AliasesRead};
 use spooler_protocol::calls::{Prompt, ValidateFlags};
 use spooler_protocol::control::{
     ApiError, Filter, FlushProgress, LogonState, MessageDetail, MessageState, MessageSummary, ProviderCommand,
@@ -168,6 +170,23 @@ impl Loop {
 }
 
 /// What the control thread holds.
+/// `root` stands for `ann@x.test` and itself.
+fn root_alias() -> Aliases {
+    let mut aliases = Aliases::default();
+    let source = aliases.add_source("/etc/aliases".to_owned(), 1);
+    let targets = ["ann@x.test", "root"].map(|target| target.parse().unwrap());
+    aliases.add("root", &targets, Spot { source, line: 3 });
+    aliases
+}
+
+/// What is said of files of aliases.
+fn aliases_read() -> AliasesRead {
+    let mistakes = vec![AliasMistake { line: 7, message: "has no colon".to_owned() }];
+    let (path, failure) = ("/etc/aliases".to_owned(), None);
+    let file = AliasFile { path, count: 12, missing: false, failure, mistakes, more_mistakes: 0 };
+    AliasesRead { files: vec![file], in_effect: true }
+}
+
 struct Desk(Arc<Loop>);
 
 impl Bridge for Desk {
@@ -179,6 +198,7 @@ impl Bridge for Desk {
                 drop(answer.send(books.submit(envelope, owner_uid, content)));
             }
             Request::Status { answer } => drop(answer.send(books.table())),
+            Request::ReadAliases { answer } => drop(answer.send(aliases_read())),
             Request::Watch { answer } => books.subscribe(answer),
             Request::Overlay { mut summaries, answer, .. } => {
                 for summary in &mut summaries {
@@ -360,6 +380,7 @@ impl Running {
         let addressing = Addressing {
             origin: "origin.test".to_owned(),
             hostname: "box.origin.test".to_owned(),
+            aliases: root_alias(),
             ..Addressing::default()
         };
         let addressing = Arc::new(addressing);

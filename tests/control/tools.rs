@@ -216,3 +216,32 @@ fn validating_says_what_became_of_each() {
     let all = "all Validate 0x100001";
     assert_eq!(running.books.books().provider_commands, ["line Validate 0x40001", all, all]);
 }
+
+#[test]
+fn the_way_of_an_alias_is_shown() {
+    let running = Running::start();
+    let way = |name: &str| text(&feed(running.tool("spoolctl").args(["alias", name]), b"").stdout);
+    assert_eq!(
+        way("Root"),
+        "Root@origin.test    /etc/aliases:3\n  ann@x.test\n  root@origin.test  leads back here: stays local\n"
+    );
+    assert_eq!(way("bob"), "bob@origin.test  is no alias\n");
+    let json = text(&feed(running.tool("spoolctl").args(["alias", "root", "--json"]), b"").stdout);
+    assert!(
+        json.starts_with(r#"[{"depth":0,"address":"root@origin.test","written":"/etc/aliases:3","circle":false}"#),
+        "{json}"
+    );
+}
+
+#[test]
+fn newaliases_says_how_the_files_are() {
+    let running = Running::start();
+    for (name, arguments) in [("newaliases", &[][..]), ("sendmail", &["-bi"])] {
+        let output = feed(running.tool(name).args(arguments), b"");
+        assert_eq!(text(&output.stdout), "/etc/aliases: 12 aliases, 1 mistake\n");
+        assert_eq!(
+            (output.status.code(), text(&output.stderr)),
+            (Some(0), "/etc/aliases:7: has no colon\n".to_owned())
+        );
+    }
+}

@@ -85,7 +85,7 @@ fn root_only(test: &str) -> bool {
     root
 }
 
-/// So many combinations of the states below are not well.
+/// The number of combinations of the states below that need a repair.
 const ADVISED: usize = 64;
 
 /// Owner, group and mode of what an administrator may have left behind, for the folder, the configuration and the password.
@@ -166,7 +166,7 @@ fn unreadable_configuration_is_a_mistake_even_for_root() {
     assert!(code == 64 && said.contains("there is no user \"no-such-user\""), "{said}");
 }
 
-/// What would give a file to somebody else would take it away from the service.
+/// A command that gives a file to another user would take it away from the service.
 #[test]
 fn other_users_are_given_no_command() {
     if !crate::unprivileged::can_become_others("other_users_are_given_no_command") {

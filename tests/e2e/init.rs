@@ -59,7 +59,7 @@ impl Home {
         let mut command = self.command("spooler");
         command.arg("init").args(["--hostname", "host.example.org"]).args(arguments);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // Whoever is not asked does not read.
+        // A program that does not ask does not read.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
         (status.code().unwrap(), String::from_utf8([stdout, stderr].concat()).unwrap())
@@ -99,7 +99,7 @@ fn written_configuration_delivers_mail_for_root() {
     assert!(!said.contains("warning"), "{said}");
     assert_eq!(home.mode(&home.config()), 0o600);
 
-    // What it says is next is done word by word.
+    // The next step is taken word by word.
     let next = said.lines().find_map(|line| line.strip_prefix("Next: spooler ")).unwrap();
     let log = fs::File::create(home.path("log")).unwrap();
     let _running = Running(home.command("spooler").args(next.split(' ')).stderr(log).spawn().unwrap());

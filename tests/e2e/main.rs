@@ -2,6 +2,7 @@
 //!
 //! | file | what is shown |
 //! |---|---|
+//! | `addresses` | addresses get a domain, are rewritten and expanded, headers are completed, by every entrance |
 //! | `calls` | providers are polled, keep messages, ask persons at logon, see the recipients of others, want senders told |
 //! | `check` | `spooler check` sees what the service's user will see, and its advice works |
 //! | `clients` | real mail programs, by `sendmail` and by SMTP |
@@ -40,6 +41,8 @@
 //! client), `sink` and `gate` (a server that can be held in any phase), `fault_worker` (a program of its own, with the kind `fault`), `dovecot` (a
 //! private one), `data` (messages).
 
+#[cfg(test)]
+mod addresses;
 #[cfg(test)]
 mod bombs;
 #[cfg(test)]

@@ -147,7 +147,7 @@ command = ["case $LOCAL in busy) exit 75;; nobody) echo 'nobody of this name' >&
         .map(|detail| (detail["state"].as_str().unwrap(), detail["reply"]["text"].as_str().unwrap()))
         .collect();
     let expected = [
-        ("sent", "Delivered to the program"),
+        ("delivered", "Delivered to the program"),
         ("pending", "The program ended with exit code 75: temporary failure"),
         ("failed", "nobody of this name"),
     ];

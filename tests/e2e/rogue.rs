@@ -18,7 +18,10 @@ fn world(sink: &Sink) -> World {
 }
 
 fn config(sink: &Sink, rogue: &str) -> String {
-    format!("{IN}[provider.rogue]\nkind = \"fault\"\nclaims = [\"@rogue.test\"]\n{rogue}\n{}", relay(sink.port))
+    format!(
+        "{IN}[provider.rogue]\nkind = \"fault\"\nclaims = [\"@rogue.test\", \"FAULT:\"]\n{rogue}\n{}",
+        relay(sink.port)
+    )
 }
 
 fn let_loose(world: &World, sink: &Sink, rogue: &str) {

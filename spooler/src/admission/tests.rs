@@ -235,3 +235,45 @@ fn real_messages_keep_their_bytes() {
     }
     assert!(messages > 0, "{} holds messages", folder.display());
 }
+
+#[test]
+fn messages_of_all_kinds_keep_their_body_and_are_complete_once() {
+    const WORDS: [&str; 20] = [
+        "From: ",
+        "To: ",
+        "Bcc: ",
+        "Date: d",
+        "Message-ID: <m>",
+        "From x",
+        ">From y",
+        "Subject : s",
+        "root",
+        "a@b",
+        "\"",
+        "(",
+        ")",
+        "<",
+        ">",
+        ",",
+        "\r\n",
+        "\r\n",
+        "\r\n\t",
+        "\r\n\r\n",
+    ];
+    let mut random = fastrand::Rng::with_seed(23);
+    for _ in 0..5_000 {
+        let message: String = (0..random.usize(0..16)).map(|_| *random.choice(&WORDS).unwrap()).collect();
+        let bytes = Bytes::from(message.clone());
+        let whole = worker(true, 0).whole(bytes.clone()).unwrap();
+        let cut = random.usize(0..=bytes.len());
+        let mut admission = worker(true, 0);
+        let mut out = admission.feed(bytes.slice(..cut)).unwrap().to_vec();
+        out.extend_from_slice(&admission.feed(bytes.slice(cut..)).unwrap());
+        out.extend_from_slice(&admission.finish().unwrap());
+        assert_eq!(text(&out), text(&whole), "{message:?} cut at {cut}");
+        let body = message.find("\r\n\r\n").map_or("", |end| &message[end + 2..]);
+        assert!(text(&whole).ends_with(body), "{message:?} became {:?}", text(&whole));
+        assert_eq!(text(&worker(true, 0).whole(whole.clone()).unwrap()), text(&whole), "{message:?}");
+        assert_eq!(worker(false, 0).whole(bytes.clone()).unwrap(), bytes);
+    }
+}

@@ -44,7 +44,7 @@ pub(super) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Hand a message over as it is
+    /// Hand a message over
     Submit(Submit),
     /// See messages and do something with them
     #[command(
@@ -81,6 +81,14 @@ pub(super) enum Command {
     Cancel {
         /// Its number
         id: u64,
+    },
+    /// Show where the mail of a local name goes, alias by alias, with file and line
+    Alias {
+        /// A local name, or an address
+        name: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Print a completion script: `spoolctl completions bash > /etc/bash_completion.d/spoolctl`
     Completions {
@@ -122,7 +130,7 @@ pub(super) struct Flush {
 
 #[derive(Debug, Args)]
 pub(super) struct Submit {
-    /// The return path; `<>` for none [default: you at this host]
+    /// The return path; `<>` for none [default: you]
     #[arg(long, value_name = "ADDRESS")]
     pub(super) from: Option<String>,
     /// A recipient, with its type if it is not mail: FAX:+15551212; may be given more than once

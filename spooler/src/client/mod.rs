@@ -5,7 +5,7 @@
 //! | `spoolctl` | the operator's tool: submit, list, hold, flush, watch |
 //! | `sendmail` | what programs call to send mail |
 //! | `mailq` | the queue as mail programs print it |
-//! | `newaliases` | nothing: there is no alias database |
+//! | `newaliases` | reads the files of aliases again, and says what is wrong in them |
 //!
 //! All of them talk to the supervisor over the control socket and hold nothing themselves.
 
@@ -52,7 +52,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     let result = match name.as_str() {
         "sendmail" => text(rest).and_then(|rest| sendmail::run(&rest)),
         "mailq" => sendmail::mailq(&Control::new(None)),
-        "newaliases" => Ok(()),
+        "newaliases" => commands::alias::renew(&Control::new(None)),
         _ if rest.first().is_some_and(|first| first == "sendmail") => {
             text(rest.into_iter().skip(1).collect()).and_then(|rest| sendmail::run(&rest))
         }

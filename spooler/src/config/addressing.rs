@@ -1,10 +1,14 @@
 //! `[rewrite]` and `[aliases]`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use spooler_protocol::message::Address;
 use spooler_protocol::settings::Settings;
 
+use super::Config;
+use super::alias_files::AliasSources;
+use super::notes::Notes;
 use crate::policy::addressing::aliases::{Aliases, Spot};
 use crate::policy::addressing::rewrite::{self, Map, Rewrite, Scope};
 
@@ -37,10 +41,15 @@ fn scope(settings: &mut Settings, key: &str) -> Scope {
     settings.choice(key, "both", &SCOPES).unwrap_or_default()
 }
 
-/// The aliases that stand in the configuration itself.
-pub(super) fn read_aliases(settings: &mut Settings, source: &Path) -> Aliases {
+/// The aliases that stand in the configuration itself, and the files of others.
+pub(super) fn read_aliases(settings: &mut Settings, source: &Path) -> AliasSources {
+    let files = settings.strings("files", &[]);
+    for file in files.iter().filter(|file| !file.starts_with('/')) {
+        settings.mistake("files", format!("holds {file:?}; write paths that start with /"));
+    }
+    let files = files.into_iter().map(PathBuf::from).collect();
     let mut aliases = Aliases::default();
-    let entries = settings.lists(&["files"]);
+    let entries = settings.lists();
     let number = if entries.is_empty() { 0 } else { aliases.add_source(source.display().to_string(), entries.len()) };
     for (name, targets) in entries {
         if targets.is_empty() || name.contains('@') || name.is_empty() {
@@ -56,5 +65,21 @@ pub(super) fn read_aliases(settings: &mut Settings, source: &Path) -> Aliases {
         }
         aliases.add(&name, &addresses, Spot { source: number, line: 0 });
     }
-    aliases
+    AliasSources { own: aliases, files, postmaster: None }
+}
+
+/// Reads the files of aliases. One that cannot be used is a mistake, so that the aliases in effect stay; what is wrong in one is warned of.
+pub(super) fn read_alias_files(config: &mut Config, notes: &mut Notes) {
+    if config.aliases.files.is_empty() {
+        return;
+    }
+    let (aliases, files) = config.aliases.read();
+    for file in &files {
+        if let Some(failure) = &file.failure {
+            notes.mistake("aliases.files", &format!("names {}, but {failure}", file.path));
+        } else {
+            file.problems().into_iter().for_each(|problem| notes.warn("aliases.files", problem));
+        }
+    }
+    config.addressing = Arc::new(config.addressing.with_aliases(aliases));
 }

@@ -10,10 +10,10 @@ use crate::system::service_user::{ServiceUser, UserError};
 /// The exit code for a configuration with mistakes: `EX_CONFIG` of sysexits.h.
 const EX_CONFIG: u8 = 78;
 
-/// Whose eyes a check looks with.
+/// The user whose rights a check has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Eyes {
-    /// What the result says about that, as the end of a sentence.
+    /// The end of the sentence that gives the result: the user, if it is not the present one.
     note: String,
     /// They are not those of the service whose configuration this is, so nothing that is said of its spool would be true.
     foreign: bool,
@@ -21,7 +21,7 @@ pub struct Eyes {
 
 impl Eyes {
     /// Takes on the user that the service runs as, for good: the one that is named; else the unit's; else the owner of the spool; else
-    /// it stays the present one. Whoever is not root looks with their own eyes. For a program of one thread.
+    /// it stays the present one. A user other than root keeps its own rights. For a program of one thread.
     ///
     /// # Errors
     /// If there is no such user, or it cannot be taken on.
@@ -48,7 +48,7 @@ impl Eyes {
 }
 
 impl Eyes {
-    /// Whose they are, as the end of a sentence; empty for those of the present user.
+    /// The user, as the end of a sentence; empty for the present one.
     pub(super) fn note(&self) -> &str {
         &self.note
     }

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::notes::{ConfigError, Notes};
-use super::{Config, outside, places, provider_check, read, routes};
+use super::{Config, addressing, outside, places, provider_check, read, routes};
 use crate::system::service_user::is_for_the_service;
 use crate::system::{reach, trust};
 
@@ -69,6 +69,7 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
     let secrets = provider_check::check_all(&mut config, &mut notes);
     routes::check(&config, &mut notes);
     outside::check_host_name(&config, &mut notes);
+    addressing::read_alias_files(&mut config, &mut notes);
     if secrets {
         check_secrecy(path, &metadata, &mut notes);
     }

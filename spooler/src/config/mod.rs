@@ -22,6 +22,8 @@ use toml::{Table, Value};
 
 // Aliases and rewriting.
 mod addressing;
+// Files of aliases.
+mod alias_files;
 // `spooler check`.
 mod command;
 // Finding and reading the file.
@@ -45,6 +47,7 @@ mod routes;
 mod sandbox;
 mod sections;
 
+pub use alias_files::AliasSources;
 pub use command::{Eyes, check_command};
 pub use file::{find, load, load_unchecked};
 pub use notes::{ConfigError, Problem};
@@ -72,6 +75,8 @@ pub struct Config {
     pub hostname: String,
     /// What is done with addresses on their way in.
     pub addressing: Arc<Addressing>,
+    /// Where its aliases come from.
+    pub aliases: AliasSources,
     /// Who is told of what no sender can be told.
     pub postmaster: Option<Address>,
     /// Where messages are kept.
@@ -133,11 +138,12 @@ fn read_sections(settings: &mut Settings, source: &Path) -> Config {
     let mail = settings.table("mail", sections::read_mail);
     let rewrite = settings.table("rewrite", |table| addressing::read_rewrite(table, &mail.origin));
     let aliases = settings.table("aliases", |table| addressing::read_aliases(table, source));
+    let aliases = AliasSources { postmaster: mail.postmaster.clone(), ..aliases };
     let addressing = Addressing {
         origin: mail.origin,
         hostname: mail.hostname.clone(),
         rewrite,
-        aliases,
+        aliases: aliases.without_files(),
         always_bcc: mail.always_bcc,
     };
     let spool = settings.table("spool", sections::read_spool);
@@ -153,6 +159,7 @@ fn read_sections(settings: &mut Settings, source: &Path) -> Config {
         source: source.to_owned(),
         hostname: mail.hostname,
         addressing: Arc::new(addressing),
+        aliases,
         postmaster: mail.postmaster,
         spool,
         control,

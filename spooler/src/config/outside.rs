@@ -1,4 +1,4 @@
-//! What the settings of providers refer to outside of the configuration: files, programs, addresses, host names. All of it may change
+//! Files, programs, addresses and host names that the settings of providers refer to. All of it may change
 //! without the configuration, so what is wrong is warned of and refused nowhere.
 
 use std::collections::HashMap;
@@ -56,6 +56,10 @@ pub(super) fn check_host_name(config: &Config, notes: &mut Notes) {
             notes.warn(key, format!("{key}: {trouble}"));
         }
     }
+    let origin = &config.addressing.origin;
+    if let Some(trouble) = dotless(origin).filter(|_| *origin != config.hostname) {
+        notes.warn("mail.origin", format!("mail.origin: {trouble}"));
+    }
 }
 
 /// Warns of addresses that two listeners want. `listeners`: the tables of enabled providers, with what they listen on.
@@ -74,7 +78,7 @@ pub(super) fn check_listeners(listeners: &[(String, SocketAddr)], notes: &mut No
     }
 }
 
-/// Whether two addresses with the same port cannot be listened on at once. `[::]` does not take IPv4 here.
+/// True if two addresses with the same port cannot be listened on at once. `[::]` does not take IPv4 here.
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let any = one.ip().is_unspecified() || other.ip().is_unspecified();
     one.is_ipv4() == other.is_ipv4() && (any || one.ip() == other.ip())

@@ -24,7 +24,8 @@ pub fn print_effective(config: &Config) -> String {
         for value in &config.effective {
             let (of, key) = split(value);
             if of == section {
-                text.push_str(&format!("{} = {}\n", written_key(key, &own_table), value.value));
+                let key = free_key(section, key).unwrap_or_else(|| written_key(key, &own_table));
+                text.push_str(&format!("{key} = {}\n", value.value));
             }
         }
     }
@@ -44,6 +45,15 @@ fn split(value: &Effective) -> (&str, &str) {
     let at = value.key.match_indices('.').nth(dots - 1).map_or(0, |(at, _)| at);
     let (section, key) = value.key.split_at(at);
     (section, key.trim_start_matches('.'))
+}
+
+/// A key of a table in which users choose the names: dots are theirs.
+fn free_key(section: &str, key: &str) -> Option<String> {
+    match section {
+        "aliases" => Some(quoted(key)),
+        "rewrite" => key.split_once('.').map(|(map, address)| format!("{map}.{}", quoted(address))),
+        _ => None,
+    }
 }
 
 /// A dotted key with quotes where they are needed. Names that users choose may have dots of their own; which dots are theirs, the table

@@ -48,7 +48,7 @@ pub fn probe_command(
     Ok(if works { 0 } else { EX_UNAVAILABLE })
 }
 
-/// Whether a provider works. The settings go over standard input, never over the command line, where everybody could read them.
+/// Tries a provider; true if it works. The settings go over standard input, never over the command line, where everybody could read them.
 fn probe(config: &Config, provider: &Provider) -> std::io::Result<bool> {
     let mut child = Command::new(&config.worker)
         .args(["--probe", &provider.kind, &config.hostname])

@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
+use spooler_protocol::aliases::AliasesRead;
 use spooler_protocol::control::{
     ApiError, FlushProgress, LogonState, MessageSummary, ProviderDetail, QueueDone, Validated,
 };
@@ -128,12 +129,15 @@ pub(super) enum Split {
     Ask(Ask, Question),
     /// Somebody begins to watch.
     Watch(oneshot::Sender<Subscription>),
+    /// Aliases are to be read again.
+    ReadAliases(oneshot::Sender<AliasesRead>),
 }
 
 /// Who is to deal with a request.
 pub(super) fn split(request: Request) -> Split {
     let (ask, question) = match request {
         Request::Watch { answer } => return Split::Watch(answer),
+        Request::ReadAliases { answer } => return Split::ReadAliases(answer),
         Request::Submit { envelope, submission, origin, owner_uid, content, answer } => {
             let content = match content {
                 SubmitContent::Inline(bytes) => Incoming::Inline(bytes),

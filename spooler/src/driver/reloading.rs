@@ -4,12 +4,14 @@
 use std::sync::Arc;
 
 use nix::unistd::geteuid;
+use spooler_protocol::aliases::{AliasFile, AliasesRead};
+use tokio::sync::oneshot;
 
 use super::Driver;
 use crate::config::Config;
 use crate::daemon;
 use crate::supervisor::event::Event;
-use crate::system::mailbox::Letter;
+use crate::system::mailbox::{AliasNews, Letter};
 use crate::system::service_manager;
 
 impl Driver {
@@ -66,5 +68,35 @@ impl Driver {
         self.equipment.addressing.set(Arc::clone(&config.addressing));
         self.config = config.clone();
         self.hear(Event::Reload(Box::new(config)));
+    }
+
+    /// Reads the files of aliases again, on a thread of its own, and nothing else of the configuration.
+    pub(super) fn read_aliases(&mut self, answer: oneshot::Sender<AliasesRead>) {
+        let (sources, mailbox) = (self.config.aliases.clone(), self.equipment.mailbox.clone());
+        let read = move || {
+            let (aliases, files) = sources.read();
+            mailbox.put(Letter::AliasesRead(Box::new(AliasNews { sources, aliases, files, answer })));
+        };
+        if let Err(error) = std::thread::Builder::new().name("aliases".to_owned()).spawn(read) {
+            tracing::error!("the aliases cannot be read again: {error}");
+        }
+    }
+
+    /// Takes new aliases, unless a file could not be used, or a new configuration has other files.
+    pub(super) fn aliases_read(&mut self, news: AliasNews) {
+        let AliasNews { sources, aliases, files, answer } = news;
+        let in_effect = sources == self.config.aliases && files.iter().all(|file| file.failure.is_none());
+        for problem in files.iter().flat_map(AliasFile::problems) {
+            tracing::warn!("{problem}");
+        }
+        if in_effect {
+            tracing::info!("{} aliases read again", aliases.len());
+            let addressing = Arc::new(self.config.addressing.with_aliases(aliases));
+            self.equipment.addressing.set(Arc::clone(&addressing));
+            self.config.addressing = addressing;
+            self.hear(Event::Reload(Box::new(self.config.clone())));
+        }
+        // Nobody may be there any more to be told.
+        let _ = answer.send(AliasesRead { files, in_effect });
     }
 }

@@ -23,7 +23,7 @@ use crate::config;
 use place::Place;
 use text::Plan;
 
-/// What is written, and where.
+/// The options of `spooler init`.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Options {
     /// The mail server that everything goes to; port 587 with --user, else 25. 465 means TLS from the first byte.
@@ -35,7 +35,7 @@ pub struct Options {
     /// A file with the password, instead of being asked.
     #[arg(long, value_name = "FILE", requires = "user")]
     pub password_file: Option<PathBuf>,
-    /// Who gets mail for root, and notices of the spooler.
+    /// The address that gets mail for root and the spooler's notices.
     #[arg(long, value_name = "ADDRESS")]
     pub root: Option<String>,
     /// The full name of this machine [default: as it is set up].
@@ -55,7 +55,7 @@ pub struct Options {
 /// Why there is no configuration, or none that works.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
-    /// What was asked for cannot be written.
+    /// The options make no configuration.
     #[error("{0}")]
     Usage(String),
     /// Something is there already.
@@ -69,7 +69,7 @@ pub enum InitError {
     Unfinished {
         /// The exit code of the step that failed.
         code: u8,
-        /// What to do.
+        /// The next step for the person.
         text: String,
     },
 }

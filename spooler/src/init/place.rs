@@ -121,7 +121,7 @@ impl Place {
         let _ = fs::remove_file(path);
     }
 
-    /// What there is to do next.
+    /// The next step for the person, with its commands.
     pub(super) fn next(&self) -> String {
         match self.own_socket() {
             None if self.config != Path::new(SYSTEM_FILE) => {

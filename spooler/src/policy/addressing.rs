@@ -58,6 +58,18 @@ impl fmt::Display for TooMany {
 }
 
 impl Addressing {
+    /// The same with other aliases.
+    #[must_use]
+    pub fn with_aliases(&self, aliases: Aliases) -> Self {
+        Self {
+            origin: self.origin.clone(),
+            hostname: self.hostname.clone(),
+            rewrite: self.rewrite.clone(),
+            aliases,
+            always_bcc: self.always_bcc.clone(),
+        }
+    }
+
     /// An address with the origin as its domain if it has none. An empty one is the null sender, and stays so.
     #[must_use]
     pub fn qualified<'a>(&self, address: &'a str) -> Cow<'a, str> {

@@ -76,7 +76,7 @@ enum Doom {
     Condemned(String),
 }
 
-/// What a person has to do before a provider that was barred is tried again.
+/// The step that a person has to take before a provider is tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remedy {
     /// Correct its settings or a file that they name, and reload the configuration.
@@ -117,7 +117,7 @@ pub struct Lifecycle {
     spawned_ms: i64,
     /// Why the present worker is about to end, where that is known before it does.
     doom: Option<Doom>,
-    /// What helps while it is barred.
+    /// The step that helps while it is not tried again.
     remedy: Option<Remedy>,
     wanted: bool,
     /// Deaths that nobody asked for.
@@ -181,7 +181,7 @@ impl Lifecycle {
         self.is_alive() && self.last_error.is_none()
     }
 
-    /// What a person has to do, if it is not tried again by itself.
+    /// The step that a person has to take, if it is not tried again by itself.
     #[must_use]
     pub fn remedy(&self) -> Option<Remedy> {
         match self.doom {

@@ -88,7 +88,7 @@ impl Routing {
         otherwise
     }
 
-    /// Whether all that is served is known: then no address is [`Routed::Unknown`].
+    /// True if all that is served is known: then no address is [`Routed::Unknown`].
     #[must_use]
     pub fn is_known(&self) -> bool {
         self.served.iter().all(|served| served.address_types.is_some())

@@ -7,15 +7,19 @@ use super::Supervisor;
 use super::event::Action;
 use crate::policy::addressing::rewrite::Role;
 
+/// Bytes of the names of aliases that every listening provider is told.
+const NAMES_BYTES_MAX: usize = 64 * 1024;
+
 impl Supervisor {
     /// What is served, and which addresses only the supervisor can judge: those that may be aliases, and all if recipients are rewritten.
     pub(super) fn claims(&self) -> Claims {
         let mut claims = self.routing.claims();
         let addressing = &self.config.addressing;
-        claims.origin.clone_from(&addressing.origin);
+        claims.local.origin.clone_from(&addressing.origin);
         claims.incomplete |= addressing.rewrite.concerns(Role::Recipient);
         if !addressing.aliases.is_empty() {
-            claims.aliased = addressing.local_domains().map(str::to_owned).collect();
+            claims.local.domains = addressing.local_domains().map(str::to_owned).collect();
+            claims.local.aliases = addressing.aliases.names(NAMES_BYTES_MAX);
         }
         claims
     }

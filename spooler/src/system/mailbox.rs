@@ -12,10 +12,13 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use spooler_protocol::aliases::{AliasFile, AliasesRead};
 use spooler_protocol::ids::Generation;
+use tokio::sync::oneshot;
 
-use crate::config::Config;
+use crate::config::{AliasSources, Config};
 use crate::policy::ProviderId;
+use crate::policy::addressing::aliases::Aliases;
 use crate::supervisor::event::{Event, WorkerEnd, WorkerId};
 use crate::system::control::Request;
 use crate::system::words::Words;
@@ -46,6 +49,21 @@ pub enum Letter {
     Reload,
     /// A new, good configuration, and the number of its reading.
     Reloaded(u64, Box<Config>),
+    /// Files of aliases were read again: where they come from, they, how each file was, and where that is to be told.
+    AliasesRead(Box<AliasNews>),
+}
+
+/// Aliases that were read again.
+#[derive(Debug)]
+pub struct AliasNews {
+    /// Where they come from.
+    pub sources: AliasSources,
+    /// They.
+    pub aliases: Aliases,
+    /// How each file was.
+    pub files: Vec<AliasFile>,
+    /// Where that is to be told.
+    pub answer: oneshot::Sender<AliasesRead>,
 }
 
 /// The sending side of the channel into the loop.

@@ -1,4 +1,4 @@
-//! Whether the present user can reach a file, and who else can read it; with the command that puts it right.
+//! Access to a file, by the present user and by others; with the command that puts it right.
 //!
 //! The user is the one that this program runs as: the service's own, or the one that `spooler check` has taken on.
 
@@ -17,13 +17,13 @@ const OTHERS_READ: u32 = 0o004;
 const GROUP_READS: u32 = 0o040;
 const OTHERS_ENTER: u32 = 0o001;
 
-/// What is wrong with a file that has to be read; with what to do.
+/// The reason why a file cannot be read, with the command that helps; `None` if it can be.
 #[must_use]
 pub fn why_not_readable(path: &Path) -> Option<String> {
     why_not(path, AccessFlags::R_OK)
 }
 
-/// What is wrong with a program that has to be run; with what to do.
+/// The reason why a program cannot be run, with the command that helps; `None` if it can be.
 #[must_use]
 pub fn why_not_executable(path: &Path) -> Option<String> {
     if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
@@ -79,7 +79,7 @@ fn closed_folder(path: &Path) -> Option<PathBuf> {
     folders.iter().find(closed).map(|folder| folder.to_path_buf())
 }
 
-/// Who else can read a secret, and the command that keeps it to the present user; `None` if nobody but that user, root, and their own
+/// The others who can read a secret, and the command that keeps it to the present user; `None` if nobody but that user, root, and their own
 /// groups can. A folder that others may not enter protects what is in it.
 #[must_use]
 pub fn who_else_reads(path: &Path, found: &Metadata) -> Option<String> {
@@ -113,7 +113,7 @@ fn closing_command(path: &Path, found: &Metadata) -> Option<String> {
     }
 }
 
-/// Whether others may enter every folder on the way.
+/// True if others may enter every folder on the way.
 fn others_reach(path: &Path) -> bool {
     let Ok(absolute) = fs::canonicalize(path) else { return true };
     absolute.ancestors().skip(1).all(|folder| fs::metadata(folder).is_ok_and(|found| found.mode() & OTHERS_ENTER != 0))

@@ -20,7 +20,7 @@ const UNIT_FOLDERS: [&str; 6] = [
     "/lib/systemd/system",
 ];
 
-/// Whether this program has taken on the user of the service.
+/// True once this program has taken on the user of the service.
 static TAKEN_ON: AtomicBool = AtomicBool::new(false);
 
 /// Why another user cannot be taken on.
@@ -87,13 +87,13 @@ impl ServiceUser {
         Self::named(&name?).ok()
     }
 
-    /// Whether it is root.
+    /// True for root.
     #[must_use]
     pub fn is_root(&self) -> bool {
         self.uid.is_root()
     }
 
-    /// Whether this program runs as that user.
+    /// True if this program runs as that user.
     #[must_use]
     pub fn is_current(&self) -> bool {
         self.uid == geteuid()
@@ -120,8 +120,8 @@ impl ServiceUser {
     }
 }
 
-/// Whether this program runs as the service's user, so that what this user cannot reach has to be given to it: root's advice for anybody
-/// else would take it away from the service.
+/// True if this program runs as root or as the service's user. Commands that change owners are for these two: for another user they would
+/// take a file away from the service.
 #[must_use]
 pub fn is_for_the_service() -> bool {
     TAKEN_ON.load(Ordering::Relaxed)
@@ -143,7 +143,7 @@ pub fn group_name_of(gid: u32) -> String {
     found.map_or_else(|| gid.to_string(), |group| group.name)
 }
 
-/// What the running systemd knows of the unit, drop-ins included.
+/// The unit as the running systemd knows it, drop-ins included.
 fn shown_by_systemctl() -> Option<String> {
     if !Path::new("/run/systemd/system").is_dir() {
         return None;
@@ -160,7 +160,7 @@ fn user_shown(shown: &str) -> Option<String> {
     Some(value("User").filter(|user| !user.is_empty()).unwrap_or("root").to_owned())
 }
 
-/// What the files of the unit say; of several the last.
+/// The user in the files of the unit; of several the last.
 fn user_in_files(folders: &[PathBuf]) -> Option<String> {
     let unit = folders.iter().find_map(|folder| fs::read_to_string(folder.join(UNIT)).ok())?;
     let mut drop_ins: Vec<PathBuf> =

@@ -1,5 +1,6 @@
 //! `spoolctl` does what it was told, one file per family of commands.
 
+pub(super) mod alias;
 mod flush;
 mod logon;
 mod manual;
@@ -32,6 +33,7 @@ pub(super) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Logon { name } => logon::run(&control, &name),
         Command::Validate { how } => provider::validate_all(&control, &how),
         Command::Cancel { id } => queue::act_on(&control, QueueAction::Cancel, id),
+        Command::Alias { name, json } => alias::show_way(&control, &name, json),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { folder } => manual::pages(&folder),
         Command::Sendmail { arguments } => sendmail::run(&arguments),

@@ -16,6 +16,7 @@ use argv::{Mode, Options};
 use compose::Composed;
 use spooler_protocol::control::{Filter, FlushCommand, FlushProgress, MessageSummary};
 
+use super::commands::alias;
 use super::connection::{Control, block_on};
 use super::failure::Failure;
 use super::handover::hand_over;
@@ -32,7 +33,7 @@ pub(super) fn run(arguments: &[String]) -> Result<(), Failure> {
         Mode::Smtp => smtp::serve(&control, &mut io::stdin().lock(), &mut io::stdout().lock()),
         Mode::Queue => mailq(&control),
         Mode::Verify => verify(&options),
-        Mode::Aliases => Ok(()),
+        Mode::Aliases => alias::renew(&control),
         Mode::Flush => flush(&control),
     }
 }

@@ -93,6 +93,22 @@ impl Aliases {
         self.entries.len()
     }
 
+    /// Their names in order; `None` if they have more bytes.
+    #[must_use]
+    pub fn names(&self, bytes_max: usize) -> Option<Vec<String>> {
+        let mut names = Vec::new();
+        let mut bytes = 0;
+        for name in self.entries.keys() {
+            bytes += name.len() + 16;
+            if bytes > bytes_max {
+                return None;
+            }
+            names.push(name.to_string());
+        }
+        names.sort_unstable();
+        Some(names)
+    }
+
     fn find(&self, local: &str) -> Option<&Entry> {
         let name = local.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(local).to_lowercase();
         let without_extension = || name.split_once('+').and_then(|(user, _)| self.entries.get(user));

@@ -50,6 +50,8 @@ pub enum Operation {
     Flush,
     /// Do something with a provider.
     ChangeProvider,
+    /// Have the aliases read again.
+    ReadAliases,
 }
 
 /// Which messages an answer may be about.
@@ -103,6 +105,7 @@ pub fn may(access: &Access, peer: Peer, operation: Operation) -> Result<Scope, D
         Operation::ChangeQueue(QueueAction::Retry) => Some("retry messages before their time"),
         Operation::Flush => Some("flush the queue"),
         Operation::ChangeProvider => Some("change providers"),
+        Operation::ReadAliases => Some("have the aliases read again"),
     };
     reserved.map_or(Ok(Scope::OwnedBy(peer.uid)), |what| Err(Denied::NotAdministrator(what)))
 }
@@ -188,6 +191,7 @@ mod tests {
             Operation::ReadQueue,
             Operation::Flush,
             Operation::ChangeProvider,
+            Operation::ReadAliases,
         ];
         all.extend(ACTIONS.map(Operation::ChangeQueue));
         all

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use spooler_protocol::aliases::AliasesRead;
 use spooler_protocol::control::{ApiError, FlushProgress, LogonState, QueueDone};
 use spooler_protocol::fuzzing::{assert_clean, pieces, sections};
 use spooler_protocol::ids::MessageId;
@@ -224,6 +225,10 @@ impl Bridge for Books {
                 drop(answer.send(Some(done)));
             }
             Request::FlushEnd { .. } => {}
+            Request::ReadAliases { answer } => {
+                told.commands.push("aliases");
+                drop(answer.send(AliasesRead { files: Vec::new(), in_effect: true }));
+            }
             Request::Provider { answer, .. } => {
                 told.commands.push("provider");
                 drop(answer.send(Ok(())));

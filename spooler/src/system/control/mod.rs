@@ -4,6 +4,7 @@
 //! ([`Request`] over [`Bridge::ask`]), or the store's readers where only reading is needed ([`Bridge::read`]).
 
 mod access;
+mod aliases;
 mod body;
 mod desk;
 mod feed;
@@ -24,6 +25,7 @@ pub use access::{Access, Denied, Operation, Peer, Scope, identify, identify_abse
 pub use feed::{Feed, LINES_KEPT, Line, Subscription};
 pub use server::{ControlOptions, ControlServer, start};
 pub use socket::{BindError, bind};
+use spooler_protocol::aliases::AliasesRead;
 use spooler_protocol::calls::ValidateFlags;
 use spooler_protocol::control::{
     ApiError, FlushCommand, FlushProgress, LogonCommand, LogonState, MessageSummary, ProviderCommand, ProviderDetail,
@@ -103,6 +105,11 @@ pub enum Request {
     FlushEnd {
         /// Which.
         flush: u64,
+    },
+    /// The files of aliases are to be read again.
+    ReadAliases {
+        /// How they were, and whether they are in effect.
+        answer: oneshot::Sender<AliasesRead>,
     },
     /// An action on a provider.
     Provider {
