@@ -7,6 +7,8 @@
 //! | `GET /v1/messages/ID` | [`MessageDetail`] |
 //! | `GET /v1/messages/ID/content` | the message as it is |
 //! | `POST /v1/messages/do` a [`QueueCommand`] | [`QueueDone`] |
+//! | `GET /v1/history?`[`crate::history::HistoryFilter`] | [`crate::history::Finished`] values, newest first, one a line |
+//! | `GET /v1/history/ID` | [`crate::history::Finished`] |
 //! | `GET /v1/status` | [`crate::status::StatusTable`] |
 //! | `GET /v1/status/watch` | [`crate::watching::StatusUpdate`] values, one a line: a snapshot, then every change in order |
 //! | `POST /v1/flush` a [`FlushCommand`] | [`FlushProgress`] values, one a line, until it is done; only one if nobody waits |

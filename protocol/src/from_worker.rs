@@ -94,6 +94,8 @@ pub struct Arrival {
     pub trace_bytes: u32,
     /// The return path, as in the envelope.
     pub sender: String,
+    /// The client, for the mail log: `host.example[192.0.2.1]`, as it names itself and where it is; empty if there is none.
+    pub client: String,
 }
 
 /// What a provider wants shown in one of its status rows; `None` leaves a column as it is (STATUSROW_UPDATE).

@@ -23,6 +23,8 @@ pub mod from_worker;
 pub mod fuzzing;
 // The first words of a worker, before anything else is believed.
 pub mod handshake;
+/// What became of messages that have left the queue.
+pub mod history;
 // A type for each identity.
 pub mod ids;
 // Addresses that are not ASCII, towards servers that take only ASCII.

@@ -43,6 +43,7 @@ use spooler_protocol::to_worker::Refusal;
 
 use crate::policy::addressing::Addressing;
 use crate::policy::addressing::rewrite::{Place, Role};
+use crate::supervisor::mail::message_id;
 use fields::{Edits, Found, Line};
 pub(crate) use stamp::{Stamp, stamp};
 
@@ -99,6 +100,8 @@ pub(crate) struct Admission {
     /// What cannot be judged yet.
     held: Bytes,
     has: Has,
+    /// For the mail log.
+    message_id: Option<String>,
     hops: usize,
 }
 
@@ -130,7 +133,8 @@ impl Admission {
 
     fn new(addressing: Arc<Addressing>, care: Care, sender: String, state: State, stamp: fn(&str) -> Stamp) -> Self {
         let (held, has) = (Bytes::new(), Has::default());
-        Self { addressing, care, sender, trace: None, traced: false, state, stamp, held, has, hops: 0 }
+        let message_id = None;
+        Self { addressing, care, sender, trace: None, traced: false, state, stamp, held, has, message_id, hops: 0 }
     }
 
     /// The whole message at once. One that needs nothing comes back as it is, not copied.
@@ -140,6 +144,11 @@ impl Admission {
     pub(crate) fn whole(mut self, message: Bytes) -> Result<Bytes, Refusal> {
         let out = self.go_on(message, true);
         hops::check(self.hops).map(|()| out)
+    }
+
+    /// The `Message-ID` of what has come so far.
+    pub(crate) fn message_id(&self) -> Option<String> {
+        self.message_id.clone()
     }
 
     /// The next piece of the message: what can be kept of it and of what came before.
@@ -267,6 +276,9 @@ impl Admission {
     }
 
     fn field(&mut self, found: &Found<'_>, rest: &[u8], at: usize, edits: &mut Edits) {
+        if self.message_id.is_none() && found.name.eq_ignore_ascii_case(b"Message-ID") {
+            self.message_id = message_id(rest);
+        }
         let is_read = found.bytes <= FIELD_BYTES_MAX;
         self.note(found.name);
         if self.goes_away(found.name) {
@@ -325,7 +337,7 @@ impl Admission {
         }
     }
 
-    fn missing_fields(&self) -> String {
+    fn missing_fields(&mut self) -> String {
         let stamp = (self.stamp)(&self.addressing.hostname);
         let mut text = String::new();
         if !self.has.date {
@@ -339,6 +351,7 @@ impl Admission {
         }
         if !self.has.message_id {
             text.push_str(&format!("Message-ID: {}\r\n", stamp.message_id));
+            self.message_id = Some(stamp.message_id);
         }
         text
     }

@@ -312,7 +312,7 @@ impl Driver {
                 return self.read_body(worker, request, delivery, offset);
             }
             FromWorker::Accept { accept, envelope, arrival, content } => {
-                let submission = arrival.submission;
+                let (submission, client) = (arrival.submission, arrival.client.clone());
                 let content = match self.arrived(worker, accept, arrival, content) {
                     Ok(content) => content,
                     Err(refusal) => return self.say(worker, ToWorker::Accepted { accept, result: Err(refusal) }),
@@ -320,7 +320,7 @@ impl Driver {
                 if let Some(known) = self.workers.get_mut(&worker) {
                     known.debts.accepting(accept, &envelope, &content);
                 }
-                WorkerNews::Accept { accept, envelope, submission, content }
+                WorkerNews::Accept { accept, envelope, submission, client, content }
             }
             said @ (FromWorker::Want | FromWorker::Yield { .. }) => {
                 let link = self.workers.get(&worker).and_then(|known| known.link.as_ref());

@@ -204,11 +204,9 @@ fn of_accepted(accepted: &Accepted) -> Line<'_> {
     line.text("to", to);
     line.number("nrcpt", accepted.recipient_count as u64);
     line.number("size", accepted.size);
-    if let Some(uid) = accepted.uid {
-        line.text("client", format!("uid:{uid}"));
-    }
+    line.text_if_any("client", &accepted.client);
     let via = accepted.origin.strip_prefix("provider ").unwrap_or(&accepted.origin);
-    line.text("via", if accepted.uid.is_some() { "local" } else { via });
+    line.text("via", if via.starts_with("uid ") { "local" } else { via });
     if let Some(message_id) = &accepted.message_id {
         line.text("message_id", message_id);
     }
@@ -288,6 +286,7 @@ pub fn remote(reply: &Reply) -> Cow<'_, str> {
         return Cow::Borrowed(peer);
     }
     match peer.parse::<SocketAddr>() {
+        Ok(address) if reply.remote == address.ip().to_string() => Cow::Borrowed(peer),
         Ok(address) if reply.remote.ends_with(']') => Cow::Owned(format!("{}:{}", reply.remote, address.port())),
         _ => Cow::Borrowed(&reply.remote),
     }

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use spooler_protocol::control::{Death, MessageState, RecipientState};
+use spooler_protocol::history::{End, Fate, Finished, FinishedRecipient};
 use spooler_protocol::ids::MessageId;
-use spooler_protocol::message::Envelope;
+use spooler_protocol::message::{Envelope, Recipient};
 use spooler_protocol::outcome::Reply;
 
 /// Where the content of a message is.
@@ -52,7 +53,7 @@ pub struct RecipientUpdate {
     pub state: RecipientState,
     /// Attempts made so far.
     pub attempts: u32,
-    /// When the next attempt is due, milliseconds since 1970; 0 for at once.
+    /// When the next attempt is due, milliseconds since 1970; 0 for at once. Of a settled one, when it was settled.
     pub next_try_ms: i64,
     /// The provider that made the attempt.
     pub provider: Option<String>,
@@ -66,6 +67,85 @@ impl RecipientUpdate {
     pub fn untried(index: u32) -> Self {
         Self { index, state: RecipientState::Pending, attempts: 0, next_try_ms: 0, provider: None, reply: None }
     }
+}
+
+/// How much history is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// What ended before may go, milliseconds since 1970.
+    pub since_ms: i64,
+    /// So many bytes at most; 0 for no history.
+    pub bytes_max: u64,
+}
+
+/// How a message left the queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// When, milliseconds since 1970.
+    pub at_ms: i64,
+    /// How.
+    pub end: End,
+    /// The user who wanted that, if one did.
+    pub by_uid: Option<u32>,
+    /// The last word about recipients, where it is not on disk yet.
+    pub updates: Vec<RecipientUpdate>,
+    /// How much history is kept.
+    pub keep: Keep,
+}
+
+impl Ending {
+    /// What the history keeps of a message that had these recipients; they are as the store has them.
+    #[must_use]
+    pub fn finish(&self, id: MessageId, message: Leaving, recipients: Vec<(Recipient, RecipientUpdate)>) -> Finished {
+        let Leaving { sender, size, submitted_ms, origin } = message;
+        let recipients = recipients.into_iter().map(|(recipient, stored)| self.finish_recipient(recipient, stored));
+        Finished {
+            place: 0,
+            id,
+            end: self.end,
+            by_uid: self.by_uid,
+            sender,
+            size,
+            submitted_ms,
+            ended_ms: self.at_ms,
+            origin,
+            recipients: recipients.collect(),
+        }
+    }
+
+    fn finish_recipient(&self, recipient: Recipient, stored: RecipientUpdate) -> FinishedRecipient {
+        let last = self.updates.iter().find(|update| update.index == stored.index).cloned().unwrap_or(stored);
+        let fate = match (last.state, self.end) {
+            (RecipientState::Delivered, _) => Fate::Delivered,
+            (RecipientState::Relayed, _) => Fate::Relayed,
+            (RecipientState::Failed, _) => Fate::Failed,
+            (RecipientState::Pending, End::Deleted) => Fate::Discarded,
+            (RecipientState::Pending, End::Cancelled | End::Settled) => Fate::Cancelled,
+        };
+        let settled = last.state != RecipientState::Pending && last.next_try_ms > 0;
+        FinishedRecipient {
+            address: recipient.address.to_string(),
+            orcpt: recipient.orcpt,
+            fate,
+            attempts: last.attempts,
+            at_ms: if settled { last.next_try_ms } else { self.at_ms },
+            provider: last.provider,
+            reply: last.reply,
+        }
+    }
+}
+
+/// What the history keeps of a message as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaving {
+    /// Return path.
+    pub sender: String,
+    /// Bytes of the content.
+    pub size: u64,
+    /// When it was accepted, milliseconds since 1970.
+    pub submitted_ms: i64,
+    /// How it came in.
+    pub origin: String,
 }
 
 /// One change of what is on disk.
@@ -100,10 +180,12 @@ pub enum Change {
         /// The latest of these deaths, to be kept beside those before it. With no deaths at all, those before it are forgotten.
         death: Option<Box<Death>>,
     },
-    /// A message is forgotten, content and all.
+    /// A message leaves the queue, content and all.
     Remove {
         /// Which message.
         id: MessageId,
+        /// What the history keeps of it. `None` leaves the history as it is.
+        ending: Option<Box<Ending>>,
     },
 }
 
@@ -113,8 +195,16 @@ impl Change {
     pub fn message(&self) -> MessageId {
         match self {
             Self::Accept(message) => message.id,
-            Self::Recipients { id, .. } | Self::State { id, .. } | Self::Marks { id, .. } | Self::Remove { id } => *id,
+            Self::Recipients { id, .. } | Self::State { id, .. } | Self::Marks { id, .. } | Self::Remove { id, .. } => {
+                *id
+            }
         }
+    }
+
+    /// Whether the history gets something to keep.
+    #[must_use]
+    pub fn is_remembered(&self) -> bool {
+        matches!(self, Self::Remove { ending: Some(ending), .. } if ending.keep.bytes_max > 0)
     }
 
     /// Whether recipients are not tried again once this is on disk.

@@ -16,6 +16,7 @@
 //! | `quarantine` | messages that kill workers are set aside |
 //! | `sessions` | sessions with providers: begin, news, end |
 //! | `receiving` | providers are asked for messages |
+//! | `history` | what is kept of messages that leave the queue |
 //! | `idling` | housekeeping while the machine is idle |
 //! | `logon` | logging on with a person present |
 //! | `validating` | providers look after their state |
@@ -47,6 +48,7 @@ mod following;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod gating;
+mod history;
 mod idling;
 mod logon;
 // The mail log.
@@ -182,6 +184,8 @@ pub struct Supervisor {
     started_ms: i64,
     /// What the one clock says when the other says nothing; for rows.
     epoch_ms: i64,
+    /// The wall clock at the event that is being heard.
+    wall_ms: i64,
     /// When [`Event::Tick`] was heard last: what was due by then and still waits, waits for something else than time.
     ticked_ms: i64,
     /// When everything that waits was looked through for what is late.
@@ -281,6 +285,7 @@ impl Supervisor {
             reload: surroundings.reload,
             started_ms: now.mono_ms,
             epoch_ms: now.wall_ms - now.mono_ms,
+            wall_ms: now.wall_ms,
             ticked_ms: now.mono_ms,
             looked_ms: now.mono_ms,
             active_ms: now.mono_ms,
@@ -309,6 +314,7 @@ impl Supervisor {
 
     /// Hears one event; adds what is to be done to `actions`, in order.
     pub fn step(&mut self, now: Now, event: Event, actions: &mut Vec<Action>) {
+        self.wall_ms = now.wall_ms;
         self.note_what_may_change(&event);
         match event {
             Event::Worker(worker, news) => self.on_worker(worker, news, now, actions),
@@ -392,10 +398,10 @@ impl Supervisor {
             WorkerNews::Started { pid } => self.on_started(worker, pid, now, actions),
             WorkerNews::StartFailed(why) => self.on_died(worker, &why.as_str().into(), now, actions),
             WorkerNews::Said { said, cpu_us } => self.on_said(worker, said, cpu_us, now, actions),
-            WorkerNews::Accept { accept, envelope, submission, content } => {
+            WorkerNews::Accept { accept, envelope, submission, client, content } => {
                 let origin = format!("provider {}", provider.config.name);
                 self.on_call_news(worker, now, actions);
-                let handed_in = HandedIn { envelope, submission, content, origin, owner_uid: None };
+                let handed_in = HandedIn { envelope, submission, client, content, origin, owner_uid: None };
                 self.accept(Acceptor::Worker(worker, accept), handed_in, now, actions);
             }
             WorkerNews::Garbled(why) => {

@@ -15,13 +15,14 @@ use spooler::policy::addressing::aliases::{Aliases, Spot};
 use spooler::system::control::{
     Access, Bridge, ControlOptions, ControlServer, Feed, ReadJob, Request, SubmitContent, Subscription, bind, start,
 };
-use spooler::system::store::{Scanned, StoreError, StoreReader};
+use spooler::system::store::{HistoryPage, Scanned, StoreError, StoreReader};
 use spooler_protocol::aliases::{AliasFile, AliasMistake, AliasesRead};
 use spooler_protocol::calls::{Prompt, ValidateFlags};
 use spooler_protocol::control::{
     ApiError, Filter, FlushProgress, LogonState, MessageDetail, MessageState, MessageSummary, ProviderCommand,
     ProviderDetail, QueueAction, QueueDone, Validated,
 };
+use spooler_protocol::history::{Finished, HistoryFilter};
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::message::Envelope;
 use spooler_protocol::status::{StatusCode, StatusTable, SupervisorRow};
@@ -103,7 +104,7 @@ impl Loop {
         }
         let content = match content {
             SubmitContent::Inline(bytes) => bytes.to_vec(),
-            SubmitContent::Uploaded { upload, size } => {
+            SubmitContent::Uploaded { upload, size, .. } => {
                 let content = books.uploads.remove(&upload).unwrap();
                 assert_eq!(content.len() as u64, size);
                 content
@@ -304,6 +305,14 @@ fn summary(kept: &Kept) -> MessageSummary {
 }
 
 impl StoreReader for Reader {
+    fn history(&mut self, _: &HistoryFilter, _: Option<u32>, _: u64) -> Result<HistoryPage, StoreError> {
+        Ok(HistoryPage::default())
+    }
+
+    fn finished(&mut self, _: MessageId, _: Option<u32>) -> Result<Option<Finished>, StoreError> {
+        Ok(None)
+    }
+
     fn scan(&mut self, _: &mut dyn FnMut(Scanned) -> ControlFlow<()>) -> Result<(), StoreError> {
         unreachable!("the control socket never scans")
     }

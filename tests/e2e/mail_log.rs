@@ -40,9 +40,9 @@ fn each_fate_has_its_line() {
     let world = World::running(&format!("{IN}{}", relay(sink.port)));
     smtp::send(world.port("submission"), "a@b.test", &["x@c.test", "later@c.test", "gone@c.test"], MAIL);
     has(&line(&world, "event=accepted"), &["id=1", "from=a@b.test", "to=x@c.test,later@c.test,gone@c.test", "nrcpt=3"]);
-    has(&line(&world, "event=accepted"), &["via=submission", "message_id=<one@b.test>"]);
+    has(&line(&world, "event=accepted"), &["via=submission", "client=", "message_id=<one@b.test>"]);
     let relayed = line(&world, "status=relayed");
-    let remote = format!("remote=127.0.0.1[127.0.0.1]:{}", sink.port);
+    let remote = format!("remote=127.0.0.1:{}", sink.port);
     has(&relayed, &["id=1", "from=a@b.test", "to=x@c.test", "provider=relay", &remote, "dsn=2.0.0", "code=250"]);
     has(
         &relayed,
@@ -147,4 +147,108 @@ fn stderr_carries_priorities_without_the_socket() {
     fs::write(world.path("spooler.toml"), "nonsense").unwrap();
     world.signal(nix::sys::signal::Signal::SIGHUP);
     world.wait_for("the refusal", |world| world.log().lines().any(|line| line.starts_with("<3>")).then_some(()));
+}
+
+/// The history as JSON.
+fn history(world: &World, arguments: &[&str]) -> Vec<serde_json::Value> {
+    let done = world.spoolctl(&[&["log", "--json"], arguments].concat());
+    assert!(done.status.success(), "{done:?}");
+    let text = String::from_utf8(done.stdout).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn ids(world: &World, arguments: &[&str]) -> Vec<u64> {
+    history(world, arguments).iter().map(|finished| finished["id"].as_u64().unwrap()).collect()
+}
+
+/// A world in which message 1 was relayed, 2 failed, 3 is the report about that, and 4 was deleted.
+fn with_a_past() -> World {
+    let sink = Sink::scripted(|line| match line {
+        _ if line.contains("<later@") => Some("451 4.7.1 greylisted".to_owned()),
+        _ if line.contains("<gone@") => Some("550 5.1.1 nobody here".to_owned()),
+        _ => None,
+    });
+    let world = World::running(&format!("{IN}{}", relay(sink.port)));
+    for to in ["x@c.test", "gone@c.test", "later@c.test"] {
+        let before = lines(&world, "event=attempt").len();
+        smtp::send(world.port("submission"), "a@b.test", &[to], MAIL);
+        world.wait_for("its attempt", |world| (lines(world, "event=attempt").len() > before).then_some(()));
+        if to.starts_with("gone") {
+            world.wait_for("the report", |world| lines(world, "id=3 event=attempt").pop());
+        }
+    }
+    let deleted = world.wait_for("the deletion", |world| {
+        Some(world.spoolctl(&["queue", "delete", "4"])).filter(|done| done.status.success())
+    });
+    assert!(deleted.status.success());
+    world.wait_empty();
+    world.wait_for("the history", |world| (history(world, &[]).len() == 4).then_some(()));
+    world
+}
+
+#[test]
+fn finished_messages_are_found_after_a_crash() {
+    let mut world = with_a_past();
+    world.crash();
+    world.start();
+    assert_eq!(ids(&world, &[]), [4, 3, 2, 1]);
+    assert_eq!(ids(&world, &["--to", "X@C"]), [1]);
+    assert_eq!(ids(&world, &["--from", "<>"]), [3]);
+    assert_eq!(ids(&world, &["--state", "failed"]), [2]);
+    assert_eq!(ids(&world, &["--state", "discarded", "--since", "1h"]), [4]);
+    assert_eq!(ids(&world, &["--provider", "relay", "--limit", "2"]), [4, 3]);
+    assert_eq!(ids(&world, &["--id", "2"]), [2]);
+    let kept = &history(&world, &["--id", "1"])[0]["recipients"][0];
+    assert_eq!((&kept["fate"], &kept["reply"]["code"]), (&"relayed".into(), &250.into()), "{kept}");
+    assert!(kept["reply"]["hop"]["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{kept}");
+}
+
+#[test]
+fn queue_show_tells_how_it_ended() {
+    let world = with_a_past();
+    for (id, words) in [
+        (
+            "1",
+            &["relayed; no longer in the queue", "x@c.test", "relayed through relay, 1 attempt", "250 2.0.0 kept"][..],
+        ),
+        ("2", &["failed; no longer in the queue", "gone@c.test", "550 5.1.1 nobody here"]),
+        ("4", &["discarded by user", "later@c.test", "451 4.7.1 greylisted"]),
+    ] {
+        let shown = world.spoolctl(&["queue", "show", id]);
+        let text = String::from_utf8(shown.stdout).unwrap();
+        assert!(shown.status.success() && words.iter().all(|word| text.contains(word)), "{words:?} in {text}");
+    }
+    let unknown = world.spoolctl(&["queue", "show", "99"]);
+    assert!(!unknown.status.success() && String::from_utf8_lossy(&unknown.stderr).contains("no such message"));
+    let table = String::from_utf8(world.spoolctl(&["log"]).stdout).unwrap();
+    assert!(table.lines().any(|line| line.contains(" 1 relayed   a@b.test > x@c.test")), "{table}");
+}
+
+#[test]
+fn history_can_be_off() {
+    let sink = Sink::start();
+    let world = World::running(&format!("[history]\nkeep = \"0\"\n{IN}{}", relay(sink.port)));
+    smtp::send(world.port("submission"), "a@b.test", &["x@c.test"], MAIL);
+    line(&world, "status=relayed");
+    world.wait_empty();
+    let log = world.spoolctl(&["log"]);
+    assert_eq!(String::from_utf8(log.stdout).unwrap(), "No messages\n");
+}
+
+#[test]
+fn followed_history_shows_what_ends() {
+    use std::io::{BufRead, BufReader};
+    let sink = Sink::start();
+    let world = World::running(&format!("{IN}{}", relay(sink.port)));
+    let mut command = world.command(world.tool("spoolctl"));
+    let mut child = command.args(["log", "--follow"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut shown = BufReader::new(child.stdout.take().unwrap()).lines();
+    for number in 1..=3 {
+        smtp::send(world.port("submission"), "a@b.test", &[&format!("x{number}@c.test")], MAIL);
+        let line = shown.next().unwrap().unwrap();
+        assert!(line.ends_with(&format!("a@b.test > x{number}@c.test")), "{line}");
+        assert!(shown.next().unwrap().unwrap().contains("250 2.0.0 kept"));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

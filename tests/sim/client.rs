@@ -113,7 +113,7 @@ impl World {
         }
         let (envelope, content) = self.clients.message(&mut self.stage);
         let content = if self.stage.rng.chance(100) {
-            Incoming::Upload { key: UploadKey(self.clients.submitted), size: 2000 }
+            Incoming::Upload { key: UploadKey(self.clients.submitted), size: 2000, message_id: None }
         } else {
             Incoming::Inline(content)
         };

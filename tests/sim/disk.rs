@@ -6,7 +6,8 @@ use std::collections::{BTreeSet, VecDeque};
 use spooler::record::Change;
 use spooler::supervisor::event::Ticket;
 use spooler::system::store::memory::MemoryStore;
-use spooler::system::store::{Store, StoreError};
+use spooler::system::store::{Store, StoreError, StoreReader};
+use spooler_protocol::history::HistoryFilter;
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::to_worker::Refusal;
 
@@ -115,8 +116,13 @@ impl Disk {
                 Change::Accept(message) => {
                     self.ids.insert(message.id);
                 }
-                Change::Remove { id } => {
-                    self.ids.remove(id);
+                Change::Remove { id, ending } => {
+                    let known = self.ids.remove(id);
+                    let of_it = HistoryFilter { id: Some(id.0), ..HistoryFilter::default() };
+                    let page = self.store.history(&of_it, None, u64::MAX);
+                    let times = page.map_or(0, |page| page.found.len());
+                    assert!(ending.is_some(), "message {id} is removed and nothing is kept of it");
+                    assert_eq!(times, usize::from(known), "message {id} in the history");
                 }
                 Change::Recipients { .. } | Change::State { .. } | Change::Marks { .. } => {}
             }
@@ -158,8 +164,9 @@ fn accepts(unit: &[Change]) -> bool {
 pub(crate) fn message_of(change: &Change) -> MessageId {
     match change {
         Change::Accept(message) => message.id,
-        Change::Recipients { id, .. } | Change::State { id, .. } | Change::Marks { id, .. } | Change::Remove { id } => {
-            *id
-        }
+        Change::Recipients { id, .. }
+        | Change::State { id, .. }
+        | Change::Marks { id, .. }
+        | Change::Remove { id, .. } => *id,
     }
 }

@@ -330,7 +330,7 @@ impl Mutant {
             (Mutation::RemovedTooEarly, Action::Commit(ticket, mut unit)) => {
                 for change in &mut unit {
                     if let Change::Recipients { id, .. } = change {
-                        *change = Change::Remove { id: *id };
+                        *change = Change::Remove { id: *id, ending: None };
                     }
                 }
                 actions.push(Action::Commit(ticket, unit));
@@ -345,7 +345,7 @@ impl Mutant {
             (Mutation::RemovedUnread, Action::Report(order)) => {
                 let id = order.id;
                 actions.push(Action::Report(order));
-                actions.push(Action::Commit(Ticket(1 << 50), vec![Change::Remove { id }]));
+                actions.push(Action::Commit(Ticket(1 << 50), vec![Change::Remove { id, ending: None }]));
             }
             (Mutation::ToldIsKeptWaiting, Action::Send(worker, ToWorker::Notify(Notification::System(message)))) => {
                 let goes = matches!(message, SystemMessage::Suspend | SystemMessage::Shutdown);

@@ -245,7 +245,7 @@ impl World {
             Outgoing::Accept(accept) => {
                 let (envelope, content) = self.clients.message(&mut self.stage);
                 let content = spooler::supervisor::event::Incoming::Inline(content);
-                WorkerNews::Accept { accept, envelope, submission: false, content }
+                WorkerNews::Accept { accept, envelope, submission: false, client: String::new(), content }
             }
             Outgoing::Reads(delivery) => WorkerNews::Reads(delivery),
             Outgoing::Uploads => WorkerNews::Uploads,

@@ -31,7 +31,12 @@ fn words_of_a_worker() -> Vec<FromWorker> {
         FromWorker::Accept {
             accept: AcceptId(1),
             envelope: Envelope::default(),
-            arrival: Arrival { submission: true, trace_bytes: u32::MAX, sender: "a@b".to_owned() },
+            arrival: Arrival {
+                submission: true,
+                trace_bytes: u32::MAX,
+                sender: "a@b".to_owned(),
+                client: String::new(),
+            },
             content: Content::Uploaded { size: 1 << 63 },
         },
         FromWorker::CriticalBegin { section: u64::MAX, reason: "because".to_owned() },

@@ -22,7 +22,7 @@ fn addressing() -> Arc<Addressing> {
 }
 
 fn admission(submission: bool) -> Admission {
-    let arrival = Arrival { submission, trace_bytes: 0, sender: "s@x.test".to_owned() };
+    let arrival = Arrival { submission, trace_bytes: 0, sender: "s@x.test".to_owned(), client: String::new() };
     Admission::of_worker(addressing(), arrival, no_stamp)
 }
 

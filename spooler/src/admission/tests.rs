@@ -18,7 +18,7 @@ fn addressing() -> Addressing {
 }
 
 fn worker(submission: bool, trace_bytes: u32) -> Admission {
-    let arrival = Arrival { submission, trace_bytes, sender: "s".to_owned() };
+    let arrival = Arrival { submission, trace_bytes, sender: "s".to_owned(), client: String::new() };
     Admission::of_worker(Arc::new(addressing()), arrival, fixed)
 }
 
@@ -188,7 +188,7 @@ fn rewriting_changes_the_header_too() {
     };
     let addressing = Arc::new(Addressing { rewrite, ..addressing() });
     let make = || {
-        let arrival = Arrival { submission: true, trace_bytes: 0, sender: "root".to_owned() };
+        let arrival = Arrival { submission: true, trace_bytes: 0, sender: "root".to_owned(), client: String::new() };
         Admission::of_worker(Arc::clone(&addressing), arrival, fixed)
     };
     let message = format!(

@@ -11,6 +11,7 @@ use clap_complete::Shell;
 use serde::de::DeserializeOwned;
 use spooler_protocol::calls::ValidateFlags;
 use spooler_protocol::control::{Filter, MessageState};
+use spooler_protocol::history::{Fate, HistoryFilter};
 use spooler_protocol::message::Priority;
 use spooler_protocol::units;
 
@@ -19,6 +20,7 @@ use super::commands;
 const EXAMPLES: &str = "Examples:
   spoolctl status --watch                       what every provider and message is doing, live
   spoolctl queue list --state deferred          what waits, and why
+  spoolctl log --to admin@example.org            what became of messages, newest first
   spoolctl queue delete --to spam.example --older 3d
   spoolctl flush relay                          work the queue of one provider off now
   spoolctl logon relay                          answer what a provider asks, such as a password
@@ -52,6 +54,8 @@ pub(super) enum Command {
         after_help = "Without a number, options choose the messages; all that are given hold together."
     )]
     Queue(Queue),
+    /// What became of messages that have left the queue, newest first
+    Log(Log),
     /// What the spooler, its providers and its messages are doing
     Status {
         /// Go on showing it until Ctrl-C
@@ -234,6 +238,55 @@ impl Chosen {
             limit: None,
         };
         (filter != Filter::default()).then_some(filter)
+    }
+}
+
+/// Which messages that have left the queue; all options that are given hold together.
+#[derive(Debug, Args)]
+pub(super) struct Log {
+    /// The message with this number
+    #[arg(long, value_name = "NUMBER")]
+    id: Option<u64>,
+    /// With this text in a recipient, as it is or as the sender had written it
+    #[arg(long, value_name = "TEXT")]
+    to: Option<String>,
+    /// With this text in the sender; `<>` for none
+    #[arg(long, value_name = "TEXT")]
+    from: Option<String>,
+    /// This became of a recipient
+    #[arg(long, value_parser = word::<Fate>(&["delivered", "relayed", "failed", "cancelled", "discarded"]))]
+    state: Option<Fate>,
+    /// A recipient was served, or tried last, by this provider
+    #[arg(long, value_name = "NAME")]
+    provider: Option<String>,
+    /// Ended no longer ago than this, such as 90s, 2h or 5d
+    #[arg(long, value_name = "SPAN", value_parser = units::duration)]
+    since: Option<Duration>,
+    /// At most so many [default: 50; with --follow 10; with --json all]
+    #[arg(long, value_name = "COUNT")]
+    limit: Option<u64>,
+    /// Then show each message that ends, oldest first, until Ctrl-C
+    #[arg(long)]
+    pub(super) follow: bool,
+    /// As JSON, one document a line
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+impl Log {
+    /// What is asked for at this time.
+    pub(super) fn filter(&self, now_ms: i64) -> HistoryFilter {
+        let ago_ms = |since: Duration| i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+        HistoryFilter {
+            id: self.id,
+            to: self.to.clone(),
+            from: self.from.clone(),
+            state: self.state,
+            provider: self.provider.clone(),
+            since_ms: self.since.map(|since| now_ms.saturating_sub(ago_ms(since))),
+            after: None,
+            limit: self.limit,
+        }
     }
 }
 

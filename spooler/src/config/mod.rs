@@ -55,7 +55,7 @@ pub use print::print_effective;
 pub use probe::probe_command;
 pub use provider::Provider;
 pub use sandbox::{OWN_UIDS, Sandbox};
-pub use sections::{Control, Log, Reports, Retry, Routing, Scheduler, Spool};
+pub use sections::{Control, History, Log, Reports, Retry, Routing, Scheduler, Spool};
 
 use notes::Notes;
 use places::Places;
@@ -91,6 +91,8 @@ pub struct Config {
     pub routing: Routing,
     /// How the log is written.
     pub log: Log,
+    /// What is kept of messages that have left the queue.
+    pub history: History,
     /// What senders are told.
     pub reports: Reports,
     /// How long deliveries in flight may take to end when the supervisor stops.
@@ -152,6 +154,7 @@ fn read_sections(settings: &mut Settings, source: &Path) -> Config {
     let retry = settings.table("retry", |table| sections::read_retry(table, &Retry::default()));
     let routing = settings.table("routing", sections::read_routing);
     let log = settings.table("log", sections::read_log);
+    let history = settings.table("history", sections::read_history);
     let reports = settings.table("reports", sections::read_reports);
     let own_program = std::env::current_exe().ok();
     let worker = settings.table("worker", |table| sections::read_worker(table, own_program.as_deref()));
@@ -167,6 +170,7 @@ fn read_sections(settings: &mut Settings, source: &Path) -> Config {
         retry,
         routing,
         log,
+        history,
         reports,
         stop_timeout: worker.stop_timeout,
         worker: worker.program,

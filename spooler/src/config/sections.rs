@@ -22,6 +22,9 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// The smallest limit of a message that makes sense: RFC 5321 4.5.3.1.7 asks for 64 KiB.
 const MESSAGE_BYTES_MIN: u64 = 64 << 10;
 
+/// The smallest limit of the history that makes sense.
+const HISTORY_BYTES_MIN: u64 = 1 << 20;
+
 /// `[mail]`: who we are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mail {
@@ -99,6 +102,15 @@ pub struct Routing {
 pub struct Log {
     /// The form of its lines.
     pub format: Format,
+}
+
+/// `[history]`: what is kept of messages that have left the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct History {
+    /// For how long; zero for nothing at all.
+    pub keep: Duration,
+    /// Bytes at most, about.
+    pub max: u64,
 }
 
 /// `[reports]`: what senders are told.
@@ -260,6 +272,15 @@ pub(super) fn read_log(settings: &mut Settings) -> Log {
         }
     };
     Log { format }
+}
+
+pub(super) fn read_history(settings: &mut Settings) -> History {
+    let keep = settings.duration("keep", "14d", Duration::ZERO..=3660 * DAY);
+    let max = settings.size("max", "256M");
+    if max < HISTORY_BYTES_MIN && !keep.is_zero() {
+        settings.mistake("max", "is too small; allowed is \"1M\" and more, and keep = \"0\" for no history");
+    }
+    History { keep, max }
 }
 
 pub(super) fn read_reports(settings: &mut Settings) -> Reports {

@@ -15,6 +15,7 @@ use super::Driver;
 use super::acting::refusal;
 use crate::admission::{Admission, stamp};
 use crate::supervisor::event::{Event, Incoming, UploadKey, WorkerId, WorkerNews};
+use crate::supervisor::mail::message_id;
 use crate::system::store::StoreError;
 
 /// Large messages that one worker may have half way in: each has a file open.
@@ -108,15 +109,15 @@ impl Driver {
             return Ok(Incoming::Inline(bytes));
         }
         // It has grown too large on its way.
-        let (key, size) = (self.new_key(), bytes.len() as u64);
+        let (key, size, message_id) = (self.new_key(), bytes.len() as u64, message_id(&bytes));
         self.append_rest(key, bytes);
-        Ok(Incoming::Upload { key, size })
+        Ok(Incoming::Upload { key, size, message_id })
     }
 
     fn uploaded(&mut self, worker: WorkerId, accept: AcceptId) -> Result<Incoming, Refusal> {
         let Some(mut arriving) = self.arriving.remove(&(worker, accept)) else {
             // Never begun: the store finds no such upload.
-            return Ok(Incoming::Upload { key: self.new_key(), size: 0 });
+            return Ok(Incoming::Upload { key: self.new_key(), size: 0, message_id: None });
         };
         let rest = arriving.finish();
         let key = arriving.key;
@@ -127,7 +128,7 @@ impl Driver {
         if !rest.is_empty() {
             self.append_rest(key, rest);
         }
-        Ok(Incoming::Upload { key, size: arriving.size })
+        Ok(Incoming::Upload { key, size: arriving.size, message_id: arriving.admission.message_id() })
     }
 
     /// If this fails, the upload cannot be finished, which is when the worker hears of it.

@@ -43,7 +43,7 @@ impl Fresh {
                         self.bytes += bytes;
                     }
                 }
-                Change::Remove { id } => {
+                Change::Remove { id, .. } => {
                     self.messages.remove(id);
                 }
                 Change::Recipients { .. } | Change::State { .. } | Change::Marks { .. } => {}

@@ -141,8 +141,8 @@ pub(super) fn split(request: Request) -> Split {
         Request::Submit { envelope, submission, origin, owner_uid, content, answer } => {
             let content = match content {
                 SubmitContent::Inline(bytes) => Incoming::Inline(bytes),
-                SubmitContent::Uploaded { upload, size } => {
-                    Incoming::Upload { key: UploadKey(upload | CLIENT_UPLOAD), size }
+                SubmitContent::Uploaded { upload, size, message_id } => {
+                    Incoming::Upload { key: UploadKey(upload | CLIENT_UPLOAD), size, message_id }
                 }
             };
             (Ask::Submit { envelope, submission, origin, owner_uid, content }, Question::Submit(answer))

@@ -45,6 +45,21 @@ fn attempt_names_everything_about_the_recipient() {
 }
 
 #[test]
+fn remote_has_the_port_of_its_connection() {
+    for (named, peer, shown) in [
+        ("mx.example[192.0.2.1]", "192.0.2.1:25", "mx.example[192.0.2.1]:25"),
+        ("192.0.2.1", "192.0.2.1:587", "192.0.2.1:587"),
+        ("2001:db8::1", "[2001:db8::1]:25", "[2001:db8::1]:25"),
+        ("/run/lmtp", "/run/lmtp", "/run/lmtp"),
+        ("/home/me/mail", "", "/home/me/mail"),
+        ("", "192.0.2.1:25", "192.0.2.1:25"),
+    ] {
+        let reply = Reply { remote: named.to_owned(), ..Reply::local(250, "", "") };
+        assert_eq!(remote(&reply.by(Hop { peer: peer.to_owned(), ..Hop::default() })), shown);
+    }
+}
+
+#[test]
 fn hostile_reply_stays_one_field_everywhere() {
     let hostile = "no\nid=1 event=accepted\u{202e}\u{9b}2J\" status=relayed";
     let event = MailEvent::Attempt(Box::new(attempt(Fate::Failed, hostile)));
@@ -68,7 +83,7 @@ fn many_recipients_are_counted_not_listed() {
         recipients: vec!["x@y".to_owned(), "z@y".to_owned()],
         recipient_count: 900,
         size: 10,
-        uid: Some(1000),
+        client: "uid:1000".to_owned(),
         origin: "uid 1000".to_owned(),
         message_id: Some("<1@b>".to_owned()),
     };

@@ -41,6 +41,8 @@ pub(super) struct HandedIn {
     pub(super) envelope: Envelope,
     /// Whether its sender hands it in here for the first time.
     pub(super) submission: bool,
+    /// The client that it comes from; empty if there is none.
+    pub(super) client: String,
     /// What.
     pub(super) content: Incoming,
     /// Who hands it in, for people.
@@ -52,7 +54,7 @@ pub(super) struct HandedIn {
 impl Supervisor {
     /// A message comes in. It is answered when it is on disk, or at once if it is refused.
     pub(super) fn accept(&mut self, acceptor: Acceptor, handed_in: HandedIn, now: Now, actions: &mut Vec<Action>) {
-        let HandedIn { mut envelope, submission, content, origin, owner_uid } = handed_in;
+        let HandedIn { mut envelope, submission, client, content, origin, owner_uid } = handed_in;
         let key = upload_of(&content);
         let size = match &content {
             Incoming::Upload { size, .. } => *size,
@@ -67,19 +69,24 @@ impl Supervisor {
         self.last_id = MessageId(self.last_id.0 + 1);
         let id = self.last_id;
         let entry = new_entry(&self.routing, &envelope, size, now);
-        let stored = match content {
-            Incoming::Inline(bytes) => StoredContent::Inline(bytes),
-            Incoming::Upload { size, .. } => StoredContent::File(size),
+        let (stored, message_id) = match content {
+            Incoming::Inline(bytes) => {
+                let message_id = mail::message_id(&bytes);
+                (StoredContent::Inline(bytes), message_id)
+            }
+            Incoming::Upload { size, message_id, .. } => (StoredContent::File(size), message_id),
         };
         let message = NewMessage { id, envelope, submitted_ms: now.wall_ms, origin, owner_uid, content: stored };
+        let (client, message_id) = (mail::cut(client), message_id.map(mail::cut));
+        let note = Box::new(Accepted { client, message_id, ..Accepted::of(&message) });
         match key {
             None => {
-                let pending = Pending::Accept(acceptor, Accepted::of(&message), entry);
+                let pending = Pending::Accept(acceptor, note, entry);
                 self.commit(vec![Change::Accept(Box::new(message))], pending, actions);
             }
             Some(key) => {
                 let ticket = Ticket(self.next_number());
-                self.pending.insert(ticket, Pending::Upload(acceptor, Box::new(message), entry));
+                self.pending.insert(ticket, Pending::Upload(acceptor, Box::new(message), note, entry));
                 actions.push(Action::FinishUpload(ticket, key, id));
             }
         }
@@ -119,16 +126,18 @@ impl Supervisor {
         result: Result<u64, Refusal>,
         actions: &mut Vec<Action>,
     ) {
-        let Some(Pending::Upload(acceptor, message, mut entry)) = self.pending.remove(&ticket) else { return };
+        let Some(Pending::Upload(acceptor, message, mut note, mut entry)) = self.pending.remove(&ticket) else {
+            return;
+        };
         match result {
             Err(refusal) => {
                 self.astray.remove(&message.id);
                 answer(acceptor, Err(refusal), actions);
             }
             Ok(size) => {
-                entry.size = size;
+                (entry.size, note.size) = (size, size);
                 let message = NewMessage { content: StoredContent::File(size), ..*message };
-                let pending = Pending::Accept(acceptor, Accepted::of(&message), entry);
+                let pending = Pending::Accept(acceptor, note, entry);
                 self.commit(vec![Change::Accept(Box::new(message))], pending, actions);
             }
         }
@@ -293,7 +302,7 @@ impl Supervisor {
             })
             .collect();
         if pending.is_empty() {
-            self.keep(vec![Change::Remove { id: message.id }], actions);
+            self.keep(vec![self.remove_settled(message.id, Vec::new())], actions);
             return;
         }
         entry.parts = parts(&self.routing, pending).0;

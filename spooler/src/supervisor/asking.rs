@@ -3,6 +3,7 @@
 use spooler_protocol::control::{
     ApiError, MessageState, MessageSummary, ProviderAction, ProviderCommand, QueueAction, QueueDone,
 };
+use spooler_protocol::history::End;
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::notification::Notification;
 use spooler_protocol::status::WorkerState;
@@ -22,7 +23,9 @@ impl Supervisor {
     pub(super) fn on_asked(&mut self, ask_id: AskId, ask: Ask, now: Now, actions: &mut Vec<Action>) {
         let answer = match ask {
             Ask::Submit { envelope, submission, origin, owner_uid, content } => {
-                let handed_in = HandedIn { envelope, submission, content, origin, owner_uid: Some(owner_uid) };
+                let client = format!("uid:{owner_uid}");
+                let owner_uid = Some(owner_uid);
+                let handed_in = HandedIn { envelope, submission, client, content, origin, owner_uid };
                 self.accept(Acceptor::Client(ask_id), handed_in, now, actions);
                 return;
             }
@@ -73,7 +76,7 @@ impl Supervisor {
         let mut done = QueueDone::default();
         let mut unit = Vec::new();
         for id in ids {
-            match self.command_one(action, *id, actions) {
+            match self.command_one((action, uid), *id, actions) {
                 Ok(change) => {
                     done.done += 1;
                     if let Some(logged) = logged(action) {
@@ -94,7 +97,7 @@ impl Supervisor {
 
     fn command_one(
         &mut self,
-        action: QueueAction,
+        (action, uid): (QueueAction, u32),
         id: MessageId,
         actions: &mut Vec<Action>,
     ) -> Result<Option<Change>, &'static str> {
@@ -142,7 +145,8 @@ impl Supervisor {
             (QueueAction::Delete | QueueAction::Cancel, _) => {
                 self.abort_all_deferred(id, actions);
                 self.queue.remove(id);
-                Ok(Some(Change::Remove { id }))
+                let end = if action == QueueAction::Delete { End::Deleted } else { End::Cancelled };
+                Ok(Some(self.remove_by_hand(id, end, Some(uid))))
             }
         }
     }

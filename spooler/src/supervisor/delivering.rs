@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use spooler_protocol::calls::{EndMessage, Wishes};
+use spooler_protocol::history::End;
 use spooler_protocol::ids::DeliveryId;
 use spooler_protocol::outcome::{Outcome, Reply, SubmitResult};
 
@@ -12,7 +13,6 @@ use super::recording::Verdict;
 use super::{Flight, Supervisor};
 use crate::policy::queue::{Again, Waiting};
 use crate::policy::{Now, ProviderId};
-use crate::record;
 
 /// A provider that is busy is asked again after so long (SpoolerBackoffInterval of the ancestor).
 const BUSY_MS: i64 = 2000;
@@ -238,7 +238,7 @@ impl Supervisor {
             declined
         });
         if gone {
-            self.keep(vec![record::Change::Remove { id }], actions);
+            self.keep(vec![self.remove_by_hand(id, End::Cancelled, None)], actions);
         } else {
             self.declined.entry(id).or_default().extend(declined.into_iter().flatten());
             actions.push(Action::Lookup(id));

@@ -10,6 +10,7 @@
 //! | the queue cannot be read at the start | it is read again (`accepting`) |
 
 use spooler_protocol::control::ApiError;
+use spooler_protocol::history::End;
 use spooler_protocol::ids::{DeliveryId, MessageId};
 use spooler_protocol::to_worker::Refusal;
 
@@ -44,7 +45,7 @@ impl Supervisor {
         log(actions, Loudness::Warn, format!("message {id} cannot be read now and is tried again: {why}"));
         let later = (Waiting::Deferred { due_ms: now.mono_ms + READ_AGAIN_MS }, false);
         if self.queue.arrive(id, route, delivery, &[], (!given_up).then_some(later)) {
-            self.keep(vec![crate::record::Change::Remove { id }], actions);
+            self.keep(vec![self.remove_by_hand(id, End::Cancelled, None)], actions);
         }
         self.end_flight(delivery, worker, actions);
     }

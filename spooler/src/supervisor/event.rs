@@ -55,6 +55,8 @@ pub enum Incoming {
         key: UploadKey,
         /// Bytes.
         size: u64,
+        /// The `Message-ID` of its header, for the mail log.
+        message_id: Option<String>,
     },
 }
 
@@ -110,6 +112,8 @@ pub enum WorkerNews {
         envelope: Envelope,
         /// Whether its sender hands it in here for the first time.
         submission: bool,
+        /// The client that it had it from, for the mail log; empty if there is none.
+        client: String,
         /// What.
         content: Incoming,
     },

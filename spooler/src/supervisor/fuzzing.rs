@@ -131,9 +131,9 @@ impl Stage {
             FromWorker::Accept { accept, envelope, arrival, content } => {
                 let content = match content {
                     Content::Inline(bytes) => Incoming::Inline(bytes),
-                    Content::Uploaded { size } => Incoming::Upload { key: UploadKey(1), size },
+                    Content::Uploaded { size } => Incoming::Upload { key: UploadKey(1), size, message_id: None },
                 };
-                WorkerNews::Accept { accept, envelope, submission: arrival.submission, content }
+                WorkerNews::Accept { accept, envelope, submission: arrival.submission, client: arrival.client, content }
             }
             said => WorkerNews::Said { said, cpu_us: Some(1) },
         };
@@ -226,7 +226,7 @@ impl Stage {
             }
             Action::Commit(ticket, unit) => {
                 self.gone.extend(unit.into_iter().filter_map(|change| match change {
-                    Change::Remove { id } => Some(id),
+                    Change::Remove { id, .. } => Some(id),
                     _ => None,
                 }));
                 self.events.push_back(Event::Committed(ticket, Ok(())));

@@ -13,8 +13,8 @@ use crate::record::{NewMessage, StoredContent};
 
 /// Recipients that the line of an accepted message names.
 pub const NAMED_MAX: usize = 20;
-/// Bytes of a Message-ID that are logged.
-const MESSAGE_ID_BYTES_MAX: usize = 256;
+/// Bytes of a Message-ID, or of the name of a client, that are logged.
+const WORD_BYTES_MAX: usize = 256;
 
 /// One line of the mail log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,8 +40,8 @@ pub struct Accepted {
     pub recipient_count: usize,
     /// Bytes of the content.
     pub size: u64,
-    /// The user who handed it in, where a user of this machine did.
-    pub uid: Option<u32>,
+    /// Who handed it in: `uid:1000`, `host.example[192.0.2.1]`; empty if nobody did.
+    pub client: String,
     /// How it came in: `uid 1000`, `provider submission`, `report`.
     pub origin: String,
     /// The `Message-ID` field of its header, where it has one.
@@ -133,23 +133,23 @@ pub struct Changed {
 
 impl Accepted {
     /// What is logged of a message once it is on disk.
-    pub(super) fn of(message: &NewMessage) -> Box<Self> {
+    pub(super) fn of(message: &NewMessage) -> Self {
         let envelope = &message.envelope;
         let named = envelope.recipients.iter().take(NAMED_MAX);
-        let (size, message_id) = match &message.content {
-            StoredContent::Inline(bytes) => (bytes.len() as u64, message_id(bytes)),
-            StoredContent::File(size) => (*size, None),
+        let size = match &message.content {
+            StoredContent::Inline(bytes) => bytes.len() as u64,
+            StoredContent::File(size) => *size,
         };
-        Box::new(Self {
+        Self {
             id: message.id,
             sender: envelope.sender.clone(),
             recipients: named.map(|recipient| recipient.address.to_string()).collect(),
             recipient_count: envelope.recipients.len(),
             size,
-            uid: message.owner_uid,
+            client: String::new(),
             origin: message.origin.clone(),
-            message_id,
-        })
+            message_id: None,
+        }
     }
 }
 
@@ -165,9 +165,14 @@ pub fn message_id(start: &[u8]) -> Option<String> {
     })?;
     // A long one stands folded on the next line.
     let value = if first.trim_ascii().is_empty() { header.next().unwrap_or_default() } else { first };
-    let text = String::from_utf8_lossy(value.trim_ascii());
-    let end = text.floor_char_boundary(MESSAGE_ID_BYTES_MAX);
-    text.get(..end).filter(|text| !text.is_empty()).map(str::to_owned)
+    let text = cut(String::from_utf8_lossy(value.trim_ascii()).into_owned());
+    (!text.is_empty()).then_some(text)
+}
+
+/// A text from outside, cut to what is logged.
+pub(super) fn cut(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(WORD_BYTES_MAX));
+    text
 }
 
 impl Delays {

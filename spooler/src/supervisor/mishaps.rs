@@ -1,13 +1,13 @@
 //! Deliveries that end without a word from the provider: its worker is gone, or the message cannot be read.
 
 use spooler_protocol::control::Death;
+use spooler_protocol::history::End;
 use spooler_protocol::ids::DeliveryId;
 
 use super::Supervisor;
 use super::event::{Action, WorkerEnd, WorkerId};
 use crate::policy::Now;
 use crate::policy::queue::{Standing, Waiting};
-use crate::record::Change;
 
 /// What a worker died of that had messages in its hands.
 pub(super) struct Blame {
@@ -47,7 +47,7 @@ impl Supervisor {
             let (id, route) = (flight.id, flight.route);
             let next = (!flight.given_up).then_some((Waiting::Ready, false));
             if self.queue.arrive(id, route, delivery, &[], next) {
-                self.keep(vec![Change::Remove { id }], actions);
+                self.keep(vec![self.remove_by_hand(id, End::Cancelled, None)], actions);
             } else if let Some(blame) = blame {
                 let death = Death {
                     at_ms: now.wall_ms,
@@ -72,7 +72,7 @@ impl Supervisor {
         self.queue.change(id, |entry| entry.standing = Standing::Quarantined);
         self.end_flight(delivery, worker, actions);
         if gone {
-            self.keep(vec![Change::Remove { id }], actions);
+            self.keep(vec![self.remove_by_hand(id, End::Cancelled, None)], actions);
         } else {
             self.set_aside(id, why, None, actions);
         }

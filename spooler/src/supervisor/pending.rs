@@ -27,7 +27,7 @@ pub(super) enum Acceptor {
 #[derive(Debug)]
 pub(super) enum Pending {
     /// The content gets its final name first.
-    Upload(Acceptor, Box<NewMessage>, Entry),
+    Upload(Acceptor, Box<NewMessage>, Box<Accepted>, Entry),
     /// The message joins the queue, and is logged.
     Accept(Acceptor, Box<Accepted>, Entry),
     /// A report about this message is being built; these changes go to disk with it.
@@ -46,7 +46,7 @@ impl Pending {
     /// The message that joins the queue.
     pub(super) fn accepts(&self) -> Option<MessageId> {
         match self {
-            Self::Upload(_, message, _) => Some(message.id),
+            Self::Upload(_, message, ..) => Some(message.id),
             Self::Accept(_, note, _) => Some(note.id),
             Self::Report(..) | Self::Notice | Self::Quarantined(_) | Self::Command(..) | Self::Kept(_) => None,
         }
@@ -114,7 +114,9 @@ mod tests {
         let now = Now { mono_ms: 0, wall_ms: 0 };
         let (mut supervisor, mut actions) = Supervisor::new(config, surroundings, now);
         // What became of recipients goes to disk with the report: without it they would be served again.
-        supervisor.pending.insert(Ticket(0), Pending::Report(MessageId(1), vec![Change::Remove { id: MessageId(1) }]));
+        supervisor
+            .pending
+            .insert(Ticket(0), Pending::Report(MessageId(1), vec![Change::Remove { id: MessageId(1), ending: None }]));
         supervisor.step(now, Event::Stop, &mut actions);
         assert!(!actions.iter().any(|action| matches!(action, Action::Exit)));
         supervisor.step(now, Event::ReportBuilt(Ticket(0), None), &mut actions);

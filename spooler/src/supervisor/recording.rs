@@ -93,10 +93,11 @@ impl Supervisor {
         let sent = verdict
             .sent
             .iter()
-            .map(|sent| update(sent.recipient.index, settled_as(&sent.recipient), &sent.recipient.reply, 0));
+            .map(|sent| update(sent.recipient.index, settled_as(&sent.recipient), &sent.recipient.reply, now.wall_ms));
         let deferred =
             verdict.deferred.iter().map(|(index, reply)| update(*index, RecipientState::Pending, reply, next_try_ms));
-        let failed = verdict.failed.iter().map(|(index, reply)| update(*index, RecipientState::Failed, reply, 0));
+        let failed =
+            verdict.failed.iter().map(|(index, reply)| update(*index, RecipientState::Failed, reply, now.wall_ms));
         let (sent, failed, deferred): (Vec<RecipientUpdate>, Vec<RecipientUpdate>, Vec<RecipientUpdate>) =
             (sent.collect(), failed.collect(), deferred.collect());
         self.log_verdict(delivery, &verdict, next_try_ms, now, actions);
@@ -107,23 +108,24 @@ impl Supervisor {
         let ours = verdict.sent.into_iter().filter(|sent| wants_success && sent.ours_to_report);
         let ours: Vec<ReportedRecipient> =
             ours.map(|sent| sent.recipient).filter(|sent| self.is_news(id, sent.index, Fact::Delivered)).collect();
-        let all = |updates: Vec<RecipientUpdate>| match (gone, updates.is_empty()) {
-            (true, _) => vec![Change::Remove { id }],
+        let all = |this: &Self, updates: Vec<RecipientUpdate>| match (gone, updates.is_empty()) {
+            (true, _) => vec![this.remove_settled(id, updates)],
             (false, true) => Vec::new(),
             (false, false) => vec![Change::Recipients { id, updates }],
         };
         // Each report goes to disk with what it reports, and the last one with the rest.
         match (verdict.failed.is_empty(), ours.is_empty()) {
             (true, true) if !gone && sent.is_empty() => {}
-            (true, true) => self.keep(all(sent), actions),
-            (true, false) => self.report(id, ReportKind::Sent, ours, all(sent), actions),
+            (true, true) => self.keep(all(self, sent), actions),
+            (true, false) => self.report(id, ReportKind::Sent, ours, all(self, sent), actions),
             (false, true) => {
-                self.report_failure(id, verdict.failed, all(sent.into_iter().chain(failed).collect()), actions)
+                let unit = all(self, sent.into_iter().chain(failed).collect());
+                self.report_failure(id, verdict.failed, unit, actions);
             }
             (false, false) => {
                 let failures = vec![Change::Recipients { id, updates: failed }];
                 self.report_failure(id, verdict.failed, failures, actions);
-                self.report(id, ReportKind::Sent, ours, all(sent), actions);
+                self.report(id, ReportKind::Sent, ours, all(self, sent), actions);
             }
         }
     }
@@ -140,19 +142,20 @@ impl Supervisor {
             index: *index,
             state: RecipientState::Failed,
             attempts: 0,
-            next_try_ms: 0,
+            next_try_ms: self.wall_ms,
             provider: None,
             reply: Some(reply.clone()),
         });
+        let updates: Vec<RecipientUpdate> = updates.collect();
         if let Some((_, reply)) = failed.first() {
             log_change(id, logged, None, reply.to_string(), actions);
         }
         let gone = self.queue.get(id).is_none_or(|entry| entry.parts.as_slice().is_empty());
         let unit = if gone {
             self.queue.remove(id);
-            vec![Change::Remove { id }]
+            vec![self.remove_settled(id, updates)]
         } else {
-            vec![Change::Recipients { id, updates: updates.collect() }]
+            vec![Change::Recipients { id, updates }]
         };
         self.report_failure(id, failed, unit, actions);
     }

@@ -103,7 +103,7 @@ impl Supervisor {
             return;
         };
         let acceptor = about.map_or(Acceptor::Nobody, Acceptor::Report);
-        let note = Accepted::of(&report);
+        let note = Box::new(Accepted::of(&report));
         unit.push(Change::Accept(report));
         self.commit_now(unit, Pending::Accept(acceptor, note, entry), actions);
     }

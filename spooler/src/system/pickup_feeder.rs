@@ -14,6 +14,7 @@ use spooler_protocol::to_worker::Refusal;
 use tokio::sync::oneshot;
 
 use crate::admission::{Admission, stamp};
+use crate::supervisor::mail::message_id;
 use crate::system::control::{Access, Bridge, Operation, Request, SubmitContent, identify_absent, may};
 use crate::system::pickup::{self, Opened, PickupError};
 
@@ -141,7 +142,7 @@ impl Feeder {
         }
         if let Some(mut upload) = upload {
             upload.write(admission.finish().map_err(refused)?)?;
-            return Ok(upload.complete());
+            return Ok(upload.complete(admission.message_id()));
         }
         let message = admission.whole(held.into()).map_err(refused)?;
         if message.len() <= BODY_INLINE_BYTES_MAX {
@@ -149,8 +150,9 @@ impl Feeder {
         }
         // It has grown too large on its way.
         let mut upload = Upload { bridge: self.bridge.as_ref(), key, size: 0 };
+        let message_id = message_id(&message);
         upload.write(message)?;
-        Ok(upload.complete())
+        Ok(upload.complete(message_id))
     }
 }
 
@@ -173,8 +175,8 @@ impl Upload<'_> {
         written.blocking_recv().map_err(|_| gone())?.map_err(Refused::BySpooler)
     }
 
-    fn complete(self) -> SubmitContent {
-        SubmitContent::Uploaded { upload: self.key, size: self.size }
+    fn complete(self, message_id: Option<String>) -> SubmitContent {
+        SubmitContent::Uploaded { upload: self.key, size: self.size, message_id }
     }
 }
 

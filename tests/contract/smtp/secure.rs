@@ -42,6 +42,20 @@ fn starttls_protects_the_envelope_and_the_message() {
 }
 
 #[test]
+fn hop_tells_peer_tls_and_time() {
+    let Some(authority) = Authority::new("hop_tells_peer_tls_and_time") else { return };
+    let fake = server(&authority, vec!["STARTTLS"]);
+    let mut peer = start(&fake.settings(&believing(&authority, "tls = 'required'\nconnection_idle = '1m'")));
+    let mut hop = || *peer.deliver("s@x", &["a@y"], MESSAGE).1[&0].reply().hop.clone().unwrap();
+    let (first, second) = (hop(), hop());
+    assert!(first.peer.starts_with("127.0.0.1:"), "{first:?}");
+    assert!(first.tls.starts_with("TLSv1.") && first.cipher.starts_with("TLS_"), "{first:?}");
+    assert_eq!((&second.tls, second.connecting_ms), (&first.tls, 0), "the session was there already");
+    let none = delivered("host = '127.0.0.1:1'\nconnect_timeout = '5s'").unwrap_err().hop.unwrap();
+    assert_eq!((none.peer.as_str(), none.tls.as_str()), ("127.0.0.1:1", ""));
+}
+
+#[test]
 fn implicit_tls_starts_with_the_first_byte() {
     let Some(authority) = Authority::new("implicit_tls_starts_with_the_first_byte") else { return };
     let fake = Fake::start(Setup { tls: Some(authority.server()), implicit_tls: true, ..Setup::default() });

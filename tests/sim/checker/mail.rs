@@ -376,7 +376,7 @@ impl Mail {
                 demand(unreadable || harm >= 3, "quarantine has a cause", || format!("message {id}: {harm} deaths"))
             }
             Change::State { .. } | Change::Marks { .. } => Ok(()),
-            Change::Remove { id } => {
+            Change::Remove { id, .. } => {
                 let message = self.messages.entry(*id).or_default();
                 for index in &message.told {
                     message.settled.entry(*index).or_insert(Settled::Failed);

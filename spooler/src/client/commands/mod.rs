@@ -2,6 +2,7 @@
 
 pub(super) mod alias;
 mod flush;
+mod log;
 mod logon;
 mod manual;
 mod provider;
@@ -26,6 +27,7 @@ pub(super) fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Submit(submit) => submit::run(&control, submit),
         Command::Queue(queue) => queue::run(&control, queue),
+        Command::Log(log) => log::run(&control, log),
         Command::Status { watch: true, json } => watch::run(&control, json),
         Command::Status { watch: false, json } => status::once(&control, json),
         Command::Flush(flush) => flush::run(&control, flush),

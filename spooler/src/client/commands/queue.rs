@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use spooler_protocol::control::{
     Death, Filter, MessageDetail, MessageState, MessageSummary, QueueAction, QueueCommand, QueueDone, RecipientState,
 };
+use spooler_protocol::history::Finished;
 
-use super::print_json;
+use super::{log, print_json};
 use crate::client::cli::{Action, Queue};
 use crate::client::connection::{Control, block_on};
 use crate::client::failure::Failure;
@@ -94,8 +95,19 @@ fn state_word(state: MessageState) -> &'static str {
 }
 
 fn show(control: &Control, id: u64, json: bool) -> Result<(), Failure> {
-    let detail: MessageDetail = block_on(control.get(&format!("/v1/messages/{id}")))?;
-    if json { print_json(&detail) } else { Ok(describe(&mut io::stdout().lock(), &detail, show::now_ms())?) }
+    let queued: Result<MessageDetail, Failure> = block_on(control.get(&format!("/v1/messages/{id}")));
+    let refused = match queued {
+        Ok(detail) if json => return print_json(&detail),
+        Ok(detail) => return Ok(describe(&mut io::stdout().lock(), &detail, show::now_ms())?),
+        Err(refused @ Failure::Refused { status: 404, .. }) => refused,
+        Err(failure) => return Err(failure),
+    };
+    // It may have left the queue. If the history does not know it either, the first refusal stands.
+    let finished: Finished = match block_on(control.get(&format!("/v1/history/{id}"))) {
+        Err(Failure::Refused { status: 404, .. }) => return Err(refused),
+        finished => finished?,
+    };
+    if json { print_json(&finished) } else { Ok(log::describe(&mut io::stdout().lock(), &finished, show::now_ms())?) }
 }
 
 fn describe(out: &mut dyn Write, detail: &MessageDetail, now_ms: i64) -> io::Result<()> {

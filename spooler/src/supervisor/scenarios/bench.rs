@@ -467,7 +467,7 @@ impl Bench {
                     message.delay_reported = delay_reported;
                 });
             }
-            Change::Remove { id } => drop(self.disk.remove(&id)),
+            Change::Remove { id, .. } => drop(self.disk.remove(&id)),
         }
     }
 }

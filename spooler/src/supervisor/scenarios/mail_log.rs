@@ -40,7 +40,7 @@ fn accepted_message_is_logged_once() {
     let mut bench = one();
     let id = bench.submit(&["x@y", "z@y"]);
     let MailEvent::Accepted(accepted) = &bench.mail[0] else { panic!("{:?}", bench.mail) };
-    assert_eq!((accepted.id, accepted.uid, accepted.recipient_count), (id, Some(1), 2));
+    assert_eq!((accepted.id, accepted.client.as_str(), accepted.recipient_count), (id, "uid:1", 2));
     assert_eq!(accepted.recipients, ["x@y", "z@y"]);
     assert_eq!(bench.mail.len(), 1);
 }

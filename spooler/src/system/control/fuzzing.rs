@@ -185,7 +185,7 @@ impl Books {
     fn submit(told: &mut Told, envelope: Envelope, content: SubmitContent) -> Result<MessageId, ApiError> {
         let content = match content {
             SubmitContent::Inline(bytes) => bytes.to_vec(),
-            SubmitContent::Uploaded { upload, size } => {
+            SubmitContent::Uploaded { upload, size, .. } => {
                 let content = told.uploads.remove(&upload).expect("an upload that was begun");
                 assert_eq!(content.len() as u64, size);
                 content

@@ -11,6 +11,7 @@ mod feed;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod hall;
+mod history;
 mod listing;
 mod patience;
 mod provider;
@@ -156,6 +157,8 @@ pub enum SubmitContent {
         upload: u64,
         /// Bytes.
         size: u64,
+        /// The `Message-ID` of its header, for the mail log.
+        message_id: Option<String>,
     },
 }
 

@@ -60,7 +60,7 @@ fn numbers(filter: &Filter) -> Result<Option<Vec<MessageId>>, Refusal> {
     parsed.map(Some)
 }
 
-fn number(text: &str) -> Result<MessageId, Refusal> {
+pub(super) fn number(text: &str) -> Result<MessageId, Refusal> {
     let parsed = text.trim().parse();
     parsed.map(MessageId).map_err(|_| Refusal::malformed(format!("{text:?} is not the number of a message")))
 }
@@ -80,7 +80,7 @@ pub(super) async fn detail(
     Ok(Json(detail))
 }
 
-fn unknown(id: MessageId) -> Refusal {
+pub(super) fn unknown(id: MessageId) -> Refusal {
     Refusal::not_found(format!("{id}: there is no such message"))
 }
 

@@ -32,7 +32,7 @@ use super::desk::{Desk, WATCHERS_MAX};
 use super::hall::{Coming, Hall, Place};
 use super::patience::Patient;
 use super::refusal::Refusal;
-use super::{aliases, provider, queue, submit, watch as watching};
+use super::{aliases, history, provider, queue, submit, watch as watching};
 
 /// Connections that are accepted, whether there is a place for them or not: what is beyond waits in the kernel's queue.
 const CONNECTIONS_MAX: usize = 448;
@@ -122,6 +122,8 @@ pub(super) fn routes(desk: Arc<Desk>) -> Router {
         .route("/v1/messages/do", post(queue::act))
         .route("/v1/messages/{id}", get(queue::detail))
         .route("/v1/messages/{id}/content", get(queue::content))
+        .route("/v1/history", get(history::list))
+        .route("/v1/history/{id}", get(history::detail))
         .route("/v1/aliases/way", post(aliases::way))
         .route("/v1/aliases/read", post(aliases::read))
         .route("/v1/status", get(watching::status))

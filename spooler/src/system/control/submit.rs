@@ -28,6 +28,7 @@ use super::refusal::Refusal;
 use super::{Bridge, Request, SubmitContent};
 use crate::admission::{Admission, stamp};
 use crate::line_ends::LineEnds;
+use crate::supervisor::mail::message_id;
 
 /// How long a sender may be silent in mid-message.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -196,11 +197,12 @@ impl<'a> Content<'a> {
             }
             // It has grown too large on its way.
             let mut upload = Upload::begin(self.desk);
+            let message_id = message_id(&message);
             upload.write(message).await?;
-            return Ok(upload.complete());
+            return Ok(upload.complete(message_id));
         };
         upload.write(self.admission.finish().map_err(ApiError::from)?).await?;
-        Ok(upload.complete())
+        Ok(upload.complete(self.admission.message_id()))
     }
 }
 
@@ -230,9 +232,9 @@ impl Upload {
     }
 
     /// It belongs to the loop from now on.
-    fn complete(mut self) -> SubmitContent {
+    fn complete(mut self, message_id: Option<String>) -> SubmitContent {
         self.complete = true;
-        SubmitContent::Uploaded { upload: self.key, size: self.size }
+        SubmitContent::Uploaded { upload: self.key, size: self.size, message_id }
     }
 }
 

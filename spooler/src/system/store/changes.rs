@@ -2,16 +2,19 @@
 //!
 //! A change of a message that is gone changes nothing and is no error: it may have been removed while the change was on its way.
 
-use rusqlite::Connection;
-use spooler_protocol::control::Death;
+use rusqlite::{Connection, OptionalExtension, Row};
+use spooler_protocol::control::{Death, RecipientState};
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::message::Recipient;
 
+use super::history::Books;
 use super::rows::{
-    body_number, key, message_state_number, notify_number, priority_number, recipient_state_number, ret_number,
+    body_number, key, message_state_number, notify_number, priority_number, recipient_state, recipient_state_number,
+    ret_number,
 };
 use super::sums::{self, Fixed};
 use super::{Change, NewMessage, RecipientUpdate, StoredContent};
+use crate::record::{Ending, Keep, Leaving};
 
 const ACCEPT_MESSAGE: &str = "INSERT INTO messages (id, submitted_ms, size, in_file, recipients, priority, body, smtputf8, \
     ret, owner_uid, sender, envid, origin, envelope_sum, content_sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, \
@@ -27,6 +30,10 @@ const UPDATE_MARKS: &str =
 const ADD_DEATH: &str = "UPDATE messages SET died = json_insert(CASE WHEN json_valid(died) THEN died ELSE '[]' END, '$[#]', json(?2)) WHERE id = ?1";
 const REMOVE_MESSAGE: &str = "DELETE FROM messages WHERE id = ?1";
 const REMOVE_RECIPIENTS: &str = "DELETE FROM recipients WHERE message_id = ?1";
+/// The same, for the history.
+const TAKE_MESSAGE: &str = "DELETE FROM messages WHERE id = ?1 RETURNING sender, size, submitted_ms, origin, owner_uid";
+const TAKE_RECIPIENTS: &str = "DELETE FROM recipients WHERE message_id = ?1 \
+    RETURNING idx, state, attempts, next_try_ms, address, orcpt, provider, reply";
 const REMOVE_BODY: &str = "DELETE FROM bodies WHERE message_id = ?1";
 const KEEP_LAST_ID: &str = "UPDATE meta SET last_id = ?1";
 /// What [`LastId::kept`] was, and the largest number that a row has.
@@ -51,11 +58,24 @@ pub(super) struct Tally {
     /// Messages that were removed and had no content in the database: it may be in a file.
     pub(super) removed_with_file: Vec<MessageId>,
     removed_max: MessageId,
+    /// The history with what is added to it.
+    pub(super) books: Books,
+    /// How much of it is kept, and how many rows were added.
+    history: Option<(Keep, u32)>,
+    /// Whether the history is left as it is.
+    forgets: bool,
 }
 
 impl Tally {
-    pub(super) fn new(last_id: LastId) -> Self {
-        Self { last_id, removed_with_file: Vec::new(), removed_max: MessageId(0) }
+    pub(super) fn new(last_id: LastId, books: Books, with_history: bool) -> Self {
+        Self {
+            last_id,
+            removed_with_file: Vec::new(),
+            removed_max: MessageId(0),
+            books,
+            history: None,
+            forgets: !with_history,
+        }
     }
 
     /// Applies one change.
@@ -76,7 +96,7 @@ impl Tally {
                 run(connection, UPDATE_MARKS, (key(*id), deaths, delay_reported))?;
                 death.as_deref().map_or(Ok(()), |death| add_death(connection, *id, death))
             }
-            Change::Remove { id } => self.remove(connection, *id),
+            Change::Remove { id, ending } => self.remove(connection, *id, ending.as_deref()),
         }
     }
 
@@ -86,18 +106,70 @@ impl Tally {
             run(connection, KEEP_LAST_ID, [key(self.last_id.used)])?;
             self.last_id.kept = self.last_id.used;
         }
-        Ok(())
+        match self.history.take() {
+            Some((keep, added)) => self.books.tidy(connection, keep, added),
+            None => Ok(()),
+        }
     }
 
-    fn remove(&mut self, connection: &Connection, id: MessageId) -> rusqlite::Result<()> {
-        run(connection, REMOVE_MESSAGE, [key(id)])?;
-        run(connection, REMOVE_RECIPIENTS, [key(id)])?;
+    fn remove(&mut self, connection: &Connection, id: MessageId, ending: Option<&Ending>) -> rusqlite::Result<()> {
+        let ending = ending.filter(|_| !self.forgets);
+        if let Some(ending) = ending {
+            let added = self.history.map_or(0, |(_, added)| added);
+            self.history = Some((ending.keep, added + 1));
+        }
+        match ending.filter(|ending| ending.keep.bytes_max > 0) {
+            Some(ending) => self.remove_into_history(connection, id, ending)?,
+            None => {
+                run(connection, REMOVE_MESSAGE, [key(id)])?;
+                run(connection, REMOVE_RECIPIENTS, [key(id)])?;
+            }
+        }
         if run(connection, REMOVE_BODY, [key(id)])? == 0 {
             self.removed_with_file.push(id);
         }
         self.removed_max = self.removed_max.max(id);
         Ok(())
     }
+
+    /// Moves a message from the queue into the history. One whose rows cannot be read goes without a trace.
+    fn remove_into_history(&mut self, connection: &Connection, id: MessageId, ending: &Ending) -> rusqlite::Result<()> {
+        let mut take = connection.prepare_cached(TAKE_MESSAGE)?;
+        let message = take.query_row([key(id)], |row| Ok((leaving(row).ok(), row.get(4).unwrap_or(None))));
+        let message = message.optional()?;
+        let mut take = connection.prepare_cached(TAKE_RECIPIENTS)?;
+        let mut recipients = Vec::new();
+        let mut rows = take.query([key(id)])?;
+        while let Some(row) = rows.next()? {
+            recipients.extend(leaving_recipient(row).ok().flatten());
+        }
+        recipients.sort_by_key(|(_, update)| update.index);
+        let Some((Some(message), owner_uid)) = message else { return Ok(()) };
+        let finished = ending.finish(id, message, recipients);
+        self.books.add(connection, &finished, owner_uid)
+    }
+}
+
+fn leaving(row: &Row<'_>) -> rusqlite::Result<Leaving> {
+    let size: i64 = row.get(1)?;
+    Ok(Leaving { sender: row.get(0)?, size: size.cast_unsigned(), submitted_ms: row.get(2)?, origin: row.get(3)? })
+}
+
+/// A row of a recipient that leaves. What cannot be read of it is left out.
+fn leaving_recipient(row: &Row<'_>) -> rusqlite::Result<Option<(Recipient, RecipientUpdate)>> {
+    let reply: Option<String> = row.get(7)?;
+    let update = RecipientUpdate {
+        index: row.get(0)?,
+        state: recipient_state(row.get(1)?).unwrap_or(RecipientState::Pending),
+        attempts: row.get(2)?,
+        next_try_ms: row.get(3)?,
+        provider: row.get(6)?,
+        reply: reply.and_then(|reply| serde_json::from_str(&reply).ok()),
+    };
+    let address: String = row.get(4)?;
+    let recipient = address.parse().ok().map(|address| Recipient { address, notify: None, orcpt: None });
+    let orcpt: Option<String> = row.get(5)?;
+    Ok(recipient.map(|recipient| (Recipient { orcpt, ..recipient }, update)))
 }
 
 fn run(connection: &Connection, sql: &str, parameters: impl rusqlite::Params) -> rusqlite::Result<usize> {
@@ -158,7 +230,7 @@ fn add_death(connection: &Connection, id: MessageId, death: &Death) -> rusqlite:
     run(connection, ADD_DEATH, (key(id), json(death)?)).map(drop)
 }
 
-fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
+pub(super) fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
     serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
 }
 

@@ -17,15 +17,15 @@ use super::sqlite::SqliteStore;
 use super::{Change, NewMessage, RecipientUpdate, Scanned, ScannedMessage, Store, StoreError, StoredContent};
 
 /// One store that can be opened, closed and opened again.
-struct Subject {
+pub(super) struct Subject {
     /// Opens it again after the last one was dropped.
-    open: Box<dyn Fn() -> Box<dyn Store>>,
+    pub(super) open: Box<dyn Fn() -> Box<dyn Store>>,
     /// Puts a large content where it belongs.
     put_file: Box<dyn Fn(MessageId, &'static [u8])>,
     _keep: Box<dyn Any>,
 }
 
-fn sqlite() -> Subject {
+pub(super) fn sqlite() -> Subject {
     let home = tempfile::tempdir().unwrap();
     let (folder, bodies) = (home.path().join("spool"), BodyFolder::of_spool(&home.path().join("spool")));
     Subject {
@@ -35,7 +35,7 @@ fn sqlite() -> Subject {
     }
 }
 
-fn memory() -> Subject {
+pub(super) fn memory() -> Subject {
     let store = MemoryStore::new();
     let files = store.clone();
     Subject {
@@ -85,7 +85,7 @@ pub(super) fn message(id: u64, content: Bytes) -> NewMessage {
 }
 
 /// A message that uses every field there is.
-fn rich_message(id: u64) -> NewMessage {
+pub(super) fn rich_message(id: u64) -> NewMessage {
     let recipient = |address: &str, notify, orcpt: Option<&str>| Recipient {
         address: address.parse().unwrap(),
         notify,
@@ -109,15 +109,15 @@ fn rich_message(id: u64) -> NewMessage {
     NewMessage { envelope, origin, owner_uid: None, ..message(id, Bytes::from_static(b"Subject: x\r\n\r\n\0\xff")) }
 }
 
-fn accept(message: NewMessage) -> Vec<Change> {
+pub(super) fn accept(message: NewMessage) -> Vec<Change> {
     vec![Change::Accept(Box::new(message))]
 }
 
-fn accept_simple(id: u64) -> Vec<Change> {
+pub(super) fn accept_simple(id: u64) -> Vec<Change> {
     accept(message(id, Bytes::from(format!("content {id}"))))
 }
 
-fn deferred(index: u32, next_try_ms: i64) -> RecipientUpdate {
+pub(super) fn deferred(index: u32, next_try_ms: i64) -> RecipientUpdate {
     let reply = Reply {
         cause: Cause::Remote,
         code: 450,
@@ -130,7 +130,7 @@ fn deferred(index: u32, next_try_ms: i64) -> RecipientUpdate {
     RecipientUpdate { index, state: RecipientState::Pending, attempts: index + 1, next_try_ms, provider, reply }
 }
 
-fn update(id: u64, updates: Vec<RecipientUpdate>) -> Vec<Change> {
+pub(super) fn update(id: u64, updates: Vec<RecipientUpdate>) -> Vec<Change> {
     vec![Change::Recipients { id: MessageId(id), updates }]
 }
 
@@ -139,7 +139,7 @@ fn state(id: u64, state: MessageState, why: &str) -> Vec<Change> {
 }
 
 fn remove(id: u64) -> Vec<Change> {
-    vec![Change::Remove { id: MessageId(id) }]
+    vec![Change::Remove { id: MessageId(id), ending: None }]
 }
 
 fn get(store: &dyn Store, id: u64) -> Option<ScannedMessage> {

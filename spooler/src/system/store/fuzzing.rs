@@ -98,7 +98,7 @@ pub(crate) fn damage(input: &[u8]) {
         Err(error) => assert!(!error.to_string().is_empty()),
         Ok(mut store) => {
             let read = read_everything(&store).map(drop);
-            let written = store.commit(&[vec![Change::Remove { id: MessageId(2) }], vec![accept(9)]]);
+            let written = store.commit(&[vec![Change::Remove { id: MessageId(2), ending: None }], vec![accept(9)]]);
             let read_again = read_everything(&store).map(drop);
             for error in [read, written, read_again].into_iter().filter_map(Result::err) {
                 assert!(!error.to_string().is_empty());

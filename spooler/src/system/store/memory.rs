@@ -2,20 +2,24 @@
 //!
 //! A clone is another handle of the same store, so that a simulated crash can drop one and go on with the other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use spooler_protocol::control::{Filter, MessageDetail, MessageState, MessageSummary};
+use spooler_protocol::history::{Finished, HistoryFilter};
 use spooler_protocol::ids::MessageId;
+use spooler_protocol::message::Envelope;
 
 use super::failure::{failed, full};
 use super::listing::{Selection, Stored, StoredMessage};
 use super::{
-    Change, NewMessage, RecipientUpdate, Scanned, ScannedMessage, Store, StoreError, StoreReader, StoredContent,
+    Change, HistoryPage, NewMessage, RecipientUpdate, Scanned, ScannedMessage, Store, StoreError, StoreReader,
+    StoredContent,
 };
+use crate::record::{Ending, Leaving};
 
 /// What stands for a path in errors.
 const PLACE: &str = "(memory)";
@@ -30,6 +34,9 @@ pub struct MemoryStore {
 struct Shared {
     messages: BTreeMap<MessageId, StoredMessage>,
     contents: BTreeMap<MessageId, Bytes>,
+    history: VecDeque<(Finished, Option<u32>)>,
+    history_bytes: u64,
+    places: u64,
     last_id: MessageId,
     full: bool,
     commits: u64,
@@ -134,10 +141,31 @@ impl Shared {
                 }
                 message.died.extend(death.as_deref().cloned());
             }
-            Change::Remove { id } => {
-                self.messages.remove(id);
+            Change::Remove { id, ending } => {
                 self.contents.remove(id);
+                if let (Some(message), Some(ending)) = (self.messages.remove(id), ending) {
+                    self.finish(message, ending);
+                }
             }
+        }
+    }
+
+    fn finish(&mut self, message: StoredMessage, ending: &Ending) {
+        let StoredMessage { scanned, origin, owner_uid, .. } = message;
+        let Envelope { sender, recipients, .. } = scanned.envelope;
+        let leaving = Leaving { sender, size: scanned.size, submitted_ms: scanned.submitted_ms, origin };
+        let finished = ending.finish(scanned.id, leaving, recipients.into_iter().zip(scanned.recipients).collect());
+        self.places += 1;
+        let finished = Finished { place: self.places, ..finished };
+        let keep = ending.keep;
+        let length = |finished: &Finished| serde_json::to_vec(finished).map_or(0, |entry| entry.len() as u64);
+        self.history_bytes += length(&finished);
+        self.history.push_back((finished, owner_uid));
+        while let Some((oldest, _)) = self.history.front()
+            && (oldest.ended_ms < keep.since_ms || self.history_bytes > keep.bytes_max)
+        {
+            self.history_bytes -= length(oldest);
+            self.history.pop_front();
         }
     }
 
@@ -236,6 +264,30 @@ impl StoreReader for MemoryStore {
             }
         }
         Ok(())
+    }
+
+    fn history(
+        &mut self,
+        filter: &HistoryFilter,
+        owner_uid: Option<u32>,
+        before: u64,
+    ) -> Result<HistoryPage, StoreError> {
+        let shared = self.lock();
+        let asked_for = |(finished, owner): &&(Finished, Option<u32>)| {
+            finished.place < before
+                && finished.place > filter.after.unwrap_or(0)
+                && owner_uid.is_none_or(|uid| *owner == Some(uid))
+                && filter.id.is_none_or(|id| finished.id.0 == id)
+                && filter.since_ms.is_none_or(|since_ms| finished.ended_ms >= since_ms)
+                && filter.matches(finished)
+        };
+        let found = shared.history.iter().rev().filter(asked_for).map(|(finished, _)| finished.clone());
+        Ok(HistoryPage { found: found.collect(), next: None })
+    }
+
+    fn finished(&mut self, id: MessageId, owner_uid: Option<u32>) -> Result<Option<Finished>, StoreError> {
+        let filter = HistoryFilter { id: Some(id.0), ..HistoryFilter::default() };
+        Ok(self.history(&filter, owner_uid, u64::MAX)?.found.into_iter().next())
     }
 
     fn detail(&mut self, id: MessageId, now_ms: i64) -> Result<Option<(MessageDetail, Option<u32>)>, StoreError> {

@@ -30,6 +30,9 @@ mod damage;
 #[cfg(test)]
 mod damage_tests;
 mod failure;
+mod history;
+#[cfg(test)]
+mod history_tests;
 // Folders that outlive a power cut.
 pub mod folders;
 #[cfg(feature = "fuzzing")]
@@ -49,6 +52,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use spooler_protocol::control::{Filter, MessageDetail, MessageSummary};
+use spooler_protocol::history::{Finished, HistoryFilter};
 use spooler_protocol::ids::MessageId;
 
 pub use crate::record::{Change, NewMessage, RecipientUpdate, Scanned, ScannedMessage, StoredContent};
@@ -120,6 +124,15 @@ impl StoreError {
     }
 }
 
+/// A page of the history.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HistoryPage {
+    /// Messages that a filter means, newest first.
+    pub found: Vec<Finished>,
+    /// Where the next page begins; `None` if there is none.
+    pub next: Option<u64>,
+}
+
 /// The writing end: one per spool, used by one thread.
 pub trait Store: Send {
     /// Applies all units in one synced commit, or none of them.
@@ -188,6 +201,25 @@ pub trait StoreReader: Send {
         owner_uid: Option<u32>,
         visit: &mut dyn FnMut(MessageSummary) -> ControlFlow<()>,
     ) -> Result<(), StoreError>;
+
+    /// A page of the messages of a filter that have left the queue, newest first, from those that ended before place `before`. Few rows
+    /// are looked at for each page: it may well be empty. `owner_uid` restricts to messages of that user. The filter's limit is the
+    /// caller's.
+    ///
+    /// # Errors
+    /// If the history cannot be read.
+    fn history(
+        &mut self,
+        filter: &HistoryFilter,
+        owner_uid: Option<u32>,
+        before: u64,
+    ) -> Result<HistoryPage, StoreError>;
+
+    /// The message of a number that has left the queue, if the history still has it. `owner_uid` as above.
+    ///
+    /// # Errors
+    /// If the history cannot be read.
+    fn finished(&mut self, id: MessageId, owner_uid: Option<u32>) -> Result<Option<Finished>, StoreError>;
 
     /// Everything about one message but its content, with its owner.
     ///

@@ -6,7 +6,8 @@
 //! | `messages.priority` | 1 urgent, 0 normal, -1 non-urgent (as `PR_PRIORITY`) |
 //! | `messages.body` | 0 `7BIT`, 1 `8BITMIME` |
 //! | `messages.ret` | 0 full, 1 headers, null: not given |
-//! | `recipients.state` | 0 pending, 1 sent, 2 failed |
+//! | `recipients.state` | 0 pending, 1 delivered, 2 failed, 3 relayed |
+//! | `recipients.next_try_ms` | the next try of a pending one; when any other was settled |
 //! | `recipients.notify` | sum of 1 success, 2 failure, 4 delay; 0 never, null: not given |
 //! | `recipients.reply` | the last reply as JSON, null: none |
 //! | `messages.died` | deaths of workers that had it as a list in JSON, null: none |
@@ -45,7 +46,7 @@ pub(super) fn recipient_state_number(state: RecipientState) -> u8 {
     }
 }
 
-fn recipient_state(number: i64) -> Option<RecipientState> {
+pub(super) fn recipient_state(number: i64) -> Option<RecipientState> {
     let states = [RecipientState::Pending, RecipientState::Delivered, RecipientState::Failed, RecipientState::Relayed];
     states.get(usize::try_from(number).ok()?).copied()
 }

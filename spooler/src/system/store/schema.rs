@@ -3,7 +3,7 @@
 //! A database is ours if its application id says so. `user_version` is the number of migrations that were applied; the missing ones
 //! are applied in order, in one transaction. A newer database is refused and left as it is.
 //!
-//! There is no index besides the keys: the schedule lives in RAM, so nothing is ever looked up by time, state or provider except in
+//! The queue has no index besides the keys: the schedule lives in RAM, so nothing is ever looked up by time, state or provider except in
 //! a listing for a person, which may well read everything. Each index would cost every message twice.
 
 use std::path::Path;
@@ -30,7 +30,7 @@ const CACHE_READER_KIB: i64 = 256;
 /// Prepared statements that a connection keeps: more than there are.
 const STATEMENTS_KEPT: usize = 40;
 
-const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3];
 
 /// What the numbers in the columns mean is in `rows.rs`.
 const VERSION_1: &str = "
@@ -86,6 +86,18 @@ const VERSION_2: &str = "
     ALTER TABLE messages ADD COLUMN envelope_sum INTEGER;
     ALTER TABLE messages ADD COLUMN content_sum INTEGER;
     ALTER TABLE recipients ADD COLUMN sum INTEGER;
+";
+
+/// What became of messages that have left the queue, see `history.rs`.
+const VERSION_3: &str = "
+    CREATE TABLE history (
+        place INTEGER PRIMARY KEY,
+        id INTEGER NOT NULL,
+        ended_ms INTEGER NOT NULL,
+        owner_uid INTEGER,
+        entry TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX history_by_number ON history (id);
 ";
 
 /// Opens the database for writing, makes or migrates its tables, and checks what can be checked in constant time.
@@ -169,6 +181,7 @@ fn check_tables(path: &Path, connection: &Connection) -> Result<(), StoreError> 
         super::rows::RECIPIENTS_PAGE,
         super::sqlite_read::CONTENT,
         super::changes::LAST_ID,
+        super::history::PAGE,
     ];
     for query in queries {
         connection.prepare_cached(query).map_err(|error| match of_sqlite(path, connection, &error) {
@@ -199,15 +212,15 @@ mod tests {
         let before = columns(&connection, "messages");
         connection.execute("UPDATE meta SET last_id = 41", ()).unwrap();
 
-        let broken = [VERSION_1, VERSION_2, "ALTER TABLE messages ADD COLUMN a INTEGER", "no sql at all"];
+        let broken = [VERSION_1, VERSION_2, VERSION_3, "ALTER TABLE messages ADD COLUMN a INTEGER", "no sql at all"];
         migrate(&path, &connection, &broken).unwrap_err();
-        assert_eq!(number::<i64>(&connection, "user_version").unwrap(), 2);
+        assert_eq!(number::<i64>(&connection, "user_version").unwrap(), 3);
         assert_eq!(columns(&connection, "messages"), before, "half a migration is none");
 
-        let more = [VERSION_1, VERSION_2, "ALTER TABLE messages ADD COLUMN a INTEGER"];
+        let more = [VERSION_1, VERSION_2, VERSION_3, "ALTER TABLE messages ADD COLUMN a INTEGER"];
         migrate(&path, &connection, &more).unwrap();
         migrate(&path, &connection, &more).unwrap();
-        assert_eq!(number::<i64>(&connection, "user_version").unwrap(), 3);
+        assert_eq!(number::<i64>(&connection, "user_version").unwrap(), 4);
         assert_eq!(columns(&connection, "messages"), before + 1);
         let kept: i64 = connection.query_row("SELECT last_id FROM meta", (), |row| row.get(0)).unwrap();
         assert_eq!(kept, 41);
@@ -219,7 +232,7 @@ mod tests {
         let path = home.path().join("spool.db");
         open_writer(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
         let refused = open_writer(&path).unwrap_err();
-        assert!(matches!(refused, StoreError::TooNew { found: 99, known: 2, .. }), "{refused}");
+        assert!(matches!(refused, StoreError::TooNew { found: 99, known: 3, .. }), "{refused}");
     }
 
     #[test]

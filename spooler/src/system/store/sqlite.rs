@@ -21,6 +21,7 @@ use super::changes::{LAST_ID, LastId, Tally};
 use super::checkpoint::{Checkpointer, LOG_BYTES_MAX};
 use super::claim::{Claim, DatabaseFile, open_file};
 use super::failure::{failed, of_io, of_sqlite};
+use super::history::Books;
 use super::lock::FolderLock;
 use super::log_tail;
 use super::rows::{key, message_id};
@@ -35,6 +36,8 @@ pub struct SqliteStore {
     connection: Connection,
     claim: Claim,
     last_id: LastId,
+    /// How much history there is.
+    books: Books,
     bodies: BodyFolder,
     path: PathBuf,
     file: DatabaseFile,
@@ -74,12 +77,13 @@ impl SqliteStore {
         bodies.sweep(|id| has_file(&connection, id).map_err(fail))?;
         let checkpointer = Checkpointer::start(&path, bodies.clone())?;
         let claim = Claim::new(Arc::clone(&file));
-        Ok(Self { checkpointer, connection, claim, last_id, bodies, path, file, _lock: lock })
+        let books = Books::default();
+        Ok(Self { checkpointer, connection, claim, last_id, books, bodies, path, file, _lock: lock })
     }
 
-    fn transact(&mut self, units: &[Vec<Change>]) -> Result<Tally, StoreError> {
+    fn transact(&mut self, units: &[Vec<Change>], with_history: bool) -> Result<Tally, StoreError> {
         let fail = |error: rusqlite::Error| of_sqlite(&self.path, &self.connection, &error);
-        let mut tally = Tally::new(self.last_id);
+        let mut tally = Tally::new(self.last_id, self.books, with_history);
         run(&self.connection, "BEGIN IMMEDIATE").map_err(fail)?;
         for change in units.iter().flatten() {
             tally.apply(&self.connection, change).map_err(fail)?;
@@ -90,6 +94,29 @@ impl SqliteStore {
         run(&self.connection, "COMMIT").map_err(fail)?;
         self.claim.committed(pages);
         Ok(tally)
+    }
+
+    /// Applies all units or none.
+    fn try_commit(&mut self, units: &[Vec<Change>], with_history: bool) -> Result<(), StoreError> {
+        match self.transact(units, with_history) {
+            Ok(tally) => {
+                self.last_id = tally.last_id;
+                self.books = tally.books;
+                tally.removed_with_file.iter().for_each(|id| self.checkpointer.remove(*id));
+                Ok(())
+            }
+            Err(error) => {
+                if !self.connection.is_autocommit() {
+                    let undone = run(&self.connection, "ROLLBACK");
+                    undone.map_err(|error| of_sqlite(&self.path, &self.connection, &error))?;
+                }
+                self.void_tail();
+                if matches!(error, StoreError::Full { .. }) {
+                    self.checkpointer.save_space();
+                }
+                Err(error)
+            }
+        }
     }
 
     /// A commit has failed: nobody shall take what it has written for committed.
@@ -119,23 +146,17 @@ impl SqliteStore {
 impl Store for SqliteStore {
     fn commit(&mut self, units: &[Vec<Change>]) -> Result<(), StoreError> {
         self.check_files(units)?;
-        match self.transact(units) {
-            Ok(tally) => {
-                self.last_id = tally.last_id;
-                tally.removed_with_file.iter().for_each(|id| self.checkpointer.remove(*id));
+        match self.try_commit(units, true) {
+            // What became of deliveries must get to disk, remembered or not: to end a message makes room, to remember it takes some, and
+            // the history alone may be damaged.
+            Err(error @ (StoreError::Full { .. } | StoreError::Damaged { .. }))
+                if units.iter().flatten().any(Change::is_remembered) =>
+            {
+                self.try_commit(units, false)?;
+                tracing::warn!("What has ended now is missing in the history: {error}");
                 Ok(())
             }
-            Err(error) => {
-                if !self.connection.is_autocommit() {
-                    let undone = run(&self.connection, "ROLLBACK");
-                    undone.map_err(|error| of_sqlite(&self.path, &self.connection, &error))?;
-                }
-                self.void_tail();
-                if matches!(error, StoreError::Full { .. }) {
-                    self.checkpointer.save_space();
-                }
-                Err(error)
-            }
+            result => result,
         }
     }
 

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row};
 use spooler_protocol::control::{Filter, MessageDetail, MessageSummary};
+use spooler_protocol::history::{Finished, HistoryFilter};
 use spooler_protocol::ids::MessageId;
 
 use super::body_files::BodyFolder;
@@ -22,7 +23,7 @@ use super::failure::{failed, if_really_damaged, of_sqlite};
 use super::listing::{Selection, Stored};
 use super::rows::{Draft, MESSAGES_PAGE, RECIPIENTS_PAGE, key, recipient_of};
 use super::schema::open_reader;
-use super::{Scanned, StoreError, StoreReader, sums};
+use super::{HistoryPage, Scanned, StoreError, StoreReader, history, sums};
 
 /// Messages that one page holds at most.
 const PAGE_MESSAGES_MAX: u32 = 256;
@@ -265,6 +266,19 @@ impl StoreReader for SqliteReader {
             }
         }
         Ok(())
+    }
+
+    fn history(
+        &mut self,
+        filter: &HistoryFilter,
+        owner_uid: Option<u32>,
+        before: u64,
+    ) -> Result<HistoryPage, StoreError> {
+        history::page(&self.connection, filter, owner_uid, before).map_err(|error| self.fail(&error))
+    }
+
+    fn finished(&mut self, id: MessageId, owner_uid: Option<u32>) -> Result<Option<Finished>, StoreError> {
+        history::of_number(&self.connection, id, owner_uid).map_err(|error| self.fail(&error))
     }
 
     fn detail(&mut self, id: MessageId, now_ms: i64) -> Result<Option<(MessageDetail, Option<u32>)>, StoreError> {

@@ -27,7 +27,7 @@ fn accept_sized(id: u64, bytes: usize) -> Vec<Change> {
 }
 
 fn remove(id: u64) -> Vec<Change> {
-    vec![Change::Remove { id: MessageId(id) }]
+    vec![Change::Remove { id: MessageId(id), ending: None }]
 }
 
 /// Changes the database behind the store's back.

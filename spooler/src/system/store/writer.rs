@@ -394,7 +394,8 @@ fn weight(unit: &[Change]) -> u64 {
         },
         Change::Recipients { updates, .. } => 256 * updates.len(),
         Change::Marks { death: Some(_), .. } => 8 * 1024,
-        Change::State { .. } | Change::Marks { .. } | Change::Remove { .. } => 256,
+        Change::Remove { ending, .. } => 512 + ending.as_ref().map_or(0, |ending| 512 * ending.updates.len()),
+        Change::State { .. } | Change::Marks { .. } => 256,
     };
     u64::try_from(unit.iter().map(bytes).sum::<usize>()).unwrap_or(u64::MAX)
 }

@@ -119,7 +119,7 @@ impl Fixture {
     }
 
     fn remove(&self, ticket: u64, id: u64) {
-        self.submit(ticket, vec![Change::Remove { id: MessageId(id) }]);
+        self.submit(ticket, vec![Change::Remove { id: MessageId(id), ending: None }]);
     }
 
     fn hold(&self, ticket: u64, id: u64, why: &str) {
@@ -195,7 +195,10 @@ fn a_bad_unit_fails_alone() {
     fixture.accept(1);
     fixture.at_the_gate();
     fixture.accept(2);
-    fixture.submit(50, vec![Change::Accept(Box::new(message(1, Bytes::new()))), Change::Remove { id: MessageId(2) }]);
+    fixture.submit(
+        50,
+        vec![Change::Accept(Box::new(message(1, Bytes::new()))), Change::Remove { id: MessageId(2), ending: None }],
+    );
     fixture.accept(3);
     fixture.open_gate();
     fixture.succeeds(1);
@@ -299,7 +302,7 @@ fn a_report_waits_for_the_disk_with_what_it_reports() {
     fixture.succeeds(1);
     fixture.set_mood(NO_ROOM);
     let report = NewMessage { origin: ORIGIN_REPORT.to_owned(), ..message(2, Bytes::from_static(b"x")) };
-    fixture.submit(10, vec![Change::Remove { id: MessageId(1) }, Change::Accept(Box::new(report))]);
+    fixture.submit(10, vec![Change::Remove { id: MessageId(1), ending: None }, Change::Accept(Box::new(report))]);
     fixture.stuck.recv().unwrap().unwrap();
     fixture.set_mood(GOOD);
     fixture.succeeds(10);

@@ -361,6 +361,7 @@ impl Session {
             submission: self.rules.submission && (self.may_relay || self.user.is_some()),
             trace_bytes: u32::try_from(trace.len()).unwrap_or(u32::MAX),
             sender: sender.unwrap_or_default(),
+            client: format!("{}[{}]", self.name, self.peer),
         }
     }
 
