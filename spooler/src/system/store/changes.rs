@@ -30,10 +30,10 @@ const UPDATE_MARKS: &str =
 const ADD_DEATH: &str = "UPDATE messages SET died = json_insert(CASE WHEN json_valid(died) THEN died ELSE '[]' END, '$[#]', json(?2)) WHERE id = ?1";
 const REMOVE_MESSAGE: &str = "DELETE FROM messages WHERE id = ?1";
 const REMOVE_RECIPIENTS: &str = "DELETE FROM recipients WHERE message_id = ?1";
-/// The same, for the history.
-const TAKE_MESSAGE: &str = "DELETE FROM messages WHERE id = ?1 RETURNING sender, size, submitted_ms, origin, owner_uid";
-const TAKE_RECIPIENTS: &str = "DELETE FROM recipients WHERE message_id = ?1 \
-    RETURNING idx, state, attempts, next_try_ms, address, orcpt, provider, reply";
+/// What the history keeps of both.
+const LEAVING_MESSAGE: &str = "SELECT sender, size, submitted_ms, origin, owner_uid FROM messages WHERE id = ?1";
+const LEAVING_RECIPIENTS: &str = "SELECT idx, state, attempts, next_try_ms, address, orcpt, provider, reply FROM recipients \
+    WHERE message_id = ?1 ORDER BY idx";
 const REMOVE_BODY: &str = "DELETE FROM bodies WHERE message_id = ?1";
 const KEEP_LAST_ID: &str = "UPDATE meta SET last_id = ?1";
 /// What [`LastId::kept`] was, and the largest number that a row has.
@@ -118,13 +118,11 @@ impl Tally {
             let added = self.history.map_or(0, |(_, added)| added);
             self.history = Some((ending.keep, added + 1));
         }
-        match ending.filter(|ending| ending.keep.bytes_max > 0) {
-            Some(ending) => self.remove_into_history(connection, id, ending)?,
-            None => {
-                run(connection, REMOVE_MESSAGE, [key(id)])?;
-                run(connection, REMOVE_RECIPIENTS, [key(id)])?;
-            }
+        if let Some(ending) = ending.filter(|ending| ending.keep.bytes_max > 0) {
+            self.remember(connection, id, ending)?;
         }
+        run(connection, REMOVE_MESSAGE, [key(id)])?;
+        run(connection, REMOVE_RECIPIENTS, [key(id)])?;
         if run(connection, REMOVE_BODY, [key(id)])? == 0 {
             self.removed_with_file.push(id);
         }
@@ -132,21 +130,20 @@ impl Tally {
         Ok(())
     }
 
-    /// Moves a message from the queue into the history. One whose rows cannot be read goes without a trace.
-    fn remove_into_history(&mut self, connection: &Connection, id: MessageId, ending: &Ending) -> rusqlite::Result<()> {
-        let mut take = connection.prepare_cached(TAKE_MESSAGE)?;
-        let message = take.query_row([key(id)], |row| Ok((leaving(row).ok(), row.get(4).unwrap_or(None))));
+    /// Copies a message that leaves the queue into the history. One whose rows cannot be read goes without a trace.
+    fn remember(&mut self, connection: &Connection, id: MessageId, ending: &Ending) -> rusqlite::Result<()> {
+        let mut statement = connection.prepare_cached(LEAVING_MESSAGE)?;
+        let message = statement.query_row([key(id)], |row| Ok((leaving(row).ok(), row.get(4).unwrap_or(None))));
         let message = message.optional()?;
-        let mut take = connection.prepare_cached(TAKE_RECIPIENTS)?;
+        let mut statement = connection.prepare_cached(LEAVING_RECIPIENTS)?;
         let mut recipients = Vec::new();
-        let mut rows = take.query([key(id)])?;
+        let mut rows = statement.query([key(id)])?;
         while let Some(row) = rows.next()? {
             recipients.extend(leaving_recipient(row).ok().flatten());
         }
-        recipients.sort_by_key(|(_, update)| update.index);
         let Some((Some(message), owner_uid)) = message else { return Ok(()) };
         let finished = ending.finish(id, message, recipients);
-        self.books.add(connection, &finished, owner_uid)
+        self.books.add(connection, finished, owner_uid)
     }
 }
 

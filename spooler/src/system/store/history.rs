@@ -1,11 +1,11 @@
 //! The history: one compact row for each message that has left the queue, written in the commit that removes it.
 //!
 //! ```text
-//!  place │ id │ ended_ms │ owner_uid │ entry (JSON of `Finished`)
+//!  place │ id │ ended_ms │ owner_uid │ entry (`history_entry`)
 //!    ▲ appended, so rows of one commit share their pages; oldest first, which is how they are pruned
 //! ```
 //!
-//! The one index is by number, for `queue show`: numbers ascend with time, so it is written at its end, too. Pruning takes a few rows in
+//! There is no index, not even by number: `queue show` of a message that has ended reads back to it. Pruning takes a few rows in
 //! each commit that adds some: no commit is long, and none is there for pruning alone. How many bytes there are is counted in small
 //! steps after the start, and known from then on.
 
@@ -13,9 +13,8 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use spooler_protocol::history::{Finished, HistoryFilter};
 use spooler_protocol::ids::MessageId;
 
-use super::HistoryPage;
-use super::changes::json;
-use super::rows::key;
+use super::rows::{key, message_id};
+use super::{HistoryPage, history_entry};
 use crate::record::Keep;
 
 /// Rows that are pruned for each row that is added, and for each commit besides.
@@ -34,10 +33,10 @@ const ADD: &str = "INSERT INTO history (id, ended_ms, owner_uid, entry) VALUES (
 const OLDEST: &str = "SELECT place, ended_ms, octet_length(entry) FROM history ORDER BY place LIMIT ?1";
 const UNCOUNTED: &str = "SELECT place, octet_length(entry) FROM history WHERE place > ?1 ORDER BY place LIMIT ?2";
 /// Reads from behind place 1 back to behind place 2, of owner 3 unless that is null, at most 4.
-pub(super) const PAGE: &str = "SELECT place, entry, ended_ms, owner_uid IS ?3 OR ?3 IS NULL FROM history WHERE place < ?1 AND place > ?2 \
+pub(super) const PAGE: &str = "SELECT place, entry, id, ended_ms, owner_uid IS ?3 OR ?3 IS NULL FROM history WHERE place < ?1 AND place > ?2 \
     ORDER BY place DESC LIMIT ?4";
 const OF_NUMBER: &str =
-    "SELECT place, entry FROM history WHERE id = ?1 AND (?2 IS NULL OR owner_uid = ?2) ORDER BY place DESC LIMIT 1";
+    "SELECT place, entry, id FROM history WHERE id = ?1 AND (?2 IS NULL OR owner_uid = ?2) ORDER BY place DESC LIMIT 1";
 const PRUNE: &str = "DELETE FROM history WHERE place <= ?1";
 
 /// How much history there is.
@@ -56,11 +55,12 @@ impl Books {
     pub(super) fn add(
         &mut self,
         connection: &Connection,
-        finished: &Finished,
+        finished: Finished,
         owner_uid: Option<u32>,
     ) -> rusqlite::Result<()> {
-        let entry = json(finished)?;
-        let row = (key(finished.id), finished.ended_ms, owner_uid, &entry);
+        let (id, ended_ms) = (finished.id, finished.ended_ms);
+        let entry = history_entry::write(finished)?;
+        let row = (key(id), ended_ms, owner_uid, &entry);
         connection.prepare_cached(ADD)?.execute(row)?;
         if connection.last_insert_rowid() <= self.counted {
             self.bytes += entry.len() as u64 + ROW_BYTES;
@@ -136,7 +136,7 @@ pub(super) fn page(
     let (mut found, mut looked_at, mut last, mut past) = (Vec::new(), 0, 0, false);
     while let Some(row) = rows.next()? {
         (looked_at, last) = (looked_at + 1, row.get::<_, i64>(0)?);
-        let (ended_ms, visible): (i64, bool) = (row.get(2)?, row.get(3)?);
+        let (ended_ms, visible): (i64, bool) = (row.get(3)?, row.get(4)?);
         let recent = filter.since_ms.is_none_or(|since_ms| ended_ms >= since_ms);
         past |= filter.since_ms.is_some_and(|since_ms| ended_ms < since_ms.saturating_sub(CLOCK_SLACK_MS));
         if visible && recent {
@@ -162,6 +162,5 @@ pub(super) fn of_number(
 fn read(row: &Row<'_>) -> rusqlite::Result<Option<Finished>> {
     let place: i64 = row.get(0)?;
     let entry = row.get_ref(1)?.as_bytes().unwrap_or_default();
-    let finished: Option<Finished> = serde_json::from_slice(entry).ok();
-    Ok(finished.map(|finished| Finished { place: place.cast_unsigned(), ..finished }))
+    Ok(history_entry::read(place.cast_unsigned(), message_id(row.get(2)?), entry))
 }

@@ -31,6 +31,7 @@ mod damage;
 mod damage_tests;
 mod failure;
 mod history;
+mod history_entry;
 #[cfg(test)]
 mod history_tests;
 // Folders that outlive a power cut.

@@ -3,7 +3,7 @@
 //! A database is ours if its application id says so. `user_version` is the number of migrations that were applied; the missing ones
 //! are applied in order, in one transaction. A newer database is refused and left as it is.
 //!
-//! The queue has no index besides the keys: the schedule lives in RAM, so nothing is ever looked up by time, state or provider except in
+//! There is no index besides the keys: the schedule lives in RAM, so nothing is ever looked up by time, state or provider except in
 //! a listing for a person, which may well read everything. Each index would cost every message twice.
 
 use std::path::Path;
@@ -97,7 +97,6 @@ const VERSION_3: &str = "
         owner_uid INTEGER,
         entry TEXT NOT NULL
     ) STRICT;
-    CREATE INDEX history_by_number ON history (id);
 ";
 
 /// Opens the database for writing, makes or migrates its tables, and checks what can be checked in constant time.
