@@ -126,7 +126,7 @@ fn history_is_pruned_by_age_and_size(subject: &Subject) {
     drop(store);
     // How much there is has to be counted anew.
     let mut store = (subject.open)();
-    (71..=80).for_each(|id| end(&mut *store, id, 30, Keep { since_ms: 0, bytes_max: 4000 }));
+    (71..=80).for_each(|id| end(&mut *store, id, 30, Keep { since_ms: 0, bytes_max: 2000 }));
     let left = ids(&*store, &HistoryFilter::default());
     assert!((5..20).contains(&left.len()) && left[0] == 80, "{left:?}");
 }
