@@ -111,7 +111,7 @@ fn a_flush_works_the_queue_off_and_says_how_it_went() {
     };
     let (x, y) = (Sink::scripted(script(&late)), Sink::scripted(script(&late)));
     let world = World::running(&(relay("x", x.port, "x.test") + &relay("y", y.port, "y.test")));
-    assert_eq!(good(&world.spoolctl(&["flush"])), "Nothing was waiting\n");
+    assert_eq!(good(&world.spoolctl(&["flush"])), "No message was waiting\n");
     for recipient in ["one@x.test", "two@y.test", "three@y.test"] {
         send(&world, "a@b.test", recipient);
     }
@@ -122,11 +122,18 @@ fn a_flush_works_the_queue_off_and_says_how_it_went() {
     };
     deferred(3);
     let output = world.spoolctl(&["flush"]);
-    assert_eq!(good(&output), "3 of 3 messages attempted; recipients: 0 sent, 3 not sent\n");
-    assert!(output.stderr.is_empty(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with("3 of 3 messages attempted; recipients: 0 delivered, 3 not delivered\n"), "{text}");
+    for (recipient, provider) in [("one@x.test", "x"), ("two@y.test", "y"), ("three@y.test", "y")] {
+        assert!(text.contains(&format!(" to {recipient}: deferred by {provider}: 451 4.3.2 later")), "{text}");
+    }
+    assert_eq!((output.status.code(), text.lines().count()), (Some(75), 4), "{text}");
     deferred(3);
     *late.lock().unwrap() = false;
-    assert_eq!(good(&world.spoolctl(&["flush", "x"])), "1 of 1 messages attempted; recipients: 1 sent, 0 not sent\n");
+    assert_eq!(
+        good(&world.spoolctl(&["flush", "x"])),
+        "1 of 1 message attempted; recipients: 1 delivered, 0 not delivered\n"
+    );
     assert_eq!((x.arrived().len(), y.arrived().len(), world.queued()), (1, 0, Some(2)));
     good(&world.client("sendmail", &["-q"], b""));
     y.wait(2);
