@@ -140,7 +140,7 @@ fn the_row_says_how_tight_the_sandbox_is_and_spoolctl_shows_what_is_needed() {
     assert_eq!(level("open"), "none: switched off in the configuration");
     assert!(world.log().contains("provider.open.sandbox is false"), "{}", world.log());
     let shown = String::from_utf8(world.spoolctl(&["provider", "show", "relay"]).stdout).unwrap();
-    for line in ["sandbox", "connects to   TCP 2526", "memory        300 MiB", "programs      no"] {
+    for line in ["sandbox", "  connects to     TCP 2526", "  memory          300 MiB", "  programs        no"] {
         assert!(shown.contains(line), "{line}: {shown}");
     }
     assert!(shown.contains(&level("relay")), "{shown}");

@@ -61,15 +61,18 @@ fn messages_are_chosen_by_number_and_by_what_they_are() {
     assert!(good(&world.spoolctl(&["queue", "cat", "3"])).ends_with("Subject: hello\r\n\r\nbody\r\n"));
 
     let done = good(&world.spoolctl(&["queue", "hold", "1", "3", "--json"]));
-    assert_eq!(serde_json::from_str::<Value>(&done).unwrap(), serde_json::json!({"done": 2, "refused": []}));
+    assert_eq!(
+        serde_json::from_str::<Value>(&done).unwrap(),
+        serde_json::json!({"done": 2, "ids": [1, 3], "refused": []})
+    );
     assert_eq!(good(&world.spoolctl(&["queue", "hold", "--from", "nobody"])), "0 messages held\n");
     assert_eq!(listed(&world, &["--state", "held"]), [1, 3]);
-    assert_eq!(good(&world.spoolctl(&["queue", "delete", "--to", "one"])), "1 message deleted\n");
+    assert_eq!(good(&world.spoolctl(&["queue", "delete", "--to", "one"])), "1 message deleted: 1\n");
     assert_eq!(bad(&world.spoolctl(&["queue", "show", "1"])).0, 65);
     good(&world.spoolctl(&["provider", "resume", "relay"]));
     assert_eq!(sink.wait(1)[0].to, ["two@x.test"]);
     world.wait_for("only what is held to be left", |world| (world.queued()? == 1).then_some(()));
-    assert_eq!(good(&world.spoolctl(&["queue", "release", "--all"])), "1 message released\n");
+    assert_eq!(good(&world.spoolctl(&["queue", "release", "--all"])), "1 message released: 3\n");
     assert_eq!(sink.wait(2)[1].to, ["three@x.test"]);
     world.wait_empty();
     assert_eq!(good(&world.spoolctl(&["queue", "list"])), "No messages\n");
@@ -91,7 +94,7 @@ fn a_message_in_flight_is_cancelled_and_not_deleted() {
         let (code, text) = bad(&world.spoolctl(&["queue", action, "1"]));
         assert!(code == 65 && text.contains("in flight"), "{action}: {code} {text}");
     }
-    assert_eq!(good(&world.spoolctl(&["cancel", "1"])), "1 message cancelled\n");
+    assert_eq!(good(&world.spoolctl(&["cancel", "1"])), "1 message cancelled: 1\n");
     // The far side still has not said a word.
     world.wait_empty();
     gate.open();

@@ -335,8 +335,9 @@ local     maildir  ready    3m20s      0        1         0
     sandbox: none: switched off in the configuration
 
 MESSAGE  PROVIDER  FOR  RECIPIENTS  DONE          PHASE
-     42  local     43s           1  50% of 263 B
-    waiting for the greeting of mail.example.net[192.0.2.1]:25 for 42s
+     42  local     43s           1  50% of 263 B  waiting for the greeting of
+                                                  mail.example.net[192.0.2.1]:25
+                                                  for 42s
 "
         );
         assert_eq!(screen(&table(), Page { columns: 80, colour: false }, NOW_MS), expected);
