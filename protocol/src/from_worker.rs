@@ -11,6 +11,7 @@ use crate::confinement::Confined;
 use crate::ids::{AcceptId, DeliveryId, RequestId, Token};
 use crate::message::Envelope;
 use crate::outcome::{Outcome, SubmitResult};
+use crate::plain::plain;
 
 /// What a provider is, said after a successful logon and again when it has changed (IXPLogon::AddressTypes and the flags of
 /// TransportLogon).
@@ -57,6 +58,19 @@ pub enum LogonError {
     Unanswered(Vec<Prompt>),
     /// Anything else: the provider is not tried again before somebody restarts it or changes its settings.
     Other(String),
+}
+
+impl LogonError {
+    /// The same without the numbers of the system.
+    #[must_use]
+    pub fn in_plain_words(self) -> Self {
+        match self {
+            Self::Unconfigured(text) => Self::Unconfigured(plain(text)),
+            Self::Failed(text) => Self::Failed(plain(text)),
+            Self::Other(text) => Self::Other(plain(text)),
+            Self::Cancelled | Self::Unanswered(_) => self,
+        }
+    }
 }
 
 /// Where the content of an accepted message is.

@@ -27,6 +27,8 @@ pub mod handshake;
 pub mod history;
 // A type for each identity.
 pub mod ids;
+// Addresses that are not ASCII, towards servers that take only ASCII.
+pub mod international;
 // Every limit, in one place, with the relations between them checked at compile time.
 pub mod limits;
 // Envelopes, recipients and addresses.

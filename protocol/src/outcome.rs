@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{HOP_TEXT_BYTES_MAX, REPLY_BYTES_MAX};
+use crate::plain::plain;
 
 /// Where a reply came from: what tells a refusal from a broken line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,9 +80,13 @@ impl Reply {
         Self { hop: Some(Box::new(hop)), ..self }
     }
 
-    /// Cuts over-long texts, for a reply that comes from outside.
+    /// Cuts over-long texts, for a reply that comes from outside. What was found here loses the numbers of the system; what a remote
+    /// has said stays as it is.
     #[must_use]
     pub fn capped(mut self) -> Self {
+        if self.cause != Cause::Remote {
+            self.text = plain(&self.text);
+        }
         for text in [&mut self.enhanced, &mut self.text, &mut self.remote] {
             let end = text.floor_char_boundary(REPLY_BYTES_MAX);
             text.truncate(end);

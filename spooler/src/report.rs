@@ -99,8 +99,17 @@ pub struct ReportInput {
     /// The body of the message, if it is small enough to go back. Sent only with failures, and unless the sender wants the header
     /// alone (RFC 3461 4.3).
     pub body: Option<Bytes>,
-    /// Whether the message needed RFC 6531: its report may then use UTF-8 too.
+    /// Whether the header of the message may be UTF-8 (RFC 6531).
     pub original_smtputf8: bool,
+}
+
+impl ReportInput {
+    /// Whether the report itself is UTF-8: only where its reader has an address that needs SMTPUTF8. All others can be reached without,
+    /// and so can a report to them (RFC 6533 4).
+    #[must_use]
+    pub fn is_utf8(&self) -> bool {
+        !self.sender.is_ascii()
+    }
 }
 
 /// Whether a report of this kind goes out for a recipient. `delay_by_default` is the spooler's setting for senders who did not say.
@@ -122,7 +131,7 @@ pub fn wanted(kind: ReportKind, notify: Option<Notify>, sender_is_null: bool, de
 
 /// Builds the report: a whole message with CRLF line ends, none longer than 998 bytes.
 ///
-/// It is 7-bit unless it returns a body that is not, or the original needed RFC 6531; `is_ascii` on the result tells.
+/// It is 7-bit unless it returns a body that is not, or its reader needs RFC 6531; `is_ascii` on the result tells.
 #[must_use]
 pub fn build(input: &ReportInput) -> Vec<u8> {
     let parts = [person::part(input), fields::part(input), returned(input)];
@@ -153,7 +162,7 @@ fn head(input: &ReportInput, boundary: &str, parts: &[Part]) -> Vec<u8> {
         ReportKind::Delayed { .. } => "Your message is delayed",
         ReportKind::Delivered => "Your message was delivered",
     };
-    let sender = quote::field(&input.sender, input.original_smtputf8);
+    let sender = quote::field(&input.sender, input.is_utf8());
     let mut head = format!(
         "From: Mail Delivery System <MAILER-DAEMON@{host}>\r\n\
          To: <{sender}>\r\n\
@@ -182,19 +191,21 @@ fn head(input: &ReportInput, boundary: &str, parts: &[Part]) -> Vec<u8> {
 fn returned(input: &ReportInput) -> Part {
     let header = quote::lines(input.header.trim_ascii_end());
     let body = input.body.as_ref().filter(|_| input.kind == ReportKind::Failed && input.ret != Some(Ret::Headers));
-    let Some(body) = body else {
-        return returned_header(input, header);
+    // In a report without UTF-8 such a message can only be quoted in part.
+    let global = input.original_smtputf8 && !header.is_ascii();
+    let Some(body) = body.filter(|_| !global || input.is_utf8()) else {
+        return returned_header(global && input.is_utf8(), header);
     };
     let mut content = header;
     content.extend_from_slice(b"\r\n");
     content.extend_from_slice(&quote::lines(body));
-    let kind = if input.original_smtputf8 { "message/global" } else { "message/rfc822" };
+    let kind = if global { "message/global" } else { "message/rfc822" };
     let encoding = if content.is_ascii() { "7bit" } else { "8bit" };
     Part { head: format!("Content-Type: {kind}\r\nContent-Transfer-Encoding: {encoding}\r\n"), content }
 }
 
-fn returned_header(input: &ReportInput, header: Vec<u8>) -> Part {
-    if input.original_smtputf8 {
+fn returned_header(global: bool, header: Vec<u8>) -> Part {
+    if global {
         let head = "Content-Type: message/global-headers\r\nContent-Transfer-Encoding: 8bit\r\n".to_owned();
         return Part { head, content: header };
     }

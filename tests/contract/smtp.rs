@@ -26,6 +26,8 @@ mod replies;
 mod secure;
 // Postfix's smtp-sink, where there is one.
 mod sink;
+// Certificates that are not believed, and the advice.
+mod trust;
 
 use crate::peer::Peer;
 

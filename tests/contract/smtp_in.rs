@@ -315,13 +315,33 @@ fn a_client_that_leaves_in_the_middle_leaves_nothing() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_named_at_logon() {
-    let (_peer, address) = serving("");
-    let mut second = Peer::start("smtp-in", &format!("listen = ['{address}']"));
-    let error = second.wait_for(|said| match said {
+fn taken_address_is_tried_until_free() {
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = other.local_addr().unwrap();
+    let (mut peer, _) = Peer::logged_on("smtp-in", &format!("listen = ['{address}']"));
+    peer.grant(u32::MAX);
+    let row = |offline: bool| {
+        move |said| match said {
+            FromWorker::Row { update, .. } if update.offline == Some(offline) => Ok(update.text.unwrap_or_default()),
+            other => Err(other),
+        }
+    };
+    let text = peer.wait_for(row(true));
+    let start = format!("Cannot listen on {address}: another server listens there; as root, `ss -ltnp 'sport = :");
+    assert!(text.starts_with(&start) && text.ends_with("tried again every second"), "{text}");
+    drop(other);
+    assert_eq!(peer.wait_for(row(false)), "");
+    Client::greeted(address).expect(&[("QUIT", "221")]);
+}
+
+#[test]
+fn foreign_address_is_named_at_logon() {
+    // Reserved for documentation, so no machine has it.
+    let mut peer = Peer::start("smtp-in", "listen = ['192.0.2.1:2525']");
+    let error = peer.wait_for(|said| match said {
         FromWorker::LogonFailed(error) => Ok(error),
         other => Err(other),
     });
-    let LogonError::Failed(text) = error else { panic!("{error:?}") };
-    assert!(text.starts_with(&format!("Cannot listen on {address}: ")), "{text}");
+    let expected = "Cannot listen on 192.0.2.1:2525: Cannot assign requested address";
+    assert_eq!(error, LogonError::Failed(expected.to_owned()));
 }

@@ -29,9 +29,10 @@ pub(crate) fn config(port: u16) -> String {
     )
 }
 
-/// The content of a message.
+/// The content of a message. Its header is complete: nothing is added to it on its way.
 pub(crate) fn mail(id: u64) -> Vec<u8> {
-    let mut content = format!("Subject: {id}\r\n\r\nthe body of {id}\r\n");
+    let header = "Date: Mon, 1 Jan 2024 00:00:00 +0000\r\nFrom: a@b.test\r\n";
+    let mut content = format!("{header}Message-ID: <{id}@b.test>\r\nSubject: {id}\r\n\r\nthe body of {id}\r\n");
     let bytes = match id {
         _ if id.is_multiple_of(LARGE_EVERY) => LARGE_BYTES,
         _ if id.is_multiple_of(LONG_EVERY) => LONG_BYTES,

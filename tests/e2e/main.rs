@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `addresses` | addresses get a domain, are rewritten and expanded, headers are completed, by every entrance |
 //! | `calls` | providers are polled, keep messages, ask persons at logon, see the recipients of others, want senders told |
+//! | `cases` | mail that other servers lose or send astray reaches its good addresses |
 //! | `check` | `spooler check` sees what the service's user will see, and its advice works |
 //! | `clients` | real mail programs, by `sendmail` and by SMTP |
 //! | `corpus` | real messages come out as they went in |
@@ -47,6 +48,8 @@ mod addresses;
 mod bombs;
 #[cfg(test)]
 mod calls;
+#[cfg(test)]
+mod cases;
 #[cfg(test)]
 mod check;
 #[cfg(test)]

@@ -21,7 +21,7 @@ fn config(sink: &Sink) -> String {
     format!(
         "postmaster = \"post@local.test\"\n[scheduler]\ngate = \"off\"\n{IN}\
          [provider.local]\nkind = \"maildir\"\nclaims = [\"@local.test\"]\npath = \"{{dir}}/mail/local\"\n\
-         [provider.fault]\nkind = \"fault\"\nclaims = [\"@fault.test\"]\njournal = \"{{dir}}/journal\"\n{}",
+         [provider.fault]\nkind = \"fault\"\nclaims = [\"@fault.test\"]\naddress_types = [\"FAULT\"]\njournal = \"{{dir}}/journal\"\n{}",
         relay(sink.port)
     )
 }

@@ -77,6 +77,37 @@ impl Post {
     }
 }
 
+#[test]
+fn ascii_sender_hears_of_utf8_recipient() {
+    // A relay without SMTPUTF8, for the message and for the report about it.
+    let offers = |line: &str| line.starts_with("EHLO").then(|| "250-sink.test\r\n250 8BITMIME".to_owned());
+    let sink = Sink::scripted(offers);
+    let world = World::running(&format!(
+        "[provider.relay]\nkind = \"smtp\"\nhost = \"127.0.0.1:{}\"\ntls = \"none\"\n",
+        sink.port
+    ));
+    let recipients = ["-i", "-f", "s@example.org", "--", "j\u{f6}rg@ex\u{e4}mple.example", "ok@example.org"];
+    assert!(world.client("sendmail", &recipients, MAIL).status.success());
+    let mut arrived = sink.wait(2);
+    world.wait_empty();
+    arrived.sort_by_key(|message| message.from.is_empty());
+    let [message, report] = arrived.as_slice() else { panic!("{arrived:?}") };
+    assert_eq!(
+        (message.from.as_str(), message.to.as_slice()),
+        ("s@example.org", ["ok@example.org".to_owned()].as_slice())
+    );
+    assert_eq!((report.from.as_str(), report.to.as_slice()), ("", ["s@example.org".to_owned()].as_slice()));
+    let text = String::from_utf8(report.content.clone()).unwrap();
+    assert!(text.is_ascii(), "{text}");
+    for line in [
+        "Final-Recipient: utf-8; j\\x{F6}rg@ex\\x{E4}mple.example",
+        "Status: 5.6.7",
+        "Content-Type: message/delivery-status",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} in {text}");
+    }
+}
+
 /// A report as Python's `email` understands it.
 struct Report {
     text: String,

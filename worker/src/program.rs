@@ -11,6 +11,7 @@ use std::io::{Read, Write};
 use std::process::ExitCode;
 use std::rc::Rc;
 
+use spooler_protocol::plain::plain;
 use spooler_protocol::settings::{Findings, Settings};
 use spooler_protocol::to_worker::{ToWorker, Welcome};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -82,7 +83,7 @@ where
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error}");
+            eprintln!("{}", plain(error));
             ExitCode::from(64) // EX_USAGE
         }
     }

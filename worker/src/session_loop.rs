@@ -40,7 +40,7 @@ pub(crate) async fn session<P: Provider>(support: Support, welcome: Welcome, ord
         Ok(provider) => Rc::new(provider),
         Err(error) => {
             support.tell_everything();
-            support.send(&FromWorker::LogonFailed(error));
+            support.send(&FromWorker::LogonFailed(error.in_plain_words()));
             return Ended::LogonFailed;
         }
     };

@@ -28,6 +28,7 @@ use spooler_protocol::limits::PROMPTS_MAX;
 use spooler_protocol::message::Address;
 use spooler_protocol::notification::Notification;
 use spooler_protocol::outcome::SubmitResult;
+use spooler_protocol::plain::plain;
 use spooler_protocol::to_worker::Welcome;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -335,6 +336,7 @@ impl Support {
     /// # Errors
     /// If it was not added.
     pub fn modify_row(&self, name: &str, update: RowUpdate) -> Result<(), RowError> {
+        let update = RowUpdate { text: update.text.map(plain), ..update };
         let urgent = self.inner.rows.borrow_mut().modify(name, update, self.now_us())?;
         if let Some(update) = urgent {
             self.send_row(name.to_owned(), update);

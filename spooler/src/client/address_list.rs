@@ -1,7 +1,8 @@
 //! Address lists as they stand in header fields and on command lines (RFC 5322 3.4), down to the bare addresses.
 //!
 //! Understands display names, comments (nested), quoted strings, domain literals, groups, source routes (obsolete, dropped) and
-//! UTF-8 (RFC 6532). Goes beyond the RFC where programs do: a list may have empty places, and `;` separates like `,`.
+//! UTF-8 (RFC 6532). Goes beyond the RFC where programs do: a list may have empty places, and `;` separates like `,`. Any words may
+//! stand before `<`: they are a name, whatever they are made of. `Undisclosed Recipients`, `name <>` and `<name:;>` are no address.
 //! Does not decide whether an address exists or what an unqualified one means.
 
 /// Why a text is not a list of addresses.
@@ -29,13 +30,15 @@ enum Token {
     Literal(String),
     /// One of `< > @ , ; : .`
     Mark(char),
+    /// A character that only a display name may hold.
+    Odd(char),
 }
 
 impl Token {
     fn text(&self) -> String {
         match self {
             Self::Word(text) | Self::Literal(text) => text.clone(),
-            Self::Mark(mark) => mark.to_string(),
+            Self::Mark(c) | Self::Odd(c) => c.to_string(),
         }
     }
 }
@@ -58,51 +61,86 @@ struct Parser {
 impl Parser {
     fn list(&mut self) -> Result<(), ListError> {
         let mut words = Vec::new();
+        // The first half of a name with a comma that nobody quoted, as in `Pat Brien, Jr. <pat@example.org>`.
+        let mut half_name: Option<Vec<Token>> = None;
         while let Some(token) = self.tokens.next() {
             match token {
-                Token::Mark(',' | ';') => self.bare(&mut words)?,
+                Token::Mark(',' | ';') => {
+                    if let Some(half) = half_name.take() {
+                        address(&half)?;
+                    }
+                    if is_phrase(&words) {
+                        half_name = Some(std::mem::take(&mut words));
+                    } else {
+                        self.bare(&mut words)?;
+                    }
+                }
                 Token::Mark('<') => {
-                    // What stood before is a display name.
+                    half_name = None;
                     words.clear();
                     self.angle()?;
                 }
                 Token::Mark(':') if words.is_empty() || words.contains(&Token::Mark('@')) => {
                     return Err(ListError::OutOfPlace(":".to_owned()));
                 }
-                // What stood before is the name of a group; its members follow.
+                // The words before are the name of a group; its members follow.
                 Token::Mark(':') => words.clear(),
                 Token::Mark('>') => return Err(ListError::OutOfPlace(">".to_owned())),
                 word => words.push(word),
             }
         }
+        if let Some(half) = half_name {
+            address(&half)?;
+        }
         self.bare(&mut words)
     }
 
     fn bare(&mut self, words: &mut Vec<Token>) -> Result<(), ListError> {
-        if !words.is_empty() {
+        if !words.is_empty() && !is_undisclosed(words) {
             self.found.push(address(words)?);
-            words.clear();
         }
+        words.clear();
         Ok(())
     }
 
     fn angle(&mut self) -> Result<(), ListError> {
         let mut inside = Vec::new();
+        let mut empty_group = false;
         loop {
             match self.tokens.next().ok_or(ListError::Open('<'))? {
                 Token::Mark('>') => break,
                 // A source route ends here.
                 Token::Mark(':') if inside.first() == Some(&Token::Mark('@')) => inside.clear(),
+                Token::Mark(':') if !inside.is_empty() && !inside.contains(&Token::Mark('@')) => {
+                    inside.clear();
+                    empty_group = true;
+                }
+                Token::Mark(';') if empty_group && inside.is_empty() => {}
                 Token::Mark(mark @ ('<' | ';')) => return Err(ListError::OutOfPlace(mark.to_string())),
+                _ if empty_group => return Err(ListError::OutOfPlace(":".to_owned())),
                 token => inside.push(token),
             }
         }
-        self.found.push(address(&inside)?);
+        if !inside.is_empty() {
+            self.found.push(address(&inside)?);
+        }
         match self.tokens.next() {
             None | Some(Token::Mark(',' | ';')) => Ok(()),
             Some(other) => Err(ListError::NoComma(">".to_owned(), other.text())),
         }
     }
+}
+
+/// Several words without an `@`: no address, but perhaps a name.
+fn is_phrase(words: &[Token]) -> bool {
+    let plain = words.iter().filter(|token| matches!(token, Token::Word(_))).count();
+    plain > 1 && !words.contains(&Token::Mark('@')) && !is_undisclosed(words) && address(words).is_err()
+}
+
+/// The placeholder of programs that hide the recipients, in its spellings.
+fn is_undisclosed(words: &[Token]) -> bool {
+    let text: String = words.iter().map(Token::text).collect::<String>().to_lowercase();
+    matches!(text.replace('-', "").as_str(), "undisclosedrecipients" | "undisclosedrecipient")
 }
 
 /// `local`, or `local@domain`.
@@ -135,7 +173,7 @@ fn address(tokens: &[Token]) -> Result<String, ListError> {
                 last_word = None;
                 out.push('.');
             }
-            Token::Mark(mark) => return Err(ListError::OutOfPlace(mark.to_string())),
+            Token::Mark(c) | Token::Odd(c) => return Err(ListError::OutOfPlace(c.to_string())),
         }
     }
     let domain_ok = |domain: &str| !domain.is_empty() && !domain.starts_with('.') && !domain.contains("..");
@@ -157,7 +195,8 @@ fn tokens(text: &str) -> Result<Vec<Token>, ListError> {
             '"' => found.push(Token::Word(enclosed('"', '"', &mut rest)?)),
             '[' => found.push(Token::Literal(enclosed('[', ']', &mut rest)?)),
             '<' | '>' | '@' | ',' | ';' | ':' | '.' => found.push(Token::Mark(c)),
-            c if !is_atom(c) => return Err(ListError::OutOfPlace(c.to_string())),
+            c if c.is_control() => return Err(ListError::OutOfPlace(c.to_string())),
+            c if !is_atom(c) => found.push(Token::Odd(c)),
             c => {
                 let mut atom = String::from(c);
                 while let Some(c) = rest.next_if(|c| is_atom(*c)) {
@@ -241,6 +280,15 @@ mod tests {
             ("a..b.@docomo.test", &["a..b.@docomo.test"]),
             ("a=b+c_d!e@x", &["a=b+c_d!e@x"]),
             ("a@b.", &["a@b."]),
+            ("\u{5c71}\u{7530}\u{3000}\u{592a}\u{90ce} <a@x>", &["a@x"]),
+            ("Pat\u{a0}B <a@x>", &["a@x"]),
+            ("Pat O\\'Brien <a@x>", &["a@x"]),
+            ("Pat :) <a@x>", &["a@x"]),
+            ("Pat Brien, Jr. <a@x>, b@x", &["a@x", "b@x"]),
+            ("Undisclosed Recipients, b@x", &["b@x"]),
+            ("undisclosed-recipients", &[]),
+            ("Undisclosed recipients <>, b@x", &["b@x"]),
+            ("<undisclosed-recipients:;>, b@x", &["b@x"]),
         ] {
             assert_eq!(parse(given).unwrap(), expected, "{given:?}");
         }
@@ -256,7 +304,9 @@ mod tests {
             ("<a@b", ListError::Open('<')),
             ("a@[1", ListError::Open('[')),
             ("a@", ListError::Incomplete("a@".to_owned())),
-            ("<>", ListError::Incomplete(String::new())),
+            ("Pat Brien, b@x", ListError::NoComma("Pat".to_owned(), "Brien".to_owned())),
+            ("<a:b@c>", ListError::OutOfPlace(":".to_owned())),
+            ("a\u{3000}b@x", ListError::OutOfPlace("\u{3000}".to_owned())),
             ("@b", ListError::OutOfPlace("@".to_owned())),
             ("a@b@c", ListError::OutOfPlace("@".to_owned())),
             ("J\u{fffd}rg@x", ListError::OutOfPlace("\u{fffd}".to_owned())),

@@ -95,7 +95,7 @@ impl Failure {
     /// Says it on standard error and gives the exit code. A reader who has seen enough is no failure.
     pub(crate) fn report(&self, program: &str) -> ExitCode {
         if self.code() != 0 {
-            eprintln!("{program}: {self}");
+            eprintln!("{program}: {}", spooler_protocol::plain::plain(self));
         }
         ExitCode::from(self.code())
     }

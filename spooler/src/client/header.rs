@@ -19,10 +19,10 @@ impl Field<'_> {
 
 /// Splits a message into the fields of its header and what follows: its body, without the empty line between.
 ///
-/// A line that is no field ends the header and begins the body. A first line `From …` of an mbox is dropped.
+/// A line that is no field ends the header and begins the body. A first line `From …` or `>From …` of an mbox is dropped.
 pub(crate) fn split(message: &[u8]) -> (Vec<Field<'_>>, &[u8]) {
     let mut rest = message;
-    if rest.starts_with(b"From ") {
+    if rest.starts_with(b"From ") || rest.starts_with(b">From ") {
         rest = next_line(rest).1;
     }
     let mut fields = Vec::new();

@@ -2,6 +2,7 @@
 
 use spooler_protocol::control::{MessageDetail, MessageState};
 use spooler_protocol::ids::MessageId;
+use spooler_protocol::international::wire_form;
 use spooler_protocol::limits::BODY_CHUNK_BYTES_MAX;
 use spooler_protocol::message::{Address, BodyType, Envelope, Recipient};
 
@@ -126,7 +127,7 @@ fn build(reader: &mut dyn StoreReader, order: &ReportOrder, frame: Frame) -> Res
         sender: String::new(),
         recipients: vec![Recipient::new(reader_of_report)],
         body,
-        smtputf8: message.envelope.smtputf8,
+        smtputf8: input.is_utf8(),
         ..Envelope::default()
     };
     Ok(Some(of_our_own(envelope, content, input.now_ms.try_into().unwrap_or(i64::MAX))))
@@ -206,7 +207,7 @@ fn input(
     let (header, rest) = content.split_at(split);
     Ok(Some(ReportInput {
         hostname: frame.hostname,
-        sender: addressee.text().to_owned(),
+        sender: wire_form(addressee.text()).into_owned(),
         envid: envelope.envid.clone(),
         ret: envelope.ret,
         message: message.id,

@@ -40,6 +40,11 @@ const HURRY_GRACE_MS: i64 = 1500;
 /// A worker that is evicted may take so long.
 const EVICTION_MS: i64 = 3000;
 
+/// How a program ends that has nothing to complain of. A worker that cannot log on says why before it ends.
+const SUCCESS: &str = "exit code 0";
+const NOT_OURS: &str =
+    "The worker program is not a spooler worker of this version; install spooler and spooler-worker together";
+
 /// Where a worker stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -361,6 +366,9 @@ impl Lifecycle {
         match doom {
             Some(Doom::NotLoggedOn(_)) => {}
             Some(Doom::Condemned(cause)) => self.count_death(format!("{cause}; {why}")),
+            None if matches!(before, Phase::Starting { .. }) && why.starts_with(SUCCESS) => {
+                self.count_death(format!("{NOT_OURS} ({why} before the first word)"));
+            }
             None => self.count_death(why.to_owned()),
         }
         if healthy {

@@ -6,7 +6,7 @@ use spooler_protocol::outcome::{Cause, Reply};
 use super::{Action, Part, ReportInput, ReportKind, ReportedRecipient, date, quote};
 
 pub(super) fn part(input: &ReportInput) -> Part {
-    let utf8 = input.original_smtputf8;
+    let utf8 = input.is_utf8();
     let mut content = format!("Reporting-MTA: dns; {}\r\n", quote::word(&input.hostname));
     if let Some(envid) = &input.envid {
         content.push_str(&quote::folded("Original-Envelope-Id", &quote::field(&quote::from_xtext(envid), utf8), utf8));
@@ -22,14 +22,13 @@ pub(super) fn part(input: &ReportInput) -> Part {
 }
 
 fn fields(input: &ReportInput, recipient: &ReportedRecipient) -> String {
-    let utf8 = input.original_smtputf8;
+    let utf8 = input.is_utf8();
     let mut out = String::new();
     if let Some((kind, address)) = recipient.orcpt.as_deref().and_then(|orcpt| orcpt.split_once(';')) {
         let address = quote::field(&quote::from_xtext(address), true);
         out.push_str(&quote::folded("Original-Recipient", &format!("{}; {address}", quote::word(kind)), utf8));
     }
-    let address = &recipient.address;
-    out.push_str(&quote::folded("Final-Recipient", &format!("{}; {}", address_type(address), address.text()), utf8));
+    out.push_str(&quote::folded("Final-Recipient", &typed(&recipient.address, utf8), utf8));
     out.push_str(&format!("Action: {}\r\n", action(recipient.action)));
     out.push_str(&format!("Status: {}\r\n", status(recipient.action, &recipient.reply)));
     let reply = &recipient.reply;
@@ -52,11 +51,18 @@ fn one_line(text: &str) -> String {
     text.replace(['\r', '\n'], "?")
 }
 
-fn address_type(address: &Address) -> String {
+/// Type and address. An address that is not ASCII stands in a 7-bit report as utf-8-addr-unitext (RFC 6533 3), in which a backslash
+/// begins an escape.
+fn typed(address: &Address, utf8: bool) -> String {
+    let text = address.text();
     if address.kind() != SMTP {
-        return quote::word(address.kind()).to_ascii_lowercase();
+        return format!("{}; {text}", quote::word(address.kind()).to_ascii_lowercase());
     }
-    (if address.text().is_ascii() { "rfc822" } else { "utf-8" }).to_owned()
+    match (text.is_ascii(), utf8) {
+        (true, _) => format!("rfc822; {text}"),
+        (false, true) => format!("utf-8; {text}"),
+        (false, false) => format!("utf-8; {}", text.replace('\\', "\\x{5C}")),
+    }
 }
 
 fn action(action: Action) -> &'static str {

@@ -22,7 +22,7 @@ pub(super) fn word(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_alphanumeric() || ".-_[]:".contains(c) { c } else { '?' }).collect()
 }
 
-/// A text in ASCII with everything else as `\x{HEX}`, as in a utf-8-addr-xtext (RFC 6533 3).
+/// A text in ASCII with everything else as `\x{HEX}`, as in a utf-8-addr-unitext (RFC 6533 3).
 pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -219,6 +219,7 @@ fn a_report_about_utf8_speaks_utf8() {
     input.sender = "j\u{f6}rg@b\u{fc}cher.example".to_owned();
     input.recipients = vec![recipient("\u{7528}\u{6237}@\u{4f8b}.example", "kein Postfach f\u{fc}r Sie")];
     input.ret = Some(Ret::Headers);
+    input.header = Bytes::from_static("Subject: gr\u{fc}n\r\n".as_bytes());
     let report = checked(&input);
     for text in [
         "To: <j\u{f6}rg@b\u{fc}cher.example>\r\n",
@@ -229,6 +230,28 @@ fn a_report_about_utf8_speaks_utf8() {
     ] {
         assert!(report.contains(text), "{text:?} in\n{report}");
     }
+}
+
+#[test]
+fn report_to_ascii_address_is_ascii() {
+    let mut input = failed();
+    input.original_smtputf8 = true;
+    input.recipients = vec![recipient("j\u{f6}rg\\x@ex\u{e4}mple.example", "kein Postfach f\u{fc}r Sie")];
+    input.header = Bytes::from_static("Subject: gr\u{fc}n\r\n".as_bytes());
+    let report = checked(&input);
+    assert!(report.is_ascii() && !report.contains("global"), "{report}");
+    for text in [
+        "Content-Type: message/delivery-status\r\n",
+        "Final-Recipient: utf-8; j\\x{F6}rg\\x{5C}x@ex\\x{E4}mple.example\r\n",
+        "Content-Type: text/rfc822-headers\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nSubject: gr=C3=BCn\r\n",
+        "f\\x{FC}r Sie\r\n",
+    ] {
+        assert!(report.contains(text), "{text:?} in\n{report}");
+    }
+    // A message whose header is ASCII goes back as a whole, though its recipient was not.
+    input.header = Bytes::from_static(HEADER);
+    let report = checked(&input);
+    assert!(report.contains("Content-Type: message/rfc822\r\n") && report.contains("the body\r\n"), "{report}");
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod stderr;
 use std::io::Write;
 use std::sync::Arc;
 
+use spooler_protocol::plain::plain;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -75,7 +76,7 @@ pub fn complain(text: &str) {
     if journal::reads_stderr() {
         stderr::push_priority(Priority::Error, &mut line);
     }
-    line.push_str(text);
+    line.push_str(&plain(text));
     line.push('\n');
     let _ = std::io::stderr().lock().write_all(line.as_bytes());
 }

@@ -16,6 +16,7 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use spooler_protocol::handshake::TEMPORARY_FOLDER;
+use spooler_protocol::plain::plain;
 
 use crate::supervisor::event::{WorkerEnd, WorkerId};
 use crate::system::folders::WorkersFolders;
@@ -210,7 +211,7 @@ impl Lines {
     fn flush(&mut self, provider: &str) {
         let mut line = String::from_utf8_lossy(&std::mem::take(&mut self.partial)).into_owned();
         line.retain(|c| !c.is_control());
-        let line = line.trim();
+        let line = plain(line.trim());
         if line.is_empty() {
             return;
         }
@@ -221,7 +222,7 @@ impl Lines {
             Some(("INFO", text)) => tracing::info!(provider, "{}", text.trim()),
             _ => tracing::info!(provider, "{line}"),
         }
-        self.last.push_back(line.to_owned());
+        self.last.push_back(line);
         if self.last.len() > LAST_LINES {
             self.last.pop_front();
         }

@@ -44,8 +44,14 @@ impl Authority {
 
     /// A server that shows the certificate.
     pub(super) fn server(&self) -> Arc<ServerConfig> {
-        let chain = CertificateDer::pem_file_iter(self.path("server.pem")).unwrap().map(Result::unwrap).collect();
-        let key = PrivateKeyDer::from_pem_file(self.path("server.key")).unwrap();
+        self.server_with("server")
+    }
+
+    /// A server that shows the certificate `NAME.pem`, with the key `NAME.key`.
+    pub(super) fn server_with(&self, name: &str) -> Arc<ServerConfig> {
+        let chain =
+            CertificateDer::pem_file_iter(self.path(&format!("{name}.pem"))).unwrap().map(Result::unwrap).collect();
+        let key = PrivateKeyDer::from_pem_file(self.path(&format!("{name}.key"))).unwrap();
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -55,7 +61,8 @@ impl Authority {
         Arc::new(config)
     }
 
-    fn openssl(&self, arguments: &str) {
+    /// Runs the openssl program in its folder.
+    pub(super) fn openssl(&self, arguments: &str) {
         let mut command = Command::new("openssl");
         let output = command.args(arguments.split(' ')).current_dir(self.folder.path()).output().unwrap();
         assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));

@@ -52,9 +52,9 @@ pub(crate) struct Options {
 }
 
 /// Options whose value may stand apart.
-const WITH_VALUE: &str = "ABCDFLMNORVXbfhopr";
+const WITH_VALUE: &str = "ABCDFLMNORVXbefhopr";
 /// Options whose value, if they have one, is glued.
-const MAYBE_GLUED: &str = "deqQ";
+const MAYBE_GLUED: &str = "dqQ";
 /// Options without a value.
 const ALONE: &str = "EGIJTUcimnstvx";
 
@@ -73,6 +73,7 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Options, Failure> {
         }
     }
     options.recipients.extend(rest.cloned());
+    options.check()?;
     Ok(options)
 }
 
@@ -102,6 +103,24 @@ fn usage(text: impl Into<String>) -> Failure {
 }
 
 impl Options {
+    /// A mode that takes no message must not swallow one.
+    fn check(&self) -> Result<(), Failure> {
+        let mode = match self.mode {
+            Mode::Deliver | Mode::Verify => return Ok(()),
+            Mode::Smtp => "-bs (SMTP on standard input)",
+            Mode::Queue => "-bp (list the queue)",
+            Mode::Aliases => "-bi (check the aliases)",
+            Mode::Flush => "-q (flush the queue)",
+        };
+        if self.read_recipients {
+            return Err(usage(format!("{mode} takes no message, so it cannot be used with -t; nothing was sent")));
+        }
+        match self.recipients.first() {
+            Some(first) => Err(usage(format!("{mode} takes no recipient such as {first:?}; nothing was sent"))),
+            None => Ok(()),
+        }
+    }
+
     fn alone(&mut self, letter: char) {
         match letter {
             't' => self.read_recipients = true,
@@ -120,11 +139,12 @@ impl Options {
             'f' | 'r' => self.sender = Some(value.to_owned()),
             'F' => self.full_name = Some(value.to_owned()),
             'o' if value == "i" => self.ignore_dots = true,
+            'O' => self.ignore_dots |= value.replace(' ', "").eq_ignore_ascii_case("IgnoreDots=true"),
             'B' => self.eight_bit = value.eq_ignore_ascii_case("8BITMIME"),
             'N' => self.notify = Some(value.parse().map_err(|error| usage(format!("-N {value}: {error}")))?),
             'R' => self.ret = Some(ret(value)?),
             'V' => self.envid = Some(envid(value)?),
-            // -A, -C configurations, -d debugging, -e, -oe how to report errors, -h hops, -L, -p, -O, -Q, -X: nothing to do.
+            // -A, -C configurations, -d debugging, -e, -oe how to report errors, -h hops, -L, -p, -Q, -X, other -O: nothing to do.
             _ => {}
         }
         Ok(())
@@ -138,7 +158,9 @@ fn mode(value: &str) -> Result<Mode, Failure> {
         "p" => Ok(Mode::Queue),
         "v" => Ok(Mode::Verify),
         "i" => Ok(Mode::Aliases),
-        "d" | "D" => Err(usage("-bd: this sendmail is not a daemon; start the spooler with `spooler run`")),
+        "d" | "D" => Err(usage(
+            "-bd: this sendmail is not a daemon; start the spooler with `systemctl start spooler`, or with `spooler run`",
+        )),
         other => Err(usage(format!("-b{other} is not supported; -bm, -bp, -bs, -bv and -bi are"))),
     }
 }
@@ -237,6 +259,9 @@ mod tests {
         assert_eq!(read("-f|<>|x").sender.as_deref(), Some("<>"));
         assert_eq!(read("-o|i").ignore_dots, read("-oi").ignore_dots);
         assert_eq!(read("-bp").mode, Mode::Queue);
+        assert_eq!(read("-e|m|-i|a@b"), Options { recipients: recipients(&["a@b"]), ..read("-i") });
+        assert!(read("-OIgnoreDots=true|a@b").ignore_dots && read("-O|ignoredots = True").ignore_dots);
+        assert!(!read("-OIgnoreDots=false|a@b").ignore_dots);
         assert_eq!(read("-q15m").mode, Mode::Flush);
         assert_eq!(read("-q|-v"), Options { mode: Mode::Flush, verbose: true, ..Options::default() });
         assert_eq!(read("-Vid+x y").envid.as_deref(), Some("id+2Bx+20y"));
@@ -247,7 +272,22 @@ mod tests {
 
     #[test]
     fn nonsense_is_a_usage_error() {
-        for line in ["-Z", "-f", "-N|sometimes", "-R|half", "-V|", "-bd", "-bx", "-i\u{e4}"] {
+        for line in [
+            "-q|a@b",
+            "-qf|-t",
+            "-bp|-t",
+            "-bs|a@b",
+            "-bi|-t",
+            "-e",
+            "-Z",
+            "-f",
+            "-N|sometimes",
+            "-R|half",
+            "-V|",
+            "-bd",
+            "-bx",
+            "-i\u{e4}",
+        ] {
             let arguments: Vec<String> = line.split('|').map(str::to_owned).collect();
             assert_eq!(parse(&arguments).unwrap_err().code(), 64, "{line}");
         }

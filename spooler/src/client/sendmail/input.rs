@@ -33,9 +33,25 @@ pub(crate) fn read(input: &mut dyn BufRead, ignore_dots: bool) -> Result<Vec<u8>
     Ok(message)
 }
 
+/// Removes NUL bytes, which no mail format allows (RFC 5321 4.5.2), and counts them. Cron and at cannot encode what a job prints.
+pub(crate) fn remove_nul(message: &mut Vec<u8>) -> usize {
+    let before = message.len();
+    if memchr::memchr(0, message).is_some() {
+        message.retain(|byte| *byte != 0);
+    }
+    before - message.len()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nul_bytes_are_removed_and_counted() {
+        let mut message = b"Subject: a\0\n\n\0b\n".to_vec();
+        assert_eq!((remove_nul(&mut message), message.as_slice()), (2, &b"Subject: a\n\nb\n"[..]));
+        assert_eq!(remove_nul(&mut message), 0);
+    }
 
     #[test]
     fn a_dot_alone_ends_the_message_unless_it_is_ignored() {

@@ -39,9 +39,14 @@ pub(super) fn run(arguments: &[String]) -> Result<(), Failure> {
 }
 
 fn deliver(options: &Options, control: &Control) -> Result<(), Failure> {
-    let message = input::read(&mut io::stdin().lock(), options.ignore_dots)?;
+    let mut message = input::read(&mut io::stdin().lock(), options.ignore_dots)?;
+    let removed = input::remove_nul(&mut message);
     let composed = compose::compose(options, &Identity::of_this_process(), &message)?;
     let handed = hand_over(control, &composed.submit, &composed.content)?;
+    if removed > 0 {
+        let bytes = if removed == 1 { "byte" } else { "bytes" };
+        writeln!(io::stderr().lock(), "sendmail: {removed} NUL {bytes} removed from the message; {handed}")?;
+    }
     if options.verbose {
         writeln!(io::stdout().lock(), "{handed}")?;
     }

@@ -5,6 +5,7 @@ use axum::extract::rejection::PathRejection;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use spooler_protocol::control::ApiError;
+use spooler_protocol::plain::plain;
 
 use super::access::Denied;
 use crate::system::store::StoreError;
@@ -19,12 +20,12 @@ pub(super) struct Refusal {
 impl Refusal {
     /// For good; `status` says whose fault it is.
     pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
-        Self { status, error: ApiError { error: error.into(), temporary: false } }
+        Self { status, error: ApiError { error: plain(error.into()), temporary: false } }
     }
 
     /// Later may be better.
     pub(super) fn temporary(error: impl Into<String>) -> Self {
-        let error = ApiError { error: error.into(), temporary: true };
+        let error = ApiError { error: plain(error.into()), temporary: true };
         Self { status: StatusCode::SERVICE_UNAVAILABLE, error }
     }
 

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use nix::sys::stat::fstat;
+use spooler_protocol::plain::plain;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
@@ -124,9 +125,9 @@ impl<S: Subscriber> Layer<S> for JournalLayer {
             let space = if message.is_empty() { "" } else { " " };
             let _ = write!(message, "{space}{name}={value}");
         }
-        let message = printable(&message);
+        let message = plain(printable(&message));
         let priority = priority_of(event.metadata().level());
-        let fields = said.fields.iter().map(|(name, value)| (journal_name(name), printable(value)));
+        let fields = said.fields.iter().map(|(name, value)| (journal_name(name), plain(printable(value))));
         if self.journal.send(priority, &message, fields).is_err() {
             let mut line = String::new();
             stderr::push_priority(priority, &mut line);

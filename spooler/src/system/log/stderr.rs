@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
+use spooler_protocol::plain::plain;
 use tracing::Metadata;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -44,8 +45,8 @@ impl<'a> MakeWriter<'a> for StderrLines {
 
 impl StderrLine {
     fn line(&self, bytes: &[u8]) -> String {
-        let text = String::from_utf8_lossy(bytes);
-        let (line, end) = text.strip_suffix('\n').map_or((&*text, ""), |line| (line, "\n"));
+        let text = plain(String::from_utf8_lossy(bytes));
+        let (line, end) = text.strip_suffix('\n').map_or((text.as_str(), ""), |line| (line, "\n"));
         let mut out = String::with_capacity(line.len() + 8);
         if let Some(priority) = self.priority {
             push_priority(priority, &mut out);

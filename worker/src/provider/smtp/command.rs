@@ -1,10 +1,10 @@
 //! MAIL and RCPT as bytes: paths and the parameters of what the server offers. Pure.
 
+use spooler_protocol::international::wire_form;
 use spooler_protocol::message::{BodyType, Recipient, Ret};
 use spooler_protocol::to_worker::Submission;
 
 use super::extensions::Extensions;
-use super::international::wire_form;
 
 /// Appends MAIL (RFC 5321 4.1.1.2) with SIZE, BODY, SMTPUTF8 and the DSN parameters as far as they are offered.
 ///

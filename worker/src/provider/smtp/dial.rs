@@ -25,6 +25,7 @@ use super::failure::{Failure, Target, at, attempt, no_tls, remote_reply, unconne
 use super::settings::{Protocol, Route, Timeouts, Tls};
 use super::target::{Dns, NoRoute};
 use super::tls::{self, Trust};
+use super::tls_trouble::{Handshake, reason};
 use super::wire::{Stream, Wire};
 use crate::probe::Probe;
 
@@ -101,7 +102,9 @@ impl Dialer {
         let mut failed = Attempts::default();
         let mut tried = 0;
         for host in hosts {
-            say(format!("resolving {}", host.name));
+            if host.name.parse::<IpAddr>().is_err() {
+                say(format!("resolving {}", host.name));
+            }
             let addresses = match self.dns.addresses(&host.name).await {
                 Ok(addresses) => addresses,
                 Err(NoRoute::Permanent(reply)) if host.name == domain => return Err(NoSession::Permanent(reply)),
@@ -311,7 +314,10 @@ impl Dialer {
                 });
                 Ok(wire)
             }
-            Ok(Err(why)) => Err(no_tls(target, &why)),
+            Ok(Err(why)) => {
+                let handshake = Handshake { address: target.address, implicit: self.tls == Tls::Implicit };
+                Err(no_tls(target, &reason(&why, handshake)))
+            }
             Err(_) => Err(no_tls(target, "the server did not answer in the TLS handshake")),
         }
     }

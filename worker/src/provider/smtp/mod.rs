@@ -13,7 +13,7 @@
 //! | `protocol` | `"smtp"` | or `"lmtp"` |
 //! | `tls` | `"opportunistic"`; `"required"` with a password | `"none"`, `"opportunistic"`, `"required"`, `"implicit"` |
 //! | `tls_verify` | true for required and implicit | whether the certificate must be good |
-//! | `tls_ca_file` | those of the machine | whose certificates are believed (PEM) |
+//! | `tls_ca_file` | those of the machine | whose certificates are believed (PEM): authorities, or exactly the server's own |
 //! | `tls_server_name` | the host's name | for whom the certificate must be |
 //! | `username`, `password` or `password_file` | | AUTH PLAIN or LOGIN, over TLS only … A password that is missing is asked for at logon |
 //! | `auth` | `["plain", "login"]` | mechanisms that may be used; the next one is tried after a refusal other than 535 |
@@ -49,8 +49,8 @@ mod extensions;
 mod failure;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
+mod header_scan;
 mod health;
-mod international;
 mod opening;
 mod pool;
 mod probe;
@@ -58,6 +58,7 @@ mod reply;
 mod settings;
 mod target;
 mod tls;
+mod tls_trouble;
 mod transaction;
 mod wire;
 

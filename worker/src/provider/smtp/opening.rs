@@ -1,11 +1,12 @@
 //! What is known of a message before a server is chosen: the first piece of its content, and whether it needs SMTPUTF8.
 
 use bytes::Bytes;
+use spooler_protocol::international::needs_smtputf8;
 use spooler_protocol::message::BodyType;
 use spooler_protocol::outcome::{Outcome, Reply};
 
 use super::connection::Connection;
-use super::international::{HeaderScan, needs_smtputf8};
+use super::header_scan::HeaderScan;
 use crate::delivery::Delivery;
 
 /// The beginning of a message.

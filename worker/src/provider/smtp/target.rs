@@ -17,11 +17,16 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
-use hickory_resolver::net::NetError;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::rr::{RData, RecordType};
+use hickory_resolver::system_conf::read_system_conf;
 use spooler_protocol::outcome::Reply;
+use spooler_protocol::plain::plain;
+
+/// Where a machine names its name servers.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// A name or address, and perhaps a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,21 +88,32 @@ pub(super) enum NoRoute {
 /// Finds hosts by DNS. Reads the machine's configuration when it is first asked.
 pub(super) struct Dns {
     server: Option<SocketAddr>,
-    resolver: OnceCell<TokioResolver>,
+    asked: OnceCell<Asked>,
+}
+
+/// The name servers that are asked.
+struct Asked {
+    resolver: TokioResolver,
+    /// Who they are and where that is set, for a person.
+    shown: String,
 }
 
 impl Dns {
     /// Asks this server, or those that the machine is set to.
     pub(super) fn new(server: Option<SocketAddr>) -> Self {
-        Self { server, resolver: OnceCell::new() }
+        Self { server, asked: OnceCell::new() }
     }
 
-    fn resolver(&self) -> Result<&TokioResolver, NetError> {
-        if let Some(resolver) = self.resolver.get() {
-            return Ok(resolver);
+    fn asked(&self) -> Result<&Asked, String> {
+        if let Some(asked) = self.asked.get() {
+            return Ok(asked);
         }
-        let builder = match self.server {
-            None => TokioResolver::builder_tokio()?,
+        let (config, options, source) = match self.server {
+            None => {
+                let (config, options) =
+                    read_system_conf().map_err(|error| format!("{RESOLV_CONF} cannot be read: {}", plain(error)))?;
+                (config, options, RESOLV_CONF)
+            }
             Some(server) => {
                 let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
                 for connection in &mut connections {
@@ -105,11 +121,20 @@ impl Dns {
                 }
                 let server = NameServerConfig::new(server.ip(), true, connections);
                 let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
-                TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+                (config, ResolverOpts::default(), "dns_server")
             }
         };
-        let resolver = builder.build()?;
-        Ok(self.resolver.get_or_init(|| resolver))
+        let mut servers: Vec<String> = config.name_servers().iter().map(|server| server.ip.to_string()).collect();
+        servers.dedup();
+        let shown = match servers.as_slice() {
+            [] => return Err(format!("{source} names no name server")),
+            [one] => format!("the name server {one} ({source})"),
+            several => format!("the name servers {} ({source})", several.join(" and ")),
+        };
+        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        *builder.options_mut() = options;
+        let resolver = builder.build().map_err(plain)?;
+        Ok(self.asked.get_or_init(|| Asked { resolver, shown }))
     }
 
     /// The hosts for a recipient's domain.
@@ -122,18 +147,15 @@ impl Dns {
             return literal_address(literal).map(|address| vec![Host { name: address.to_string(), port: None }]);
         }
         let query = format!("{domain}.");
-        let found = match self.resolver() {
-            Ok(resolver) => resolver.mx_lookup(query.as_str()).await,
-            Err(error) => Err(error),
-        };
-        let mut ranked = match found {
+        let asked = self.asked().map_err(|why| unknown("mail exchangers", domain, &why))?;
+        let mut ranked = match asked.resolver.mx_lookup(query.as_str()).await {
             Ok(lookup) => exchanges(lookup.answers()),
             Err(error) if error.is_nx_domain() => {
                 let text = format!("There is no domain {domain}");
                 return Err(NoRoute::Permanent(Reply::local(550, "5.1.2", text)));
             }
             Err(error) if error.is_no_records_found() => Vec::new(),
-            Err(error) => return Err(unanswered("mail exchangers", domain, &error)),
+            Err(error) => return Err(unanswered("mail exchangers", domain, asked, &error)),
         };
         if let [(_, only)] = ranked.as_slice()
             && only.is_empty()
@@ -155,7 +177,8 @@ impl Dns {
         if let Ok(address) = name.parse() {
             return Ok(vec![address]);
         }
-        let resolver = self.resolver().map_err(|error| unanswered("addresses", name, &error))?;
+        let asked = self.asked().map_err(|why| unknown("addresses", name, &why))?;
+        let resolver = &asked.resolver;
         let (v4, v6) = tokio::join!(resolver.ipv4_lookup(name), resolver.ipv6_lookup(name));
         let mut addresses = Vec::new();
         let mut failed = None;
@@ -168,7 +191,7 @@ impl Dns {
         }
         match (addresses.is_empty(), failed) {
             (false, _) => Ok(addresses),
-            (true, Some(error)) => Err(unanswered("addresses", name, &error)),
+            (true, Some(error)) => Err(unanswered("addresses", name, asked, &error)),
             (true, None) => {
                 let text = format!("The host {name} has no address");
                 Err(NoRoute::Permanent(Reply::local(550, "5.4.4", text)))
@@ -186,8 +209,19 @@ fn exchanges(answers: &[hickory_resolver::proto::rr::Record]) -> Vec<(u16, Strin
     .collect()
 }
 
-fn unanswered(what: &str, name: &str, error: &NetError) -> NoRoute {
-    NoRoute::Temporary(Reply::local(451, "4.4.3", format!("Cannot find the {what} of {name}: {error}")))
+fn unanswered(what: &str, name: &str, asked: &Asked, error: &NetError) -> NoRoute {
+    let servers = &asked.shown;
+    let why = match error {
+        NetError::Timeout | NetError::NoConnections | NetError::Busy => format!("no answer from {servers}"),
+        NetError::Io(error) => format!("no answer from {servers}: {}", plain(error)),
+        NetError::Dns(DnsError::ResponseCode(code)) => format!("{servers} answered: {code}"),
+        other => format!("{servers}: {}", plain(other)),
+    };
+    unknown(what, name, &why)
+}
+
+fn unknown(what: &str, name: &str, why: &str) -> NoRoute {
+    NoRoute::Temporary(Reply::local(451, "4.4.3", format!("Cannot find the {what} of {name}: {why}")))
 }
 
 /// `192.0.2.1]` or `IPv6:2001:db8::1]` (RFC 5321 4.1.3).

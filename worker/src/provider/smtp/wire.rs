@@ -208,12 +208,12 @@ impl Wire {
     /// Puts TLS over the stream. Whatever was known of the server before is void (RFC 3207 4.2).
     ///
     /// # Errors
-    /// If the handshake fails; the text says why.
-    pub(super) async fn secure(self, connector: &TlsConnector, name: ServerName<'static>) -> Result<Self, String> {
+    /// If the handshake fails.
+    pub(super) async fn secure(self, connector: &TlsConnector, name: ServerName<'static>) -> io::Result<Self> {
         let Stream::Tcp(stream) = self.stream else {
-            return Err("TLS goes over TCP only, and only once".to_owned());
+            return Err(io::Error::other("TLS goes over TCP only, and only once"));
         };
-        let stream = connector.connect(name, stream).await.map_err(|error| error.to_string())?;
+        let stream = connector.connect(name, stream).await?;
         Ok(Self::new(Stream::Tls(Box::new(stream))))
     }
 

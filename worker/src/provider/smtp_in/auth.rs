@@ -38,10 +38,11 @@ impl Users {
         self.0.is_empty()
     }
 
-    fn know(&self, name: &str, password: &str) -> bool {
+    /// Passwords are bytes: a client that sends Latin-1 is wrong by its password, not by its encoding.
+    fn know(&self, name: &[u8], password: &[u8]) -> bool {
         let mut known = Choice::from(0);
         for (user, secret) in &self.0 {
-            known |= user.as_bytes().ct_eq(name.as_bytes()) & secret.as_bytes().ct_eq(password.as_bytes());
+            known |= user.as_bytes().ct_eq(name) & secret.as_bytes().ct_eq(password);
         }
         known.into()
     }
@@ -88,23 +89,24 @@ pub(super) fn go_on(users: &Users, exchange: Exchange, line: &[u8]) -> Turn {
     if line == b"*" {
         return Turn::Refused(CANCELLED);
     }
-    let Some(text) = STANDARD.decode(line).ok().and_then(|bytes| String::from_utf8(bytes).ok()) else {
-        return Turn::Refused(NOT_BASE64);
-    };
+    let Ok(bytes) = STANDARD.decode(line) else { return Turn::Refused(NOT_BASE64) };
     let found = match exchange {
-        Exchange::LoginName => return Turn::Ask(Exchange::LoginPassword(text), "UGFzc3dvcmQ6"), // "Password:"
-        Exchange::LoginPassword(name) => users.know(&name, &text).then_some(name),
-        Exchange::Plain => plain(users, &text),
+        Exchange::LoginName => {
+            let name = String::from_utf8_lossy(&bytes).into_owned();
+            return Turn::Ask(Exchange::LoginPassword(name), "UGFzc3dvcmQ6"); // "Password:"
+        }
+        Exchange::LoginPassword(name) => users.know(name.as_bytes(), &bytes).then_some(name),
+        Exchange::Plain => plain(users, &bytes),
     };
     found.map_or(Turn::Refused(WRONG), Turn::Known)
 }
 
 /// `[identity] NUL name NUL password`; acting for somebody else is not possible.
-fn plain(users: &Users, text: &str) -> Option<String> {
-    let mut parts = text.split('\0');
+fn plain(users: &Users, response: &[u8]) -> Option<String> {
+    let mut parts = response.split(|byte| *byte == 0);
     let (identity, name, password) = (parts.next()?, parts.next()?, parts.next()?);
     let whole = parts.next().is_none() && (identity.is_empty() || identity == name);
-    (users.know(name, password) && whole).then(|| name.to_owned())
+    (users.know(name, password) && whole).then(|| String::from_utf8_lossy(name).into_owned())
 }
 
 #[cfg(test)]
@@ -128,6 +130,14 @@ mod tests {
         }
         assert_eq!(begin(&users(), "PLAIN", None), Turn::Ask(Exchange::Plain, ""));
         assert_eq!(begin(&users(), "PLAIN", Some("=")), Turn::Refused(WRONG));
+    }
+
+    #[test]
+    fn passwords_are_compared_as_bytes() {
+        let latin1 = STANDARD.encode(b"\0bob\0s\xe9cret");
+        assert_eq!(begin(&users(), "PLAIN", Some(&latin1)), Turn::Refused(WRONG));
+        let asked = Exchange::LoginPassword("bob".to_owned());
+        assert_eq!(go_on(&users(), asked, STANDARD.encode(b"s\xe9cret").as_bytes()), Turn::Refused(WRONG));
     }
 
     #[test]

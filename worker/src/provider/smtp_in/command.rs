@@ -166,6 +166,7 @@ fn chunk(argument: &str) -> Result<Command<'_>, Rejected> {
 
 fn auth(argument: &str) -> Result<Command<'_>, Rejected> {
     let (mechanism, initial) = argument.split_once(' ').unwrap_or((argument, ""));
+    let initial = initial.trim_start_matches(' ');
     if mechanism.is_empty() || initial.contains(' ') {
         return Err(Reply::new(501, "5.5.4", "Syntax: AUTH mechanism [initial-response]").into());
     }
@@ -191,6 +192,10 @@ mod tests {
         assert_eq!(parse(b"BDAT 0 last"), Ok(Command::Chunk { size: 0, last: true }));
         assert_eq!(parse(b"BDAT 86400"), Ok(Command::Chunk { size: 86400, last: false }));
         assert_eq!(parse(b"AUTH PLAIN AGEAYg=="), Ok(Command::Auth { mechanism: "PLAIN", initial: Some("AGEAYg==") }));
+        assert_eq!(
+            parse(b"AUTH  PLAIN  AGEAYg=="),
+            Ok(Command::Auth { mechanism: "PLAIN", initial: Some("AGEAYg==") })
+        );
         assert_eq!(parse(b"NOOP anything"), Ok(Command::Noop));
     }
 

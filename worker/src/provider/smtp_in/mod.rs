@@ -39,7 +39,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
-use spooler_protocol::from_worker::{LogonError, RowUpdate};
+use spooler_protocol::from_worker::LogonError;
+use spooler_protocol::plain::plain;
 use spooler_protocol::settings::Settings as Reader;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -122,7 +123,12 @@ impl Provider for SmtpIn {
         };
         let mut bound = Vec::new();
         for address in &settings.listen {
-            bound.push(listen(*address).map_err(|error| LogonError::Failed(cannot_listen(*address, &error)))?);
+            match listen(*address) {
+                Ok((address, listener)) => bound.push((address, Some(listener))),
+                // The other server may stop at any moment: the row says what is wrong, and the address is tried on.
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => bound.push((*address, None)),
+                Err(error) => return Err(LogonError::Failed(cannot_listen(*address, &error))),
+            }
         }
         let service = Rc::new(service(support, settings, tls));
         let addresses = bound.iter().map(|(address, _)| *address).collect();
@@ -174,6 +180,7 @@ fn service(support: Support, settings: Settings, tls: Option<tokio_rustls::TlsAc
         dates: RefCell::default(),
         connections: RefCell::new(Connections::new(settings.connections_max, settings.per_host_max)),
         emptied: Notify::new(),
+        troubles: RefCell::default(),
     }
 }
 
@@ -204,20 +211,28 @@ async fn greeting(address: SocketAddr) -> io::Result<String> {
 }
 
 fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {
-    let hint = match error.kind() {
+    let why = match error.kind() {
+        io::ErrorKind::AddrInUse => "another server listens there".to_owned(),
         io::ErrorKind::PermissionDenied if address.port() < 1024 => {
-            "; ports below 1024 need CAP_NET_BIND_SERVICE, or use 2525 or 587 behind a redirect"
+            "ports below 1024 need CAP_NET_BIND_SERVICE; or use 2525 or 587 behind a redirect".to_owned()
         }
-        io::ErrorKind::AddrInUse => "; another server listens there",
-        _ => "",
+        _ => plain(error),
     };
-    format!("Cannot listen on {address}: {error}{hint}")
+    format!("Cannot listen on {address}: {why}")
 }
 
-/// Serves one address from logon to logoff. It is bound from the beginning, so that the logon says if it cannot be; connections are
-/// accepted while inbound has begun, and in between the port is closed.
-async fn serve(service: Rc<Service>, address: SocketAddr, listener: TcpListener) {
-    let mut listener = Some(listener);
+fn in_trouble(address: SocketAddr, error: &io::Error) -> String {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => format!("; as root, `ss -ltnp 'sport = :{}'` names it", address.port()),
+        _ => String::new(),
+    };
+    format!("{}{hint}; tried again every second", cannot_listen(address, error))
+}
+
+/// Serves one address from logon to logoff. It is bound from the beginning if it can be; connections are accepted while inbound has
+/// begun, and in between the port is closed.
+async fn serve(service: Rc<Service>, address: SocketAddr, listener: Option<TcpListener>) {
+    let mut listener = listener;
     loop {
         service.support.inbound_begun().await;
         let bound = match listener.take() {
@@ -271,23 +286,15 @@ fn turn_away(socket: TcpStream, why: NoPlace) {
     }
 }
 
-/// Listens again after an end of inbound, as soon as the address can be had; `None` if inbound ends before.
+/// Listens as soon as the address can be had; `None` if inbound ends before.
 async fn reopen(service: &Rc<Service>, address: SocketAddr) -> Option<TcpListener> {
     loop {
         match listen(address) {
             Ok((_, listener)) => {
-                let row = RowUpdate { text: Some(String::new()), offline: Some(false), ..RowUpdate::default() };
-                service.support.modify_status_row(row);
+                service.show_trouble(address, None);
                 return Some(listener);
             }
-            Err(error) => {
-                let row = RowUpdate {
-                    text: Some(cannot_listen(address, &error)),
-                    offline: Some(true),
-                    ..RowUpdate::default()
-                };
-                service.support.modify_status_row(row);
-            }
+            Err(error) => service.show_trouble(address, Some(in_trouble(address, &error))),
         }
         tokio::select! {
             () = service.support.inbound_ended() => return None,

@@ -1,11 +1,12 @@
 //! What the connections of one provider share, and who gets a connection.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use spooler_protocol::from_worker::RowUpdate;
 use spooler_protocol::places::{Entry, Places, Ticket};
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
@@ -38,6 +39,8 @@ pub(super) struct Service {
     pub(super) connections: RefCell<Connections>,
     /// The last connection has ended.
     pub(super) emptied: Notify,
+    /// Addresses that cannot be listened on, and why.
+    pub(super) troubles: RefCell<BTreeMap<SocketAddr, String>>,
 }
 
 impl Service {
@@ -50,6 +53,27 @@ impl Service {
     /// Whether an address may submit without a password.
     pub(super) fn may_relay(&self, peer: IpAddr) -> bool {
         self.relay_from.iter().any(|network| network.contains(peer))
+    }
+
+    /// Shows in the row, and once in the log, that an address cannot be listened on; or that it can again.
+    pub(super) fn show_trouble(&self, address: SocketAddr, trouble: Option<String>) {
+        let mut troubles = self.troubles.borrow_mut();
+        if troubles.get(&address) == trouble.as_ref() {
+            return;
+        }
+        match trouble {
+            Some(trouble) => {
+                tracing::warn!("{trouble}");
+                troubles.insert(address, trouble);
+            }
+            None => {
+                tracing::info!("listening on {address} now");
+                troubles.remove(&address);
+            }
+        }
+        let text: Vec<&str> = troubles.values().map(String::as_str).collect();
+        let (text, offline) = (Some(text.join(". ")), Some(!troubles.is_empty()));
+        self.support.modify_status_row(RowUpdate { text, offline, ..RowUpdate::default() });
     }
 
     /// Waits until there is no connection.

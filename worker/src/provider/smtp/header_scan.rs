@@ -1,32 +1,11 @@
-//! What needs SMTPUTF8 of the next server (RFC 6531 3.4): an address, or a header of the message or of one of its MIME parts. Pure.
+//! Whether a message needs SMTPUTF8 of the next server for its header or that of one of its MIME parts (RFC 6531 3.4). Pure.
 //!
-//! The parameter that a client gave says only that it may be needed. An address that is ASCII but for its domain goes out with the
-//! domain as A-labels (RFC 5891 4.4), which every server takes.
-
-use std::borrow::Cow;
+//! The parameter that a client gave says only that it may be needed.
 
 /// Bytes of a line that are kept: enough for a delimiter (RFC 2046 5.1.1), and for a field with the parameter `boundary`.
 const LINE_BYTES_MAX: usize = 1000;
 const CONTENT_TYPE_BYTES_MAX: usize = 4000;
 const BOUNDARIES_MAX: usize = 100;
-
-/// An address as it stands in MAIL or RCPT: its domain in A-labels if that makes it ASCII.
-pub(super) fn wire_form(address: &str) -> Cow<'_, str> {
-    if let Some((local, domain)) = address.rsplit_once('@')
-        && local.is_ascii()
-        && !domain.is_ascii()
-        // Strict: mapping must not make a character with a meaning in SMTP out of a harmless one.
-        && let Ok(domain) = idna::domain_to_ascii_strict(domain)
-    {
-        return Cow::Owned(format!("{local}@{domain}"));
-    }
-    Cow::Borrowed(address)
-}
-
-/// Whether an address can only be said with SMTPUTF8.
-pub(super) fn needs_smtputf8(address: &str) -> bool {
-    !address.is_ascii() && !wire_form(address).is_ascii()
-}
 
 /// Reads a message for header lines that are not ASCII, also those of the parts of a multipart message. A message inside the message
 /// (message/rfc822, message/global) is content.
@@ -146,21 +125,5 @@ mod tests {
                 assert_eq!(scan(&message, piece), expected, "{message} in pieces of {piece}");
             }
         }
-    }
-
-    #[test]
-    fn only_domain_becomes_a_labels() {
-        for (address, expected) in [
-            ("a@ex\u{e4}mple.example", "a@xn--exmple-cua.example"),
-            ("a@\u{4f8b}.example", "a@xn--fsq.example"),
-            ("j\u{f6}rg@ex\u{e4}mple.example", "j\u{f6}rg@ex\u{e4}mple.example"),
-            ("a@b", "a@b"),
-            ("", ""),
-            // Fullwidth `>` and space would become those of ASCII.
-            ("a@b\u{ff1e}\u{3000}x", "a@b\u{ff1e}\u{3000}x"),
-        ] {
-            assert_eq!(wire_form(address), expected);
-        }
-        assert!(needs_smtputf8("\u{f6}@a") && !needs_smtputf8("a@\u{f6}.example") && !needs_smtputf8("a@b"));
     }
 }
