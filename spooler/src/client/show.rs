@@ -3,6 +3,8 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use super::layout::count;
+
 /// A time in the local time zone: `2026-11-22 14:05:09`.
 pub(super) fn time(ms: i64) -> String {
     formatted(ms, "%Y-%m-%d %H:%M:%S")
@@ -106,6 +108,11 @@ pub(super) fn size(bytes: u64) -> String {
     if tenths < 100 { format!("{}.{} {unit}", tenths / 10, tenths % 10) } else { format!("{} {unit}", tenths / 10) }
 }
 
+/// A size with its bytes, where the unit hides them: `263 bytes`, `4.0 KiB (4096 bytes)`.
+pub(super) fn exact_size(bytes: u64) -> String {
+    if bytes < 1024 { count(bytes, "byte") } else { format!("{} ({bytes} bytes)", size(bytes)) }
+}
+
 /// A text from outside without what could move a terminal's cursor.
 pub(super) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
@@ -151,6 +158,11 @@ mod tests {
         ] {
             assert_eq!(upcoming_in(now + after_s * 1000, now, &TimeZone::UTC), text);
         }
+    }
+
+    #[test]
+    fn sizes_are_told_once() {
+        assert_eq!([exact_size(1), exact_size(263), exact_size(4096)], ["1 byte", "263 bytes", "4.0 KiB (4096 bytes)"]);
     }
 
     #[test]

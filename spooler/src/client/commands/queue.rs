@@ -14,7 +14,7 @@ use crate::client::connection::{Control, block_on};
 use crate::client::failure::Failure;
 use crate::client::layout::{Page, Tone, count};
 use crate::client::queue_path;
-use crate::client::show::{self, distance, plain, short, size, span, time, upcoming};
+use crate::client::show::{self, distance, exact_size, plain, short, size, span, time, upcoming};
 use crate::client::terminal;
 
 /// Messages that an answer names.
@@ -89,11 +89,6 @@ fn print_count(control: &Control, json: bool) -> Result<(), Failure> {
     let states =
         format!("{ready} ready, {in_flight} in flight, {deferred} deferred, {held} held, {quarantined} quarantined");
     Ok(writeln!(io::stdout().lock(), "{}: {states}{}", count(total, "message"), oldest.unwrap_or_default())?)
-}
-
-/// A size as people read it, with its bytes where the unit hides them.
-fn exact_size(bytes: u64) -> String {
-    if bytes < 1024 { count(bytes, "byte") } else { format!("{} ({bytes} bytes)", size(bytes)) }
 }
 
 fn heading(page: Page) -> String {
@@ -322,10 +317,5 @@ mod tests {
         assert_eq!(nothing_listed(true, &counted(10, false)), "You have no messages here (10 of others)");
         assert_eq!(nothing_listed(true, &counted(0, false)), "No messages");
         assert_eq!(nothing_listed(false, &counted(3, true)), "No such messages");
-    }
-
-    #[test]
-    fn sizes_are_told_once() {
-        assert_eq!([exact_size(1), exact_size(263), exact_size(4096)], ["1 byte", "263 bytes", "4.0 KiB (4096 bytes)"]);
     }
 }

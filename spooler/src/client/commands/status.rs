@@ -52,7 +52,7 @@ fn supervisor(row: &SupervisorRow, page: Page, now_ms: i64) -> String {
         let last = row.quarantine.as_deref().map(|text| format!("; last {text}")).unwrap_or_default();
         lines.push(format!("quarantine: {}{last}; see `spoolctl queue list --state quarantined`", row.quarantined));
     }
-    if row.gate.starts_with("closed") && row.queued > 0 {
+    if row.queued > 0 && (row.slots == 0 || row.gate.starts_with("closed")) {
         lines.push(format!("background work: gate {}", row.gate));
     }
     let wrapped = lines.iter().map(|line| page.hanging("", &plain(line), 4) + "\n");
