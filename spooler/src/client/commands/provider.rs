@@ -60,8 +60,6 @@ fn show(detail: &ProviderDetail, page: Page, now_ms: i64) -> String {
     };
     let sandbox = if row.sandbox.is_empty() { "not closed yet" } else { &row.sandbox };
     let mut facts = vec![
-        ("doing", row.text.clone()),
-        ("serves", row.identity.clone()),
         ("resource", row.resource.clone().unwrap_or_default()),
         ("process", row.pid.map(|pid| pid.to_string()).unwrap_or_default()),
         ("in this state", format!("since {}", time(row.since_ms))),
@@ -69,7 +67,6 @@ fn show(detail: &ProviderDetail, page: Page, now_ms: i64) -> String {
         ("CPU used", format!("{}.{:01} s", row.cpu_ms / 1000, row.cpu_ms % 1000 / 100)),
         ("priority", row.priority.clone()),
         ("deaths", if row.deaths == 0 { String::new() } else { row.deaths.to_string() }),
-        ("last error", row.last_error.clone().unwrap_or_default()),
         ("sandbox", sandbox.to_owned()),
     ];
     if row.hasty_words > 0 {

@@ -84,7 +84,7 @@ fn print_count(control: &Control, json: bool) -> Result<(), Failure> {
     if json {
         return print_json(&counted);
     }
-    let oldest = counted.oldest_ms.map(|ms| format!("; oldest from {}", distance(ms, show::now_ms())));
+    let oldest = counted.oldest_ms.map(|ms| format!("; the oldest accepted {}", distance(ms, show::now_ms())));
     let QueueCount { total, ready, in_flight, deferred, held, quarantined, .. } = counted;
     let states =
         format!("{ready} ready, {in_flight} in flight, {deferred} deferred, {held} held, {quarantined} quarantined");
