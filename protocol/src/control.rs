@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `POST /v1/messages` a [`Submit`] line, `\n`, then the message as it is | [`Submitted`] |
 //! | `GET /v1/messages?`[`Filter`] | [`MessageSummary`] values, one JSON document a line |
+//! | `GET /v1/messages/count` | [`QueueCount`] |
 //! | `GET /v1/messages/ID` | [`MessageDetail`] |
 //! | `GET /v1/messages/ID/content` | the message as it is |
 //! | `POST /v1/messages/do` a [`QueueCommand`] | [`QueueDone`] |
@@ -142,6 +143,28 @@ pub struct MessageSummary {
     pub attempts: u32,
 }
 
+/// The numbers of the queue. A message that goes through several providers counts at each of them in `ready`, `in_flight` and
+/// `deferred`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueCount {
+    /// Messages on disk.
+    pub total: u64,
+    /// Of these, waiting for a worker.
+    pub ready: u64,
+    /// In the hands of workers.
+    pub in_flight: u64,
+    /// Waiting for a later attempt.
+    pub deferred: u64,
+    /// Held by a person.
+    pub held: u64,
+    /// Set aside.
+    pub quarantined: u64,
+    /// When the oldest was accepted, milliseconds since 1970.
+    pub oldest_ms: Option<i64>,
+    /// Whether a listing shows all of them to the user that asks.
+    pub all_visible: bool,
+}
+
 /// One recipient of a [`MessageDetail`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecipientDetail {
@@ -228,6 +251,8 @@ pub struct QueueCommand {
 pub struct QueueDone {
     /// Messages it was done to.
     pub done: u64,
+    /// Their numbers, at most 1000.
+    pub ids: Vec<MessageId>,
     /// Messages that it does not apply to, with the reason: `12: is in flight; try again, or cancel it`.
     pub refused: Vec<String>,
 }
@@ -267,13 +292,31 @@ pub struct FlushProgress {
     pub done: bool,
     /// What it waits for, if nothing moves.
     pub why: String,
+    /// Recipients that failed or were deferred, the first 20.
+    #[serde(default)]
+    pub failures: Vec<FlushFailure>,
+}
+
+/// A recipient that a flush could not deliver to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlushFailure {
+    /// Of which message.
+    pub id: MessageId,
+    /// Its place among the recipients of the message.
+    pub recipient: u32,
+    /// The provider that tried.
+    pub provider: String,
+    /// Whether it failed for good; otherwise it is tried again.
+    pub permanent: bool,
+    /// Why: the reply word for word.
+    pub reason: String,
 }
 
 /// What to do with a provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProviderAction {
-    /// Log its worker off and start another; also lifts a bar.
+    /// Log its worker off and start another, even if it had failed for good.
     Restart,
     /// Let it finish what it has and give it nothing more.
     Pause,

@@ -213,6 +213,8 @@ pub struct ProviderRow {
     pub generation: Generation,
     /// Since when it is in this state, milliseconds since 1970.
     pub since_ms: i64,
+    /// When its worker is started again, milliseconds since 1970, if it is in `backoff`.
+    pub next_start_ms: Option<i64>,
     /// Whether it may run.
     pub token: TokenState,
     /// Deliveries in its hands.

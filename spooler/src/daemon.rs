@@ -56,9 +56,9 @@ pub enum DaemonError {
     /// The control socket cannot be had.
     #[error(transparent)]
     Control(#[from] BindError),
-    /// The submit group does not exist.
-    #[error("control.submit_group: there is no group {0:?}; create it, or change {1}")]
-    Group(String, PathBuf),
+    /// A group that may use the control socket does not exist.
+    #[error("control.{0}: there is no group {1:?}; create it (`groupadd --system {1}`), or change {2}")]
+    Group(&'static str, String, PathBuf),
     /// A thread, a handler or a folder cannot be had.
     #[error("{0}: {1}")]
     System(&'static str, #[source] std::io::Error),
@@ -106,7 +106,7 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     let listener = control::bind(&config.control.socket, &access)?;
     // No thread but the store's runs yet; whatever is started from here on has no more than this.
     let reduced = privileges::give_up_all_but(&uses)?;
-    tracing::info!("kept of root's power: {reduced}");
+    tracing::info!("capabilities retained: {reduced}");
     let socket = config.control.socket.clone();
     let control = serve(config, Opened { signals, store, listener, access, workers_folders, reduced, mail_log })?;
     control.stop();
@@ -244,24 +244,28 @@ pub(crate) fn running(config: &Config) -> String {
 /// What happens to the machine. What cannot be seen here is said once.
 fn watch_machine(mailbox: &Mailbox) -> Result<logind::Inhibitor, DaemonError> {
     if let Err(error) = device_events::start(mailbox.clone()) {
-        tracing::warn!(%error, "devices are not seen coming and going");
+        tracing::warn!(%error, "device monitoring unavailable");
     }
     if let Err(error) = links::start(mailbox.clone()) {
-        tracing::warn!(%error, "network interfaces are not seen coming and going");
+        tracing::warn!(%error, "network interface monitoring unavailable");
     }
-    logind::start(mailbox.clone()).map_err(|error| DaemonError::System("logind cannot be listened to", error))
+    logind::start(mailbox.clone()).map_err(|error| DaemonError::System("Cannot connect to logind", error))
 }
 
 /// Who may ask for what on the control socket.
 fn access(config: &Config) -> Result<Access, DaemonError> {
-    let submit_group = match &config.control.submit_group {
-        None => None,
-        Some(name) => match Group::from_name(name) {
-            Ok(Some(group)) => Some(group.gid.as_raw()),
-            Ok(None) | Err(_) => return Err(DaemonError::Group(name.clone(), config.source.clone())),
-        },
+    let control = &config.control;
+    let number = |key, name: &Option<String>| match name.as_deref().map(|name| (name, Group::from_name(name))) {
+        None => Ok(None),
+        Some((_, Ok(Some(group)))) => Ok(Some(group.gid.as_raw())),
+        Some((name, Ok(None) | Err(_))) => Err(DaemonError::Group(key, name.to_owned(), config.source.clone())),
     };
-    Ok(Access { owner_uid: getuid().as_raw(), submit_group, anyone_may_submit: config.control.anyone_may_submit })
+    Ok(Access {
+        owner_uid: getuid().as_raw(),
+        submit_group: number("submit_group", &control.submit_group)?,
+        monitor_group: number("monitor_group", &control.monitor_group)?,
+        anyone_may_submit: control.anyone_may_submit,
+    })
 }
 
 /// Every connection and every worker needs descriptors: the soft limit is for programs that use select().
@@ -299,7 +303,7 @@ mod tests {
             DaemonError::Store(StoreError::Damaged { path: path(), why: why() }),
             DaemonError::Store(StoreError::Failed { path: path(), why: why() }),
             DaemonError::Folder(FolderError::Open { path: path(), mode: 0o777 }),
-            DaemonError::Group("nobody".to_owned(), PathBuf::new()),
+            DaemonError::Group("submit_group", "nobody".to_owned(), PathBuf::new()),
         ];
         let passes = [
             DaemonError::Store(StoreError::Full { path: path() }),

@@ -115,6 +115,8 @@ struct Provider {
     overrun: Overrun,
     /// The device that it needs is not there.
     lacks_device: bool,
+    /// Messages that are offered once though it is offline, because a person wants them retried.
+    retried: BTreeSet<MessageId>,
     /// It is to make no connections (LOGON_NO_CONNECT): as configured, until somebody has it connect or disconnect.
     no_connect: bool,
     sandbox: confining::Sandbox,

@@ -63,7 +63,7 @@ fn commands_reach_the_messages_of_the_filter_and_name_those_that_are_not_there()
     let answer = running.post("/v1/messages/do", b"{\"action\":\"hold\",\"filter\":{}}");
     assert!(answer.contains("\"done\":2500"), "{answer}");
     let answer = running.post("/v1/messages/do", b"{\"action\":\"delete\",\"filter\":{\"ids\":\"3,9999\"}}");
-    assert!(answer.contains("\"done\":1") && answer.contains("9999: there is no such message"), "{answer}");
+    assert!(answer.contains("\"done\":1") && answer.contains("9999: no such message"), "{answer}");
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn as_somebody(running: &Running, gid: u32, arguments: &[&str]) -> Option<Output
 
 #[test]
 fn strangers_are_turned_away_with_a_reason() {
-    let access = Access { owner_uid: 0, submit_group: Some(SOME_GROUP), anyone_may_submit: false };
+    let access = Access { owner_uid: 0, submit_group: Some(SOME_GROUP), monitor_group: None, anyone_may_submit: false };
     let Some(running) = reachable(access) else { return };
     for arguments in [&["status"][..], &["queue", "list"], &["flush"], &["submit", "--to", "a@x"]] {
         let Some(output) = as_somebody(&running, 65_531, arguments) else { return };
@@ -55,7 +55,7 @@ fn strangers_are_turned_away_with_a_reason() {
 
 #[test]
 fn members_see_and_delete_their_own_messages_only() {
-    let access = Access { owner_uid: 0, submit_group: Some(SOME_GROUP), anyone_may_submit: false };
+    let access = Access { owner_uid: 0, submit_group: Some(SOME_GROUP), monitor_group: None, anyone_may_submit: false };
     let Some(running) = reachable(access) else { return };
     running.books.add_messages(1, 0, MessageState::Ready);
     running.books.add_messages(1, SOMEBODY, MessageState::Ready);
@@ -76,10 +76,37 @@ fn members_see_and_delete_their_own_messages_only() {
 
 #[test]
 fn a_closed_socket_is_a_matter_of_permission() {
-    let access = Access { owner_uid: 0, submit_group: None, anyone_may_submit: false };
+    let access = Access { owner_uid: 0, submit_group: None, monitor_group: None, anyone_may_submit: false };
     let Some(running) = reachable(access) else { return };
     set_permissions(running.socket(), Permissions::from_mode(0o600)).unwrap();
     let Some(output) = as_somebody(&running, SOMEBODY, &["status"]) else { return };
     assert_eq!(output.status.code(), Some(77));
     assert!(String::from_utf8(output.stderr).unwrap().contains("submit group"));
+}
+
+#[test]
+fn mailq_counts_messages_of_others() {
+    let access = Access { owner_uid: 0, submit_group: None, monitor_group: Some(SOME_GROUP), anyone_may_submit: true };
+    let Some(running) = reachable(access) else { return };
+    running.books.add_messages(2, 0, MessageState::Held);
+    let said = |gid, arguments: &[&str]| {
+        let output = as_somebody(&running, gid, arguments)?;
+        Some((output.status.code(), String::from_utf8(output.stdout).unwrap()))
+    };
+    let Some((code, text)) = said(65_531, &["sendmail", "-bp"]) else { return };
+    assert_eq!(
+        (code, text.as_str()),
+        (Some(0), "You have no messages here (2 of others)\n-- ? Kbytes in 2 Requests.\n")
+    );
+    let (_, text) = said(65_531, &["queue", "list"]).unwrap();
+    assert_eq!(text, "You have no messages here (2 of others)\n");
+    let (_, text) = said(SOME_GROUP, &["sendmail", "-bp"]).unwrap();
+    assert!(text.contains("s1@x") && text.ends_with("-- 1 Kbytes in 2 Requests.\n"), "{text}");
+    assert_eq!(said(SOME_GROUP, &["queue", "show", "1"]).unwrap().0, Some(0));
+    assert_eq!(said(SOME_GROUP, &["queue", "cat", "1"]).unwrap().0, Some(65), "the content is for its owner");
+    assert_eq!(said(SOME_GROUP, &["queue", "delete", "1"]).unwrap().0, Some(65));
+    for gid in [65_531, SOME_GROUP] {
+        let (_, text) = said(gid, &["queue", "count", "--json"]).unwrap();
+        assert!(text.contains("\"total\":2") && text.contains("\"oldest_ms\":"), "{text}");
+    }
 }

@@ -166,7 +166,16 @@ impl Loop {
         books.flush_asked += 1;
         let attempted = books.flush_steps.min(3);
         let done = attempted == 3;
-        FlushProgress { total: 3, attempted, sent: attempted, not_sent: 0, received: 0, done, why: String::new() }
+        FlushProgress {
+            total: 3,
+            attempted,
+            sent: attempted,
+            not_sent: 0,
+            received: 0,
+            done,
+            why: String::new(),
+            failures: Vec::new(),
+        }
     }
 }
 
@@ -212,7 +221,7 @@ impl Bridge for Desk {
             }
             Request::Queue { action, ids, answer, .. } => {
                 books.books().actions.push(action);
-                let done = QueueDone { done: ids.len() as u64, refused: Vec::new() };
+                let done = QueueDone { done: ids.len() as u64, ids: ids.clone(), refused: Vec::new() };
                 drop(answer.send(Ok(done)));
             }
             Request::FlushBegin { command, answer } => {
@@ -379,6 +388,7 @@ impl Running {
         Self::start_for(Access {
             owner_uid: nix::unistd::getuid().as_raw(),
             submit_group: None,
+            monitor_group: None,
             anyone_may_submit: false,
         })
     }

@@ -85,7 +85,7 @@ fn a_flush_is_watched_until_it_is_done() {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success());
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("3 of 3 messages attempted; recipients: 3 sent, 0 not sent"), "{text}");
+    assert!(text.contains("3 of 3 messages attempted; recipients: 3 delivered, 0 not delivered"), "{text}");
     assert_eq!(output.stderr, b"");
     assert_eq!(running.books.wait_for(|books| !books.flushes_ended.is_empty()).flushes_ended, [9]);
 }

@@ -119,3 +119,28 @@ fn one_that_is_to_stay_offline_connects_when_it_is_told_to_and_so_does_the_next_
     sink.wait(2);
     world.wait_empty();
 }
+
+#[test]
+fn retry_connects_through_an_offline_provider() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let world = World::running(&format!("{IN}{}", relay(port)));
+    let submission = world.port("submission");
+    for number in 0..5 {
+        smtp::send(submission, "a@b.test", &[&format!("x{number}@remote.test")], MAIL);
+        world.wait_for("the relay to be offline", |world| {
+            let row = world.provider("relay")?;
+            (row["code"].as_u64()? & 2 != 0 && row["in_flight"] == 0).then_some(())
+        });
+    }
+    let attempts = |id: u64| {
+        let shown = world.spoolctl(&["queue", "show", "--json", &id.to_string()]);
+        let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+        shown["attempts"].as_u64().unwrap()
+    };
+    let (last, before) = (5, attempts(5));
+    assert_eq!(before, 0, "it waits without being tried");
+    let output = world.spoolctl(&["queue", "retry", &last.to_string()]);
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "1 message to be tried now: 5\n");
+    world.wait_for("the attempt", |_| (attempts(last) == 1).then_some(()));
+    assert_eq!((attempts(3), attempts(4)), (0, 0), "only that one is tried");
+}

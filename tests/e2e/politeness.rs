@@ -34,7 +34,7 @@ fn a_closed_gate_holds_the_background_and_a_flush_passes_it() {
     assert_eq!(delivered(&world), 0);
     let status = world.spoolctl(&["status"]);
     let text = String::from_utf8(status.stdout).unwrap();
-    assert!(text.contains("0 slots for background work; gate fixed at 0"), "{text}");
+    assert!(text.contains("background work: gate fixed at 0"), "{text}");
     assert!(text.contains("waits for a token"), "{text}");
     let flush = world.spoolctl(&["flush"]);
     assert!(flush.status.success(), "{flush:?}");

@@ -166,7 +166,7 @@ fn every_thread_has_given_up_what_nobody_needs() {
     let limits = fs::read_to_string(format!("/proc/{}/limits", world.pid())).unwrap();
     let cores = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(cores.split_whitespace().nth(4), Some("0"), "{cores}");
-    assert!(world.log().contains("kept of root's power: "), "{}", world.log());
+    assert!(world.log().contains("capabilities retained: "), "{}", world.log());
 }
 
 #[test]

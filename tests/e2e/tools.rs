@@ -61,15 +61,19 @@ fn messages_are_chosen_by_number_and_by_what_they_are() {
     assert!(good(&world.spoolctl(&["queue", "cat", "3"])).ends_with("Subject: hello\r\n\r\nbody\r\n"));
 
     let done = good(&world.spoolctl(&["queue", "hold", "1", "3", "--json"]));
-    assert_eq!(serde_json::from_str::<Value>(&done).unwrap(), serde_json::json!({"done": 2, "refused": []}));
+    assert_eq!(
+        serde_json::from_str::<Value>(&done).unwrap(),
+        serde_json::json!({"done": 2, "ids": [1, 3], "refused": []})
+    );
     assert_eq!(good(&world.spoolctl(&["queue", "hold", "--from", "nobody"])), "0 messages held\n");
     assert_eq!(listed(&world, &["--state", "held"]), [1, 3]);
-    assert_eq!(good(&world.spoolctl(&["queue", "delete", "--to", "one"])), "1 message deleted\n");
-    assert_eq!(bad(&world.spoolctl(&["queue", "show", "1"])).0, 65);
+    assert_eq!(good(&world.spoolctl(&["queue", "delete", "--to", "one"])), "1 message deleted: 1\n");
+    let shown = good(&world.spoolctl(&["queue", "show", "1"]));
+    assert!(shown.contains("discarded by user 0"), "how it ended is kept: {shown}");
     good(&world.spoolctl(&["provider", "resume", "relay"]));
     assert_eq!(sink.wait(1)[0].to, ["two@x.test"]);
     world.wait_for("only what is held to be left", |world| (world.queued()? == 1).then_some(()));
-    assert_eq!(good(&world.spoolctl(&["queue", "release", "--all"])), "1 message released\n");
+    assert_eq!(good(&world.spoolctl(&["queue", "release", "--all"])), "1 message released: 3\n");
     assert_eq!(sink.wait(2)[1].to, ["three@x.test"]);
     world.wait_empty();
     assert_eq!(good(&world.spoolctl(&["queue", "list"])), "No messages\n");
@@ -91,7 +95,7 @@ fn a_message_in_flight_is_cancelled_and_not_deleted() {
         let (code, text) = bad(&world.spoolctl(&["queue", action, "1"]));
         assert!(code == 65 && text.contains("in flight"), "{action}: {code} {text}");
     }
-    assert_eq!(good(&world.spoolctl(&["cancel", "1"])), "1 message cancelled\n");
+    assert_eq!(good(&world.spoolctl(&["cancel", "1"])), "1 message cancelled: 1\n");
     // The far side still has not said a word.
     world.wait_empty();
     gate.open();
@@ -111,7 +115,7 @@ fn a_flush_works_the_queue_off_and_says_how_it_went() {
     };
     let (x, y) = (Sink::scripted(script(&late)), Sink::scripted(script(&late)));
     let world = World::running(&(relay("x", x.port, "x.test") + &relay("y", y.port, "y.test")));
-    assert_eq!(good(&world.spoolctl(&["flush"])), "Nothing was waiting\n");
+    assert_eq!(good(&world.spoolctl(&["flush"])), "No message was waiting\n");
     for recipient in ["one@x.test", "two@y.test", "three@y.test"] {
         send(&world, "a@b.test", recipient);
     }
@@ -122,11 +126,18 @@ fn a_flush_works_the_queue_off_and_says_how_it_went() {
     };
     deferred(3);
     let output = world.spoolctl(&["flush"]);
-    assert_eq!(good(&output), "3 of 3 messages attempted; recipients: 0 sent, 3 not sent\n");
-    assert!(output.stderr.is_empty(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with("3 of 3 messages attempted; recipients: 0 delivered, 3 not delivered\n"), "{text}");
+    for (recipient, provider) in [("one@x.test", "x"), ("two@y.test", "y"), ("three@y.test", "y")] {
+        assert!(text.contains(&format!(" to {recipient}: deferred by {provider}: 451 4.3.2 later")), "{text}");
+    }
+    assert_eq!((output.status.code(), text.lines().count()), (Some(75), 4), "{text}");
     deferred(3);
     *late.lock().unwrap() = false;
-    assert_eq!(good(&world.spoolctl(&["flush", "x"])), "1 of 1 messages attempted; recipients: 1 sent, 0 not sent\n");
+    assert_eq!(
+        good(&world.spoolctl(&["flush", "x"])),
+        "1 of 1 message attempted; recipients: 1 delivered, 0 not delivered\n"
+    );
     assert_eq!((x.arrived().len(), y.arrived().len(), world.queued()), (1, 0, Some(2)));
     good(&world.client("sendmail", &["-q"], b""));
     y.wait(2);

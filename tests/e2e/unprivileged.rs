@@ -107,7 +107,7 @@ fn an_ordinary_user_runs_every_kind_in_its_sandbox() {
     world.run_under(as_somebody(&[]));
     world.start();
     check_workers(&world, "no capabilities");
-    assert!(world.log().contains("kept of root's power: no capabilities"), "{}", world.log());
+    assert!(world.log().contains("capabilities retained: no capabilities"), "{}", world.log());
     send_everywhere(&world, &sink);
     let spool = fs::metadata(world.path("spool/spool.db")).unwrap();
     assert_eq!((spool.uid(), spool.mode() & 0o777), (SOMEBODY, 0o600));
@@ -212,7 +212,7 @@ fn the_user_of_the_unit_has_low_ports_and_priorities_and_nothing_else() {
     assert!(next(&socket).starts_with("READY=1\nSTATUS=running; 4 of 5 providers enabled"));
     check_workers(&world, "capabilities CAP_NET_BIND_SERVICE");
     let kept = "CAP_SYS_NICE for priorities of workers; CAP_NET_BIND_SERVICE for ports below 1024";
-    assert!(world.log().contains(&format!("kept of root's power: {kept}")), "{}", world.log());
+    assert!(world.log().contains(&format!("capabilities retained: {kept}")), "{}", world.log());
     assert_eq!(world.port("submission"), port);
     send_everywhere(&world, &sink);
     world.wait_for("its priority", |world| {

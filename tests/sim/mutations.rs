@@ -253,7 +253,7 @@ impl Mutant {
                 Some(Mutation::HoldIgnored),
                 Event::Asked(ask, Ask::Queue(spooler_protocol::control::QueueAction::Hold, ..)),
             ) => {
-                let done = spooler_protocol::control::QueueDone { done: 1, refused: Vec::new() };
+                let done = spooler_protocol::control::QueueDone { done: 1, ..Default::default() };
                 self.besides.push(Action::Answer(*ask, Answer::Queue(Ok(done))));
                 return false;
             }

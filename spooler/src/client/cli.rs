@@ -19,21 +19,23 @@ use super::commands;
 
 const EXAMPLES: &str = "Examples:
   spoolctl status --watch                       what every provider and message is doing, live
-  spoolctl queue list --state deferred          what waits, and why
-  spoolctl log --to admin@example.org            what became of messages, newest first
+  spoolctl queue list --state deferred          which messages wait, and why
+  spoolctl log --to admin@example.org           what became of messages, newest first
+  spoolctl queue retry 42                       try one message now
+  spoolctl queue count --json                   the numbers for monitoring
   spoolctl queue delete --to spam.example --older 3d
-  spoolctl flush relay                          work the queue of one provider off now
-  spoolctl logon relay                          answer what a provider asks, such as a password
+  spoolctl flush relay                          deliver what waits for one provider now
+  spoolctl logon relay                          enter a password that a provider needs
   spoolctl submit --from me@x --to FAX:+15551212 letter.eml
 
-Also answers to the names sendmail, mailq and newaliases, and to `spoolctl sendmail ARGUMENTS`.
-Exit codes are those of sysexits.h: 64 usage, 65 data, 69 no spooler, 75 try again later, 77 not allowed.";
+Installed as sendmail, mailq and newaliases, it behaves like them; so does `spoolctl sendmail ARGUMENTS`.
+Exit codes follow sysexits.h: 64 usage, 65 data, 69 spooler not running, 75 try again later, 77 not permitted.";
 
 const FLUSH_HELP: &str = "\
-Without a direction both are meant: first what goes out, then what comes in. Ctrl-C ends a flush that is waited for; what is \
-queued is then delivered in the background as ever.";
+Flushes both directions unless one is given: outbound first, then inbound. Recipients that fail or are deferred are named, and the \
+exit code is then 75. Ctrl-C stops the flush; queued messages are then delivered in the background as usual.";
 
-/// Look after the spooler: its queue, its providers, its messages.
+/// Manage the spooler: its queue, its providers, its messages.
 #[derive(Debug, Parser)]
 #[command(name = "spoolctl", version, after_help = EXAMPLES)]
 pub(super) struct Cli {
@@ -46,44 +48,41 @@ pub(super) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Hand a message over
+    /// Submit a message
     Submit(Submit),
-    /// See messages and do something with them
-    #[command(
-        subcommand,
-        after_help = "Without a number, options choose the messages; all that are given hold together."
-    )]
+    /// List and manage messages
+    #[command(subcommand, after_help = "Options select messages; a message must match all of them.")]
     Queue(Queue),
-    /// What became of messages that have left the queue, newest first
+    /// Show what became of messages that have left the queue, newest first
     Log(Log),
-    /// What the spooler, its providers and its messages are doing
+    /// Show the status of the spooler, its providers and its messages
     Status {
-        /// Go on showing it until Ctrl-C
+        /// Update continuously until Ctrl-C
         #[arg(long)]
         watch: bool,
-        /// As JSON; with --watch one document a line
+        /// Print JSON; with --watch one document per line
         #[arg(long)]
         json: bool,
     },
-    /// Work queues off now, whatever the schedule says, and show how far it is until it is done
+    /// Deliver and fetch everything now, regardless of retry times, and show progress
     #[command(after_help = FLUSH_HELP)]
     Flush(Flush),
-    /// See providers and do something with them
+    /// List and manage providers
     #[command(subcommand)]
     Provider(Provider),
-    /// Log a provider on and answer what it asks; answers are kept in the spooler's memory only. Ctrl-D gives up
+    /// Log a provider on and answer its questions; answers are kept in memory only. Ctrl-D cancels
     Logon {
         /// The provider
         name: String,
     },
-    /// Have all providers look after their state; those that have failed are logged on again
+    /// Check the state of all providers; failed ones are logged on again
     Validate {
         #[command(flatten)]
         how: ValidateOptions,
     },
-    /// Stop what is under way with a message and give up on recipients not served yet, without a report
+    /// Stop delivering a message and remove its remaining recipients, without a bounce
     Cancel {
-        /// Its number
+        /// Message number
         id: u64,
     },
     /// Show where the mail of a local name goes, alias by alias, with file and line
@@ -96,38 +95,38 @@ pub(super) enum Command {
     },
     /// Print a completion script: `spoolctl completions bash > /etc/bash_completion.d/spoolctl`
     Completions {
-        /// For which shell
+        /// The shell
         shell: Shell,
     },
     /// Write manual pages
     Man {
-        /// Into this folder
+        /// The folder to write to
         folder: PathBuf,
     },
-    /// Be sendmail: `spoolctl sendmail -t < message`
+    /// Behave like sendmail: `spoolctl sendmail -t < message`
     #[command(disable_help_flag = true)]
     Sendmail {
-        /// What sendmail takes
+        /// Arguments of sendmail
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
 }
 
-/// Which queues, and whether to wait.
+/// The queues to flush, and whether to wait.
 #[derive(Debug, Args)]
 pub(super) struct Flush {
     /// Only this provider's queues
     pub(super) provider: Option<String>,
-    /// Only what goes out
+    /// Outbound only
     #[arg(long)]
     pub(super) outbound: bool,
-    /// Only what comes in
+    /// Inbound only
     #[arg(long)]
     pub(super) inbound: bool,
-    /// Begin it and leave; it goes on until it is done
+    /// Start the flush and return at once
     #[arg(long)]
     pub(super) no_wait: bool,
-    /// End flushes that run, whoever began them
+    /// Stop all running flushes
     #[arg(long, conflicts_with = "no_wait")]
     pub(super) stop: bool,
 }
@@ -146,7 +145,7 @@ pub(super) struct Submit {
     /// How urgent it is
     #[arg(long, value_parser = word::<Priority>(&["urgent", "normal", "non-urgent"]), default_value = "normal")]
     pub(super) priority: Priority,
-    /// Pass the message on with its header as it is: nothing is added, completed or removed
+    /// Pass the message on with its header unchanged
     #[arg(long)]
     pub(super) as_is: bool,
     /// The message; `-` is standard input
@@ -160,33 +159,39 @@ pub(super) enum Queue {
     List {
         #[command(flatten)]
         chosen: Chosen,
-        /// At most so many
+        /// Show at most COUNT messages
         #[arg(long, value_name = "COUNT")]
         limit: Option<u64>,
-        /// As JSON, one document a line
+        /// Print JSON, one document per line
         #[arg(long)]
         json: bool,
     },
-    /// Everything about one message
+    /// Count messages by state
+    Count {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one message in detail
     Show {
-        /// Its number
+        /// Message number
         id: u64,
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// The message itself, as it is
+    /// Print the content of a message
     Cat {
-        /// Its number
+        /// Message number
         id: u64,
     },
-    /// Do not deliver until released
+    /// Hold messages until they are released
     Hold(Action),
-    /// Deliver again what was held or set aside
+    /// Release messages that are held or in quarantine
     Release(Action),
-    /// Try now, whatever the schedule says
+    /// Try messages now, regardless of retry times and of an offline provider
     Retry(Action),
-    /// Forget, without a report
+    /// Delete messages, without a bounce
     Delete(Action),
 }
 
@@ -197,29 +202,29 @@ pub(super) struct Action {
     /// Every message
     #[arg(long)]
     pub(super) all: bool,
-    /// Say how it went as JSON
+    /// Print the result as JSON
     #[arg(long)]
     pub(super) json: bool,
 }
 
-/// Which messages.
+/// The messages to select.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Chosen {
-    /// Numbers of messages
+    /// Message numbers
     ids: Vec<u64>,
-    /// That go through this provider
+    /// Messages of this provider
     #[arg(long, value_name = "NAME")]
     provider: Option<String>,
-    /// With this text in a recipient
+    /// Messages with TEXT in a recipient
     #[arg(long, value_name = "TEXT")]
     to: Option<String>,
-    /// With this text in the sender; `<>` for none
+    /// Messages with TEXT in the sender; `<>` is the null sender
     #[arg(long, value_name = "TEXT")]
     from: Option<String>,
-    /// In this state
+    /// Messages in this state
     #[arg(long, value_parser = word::<MessageState>(&["ready", "in-flight", "deferred", "held", "quarantined"]))]
     state: Option<MessageState>,
-    /// Submitted longer ago than this, such as 90s, 2h or 5d
+    /// Messages older than SPAN, such as 90s, 2h or 5d
     #[arg(long, value_name = "SPAN", value_parser = units::duration)]
     older: Option<Duration>,
 }
@@ -294,34 +299,34 @@ impl Log {
 pub(super) enum Provider {
     /// List providers
     List {
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Log its worker off and start another; also lifts a bar
+    /// Restart the worker of a provider, even one that has failed
     Restart {
         /// The provider
         name: String,
     },
-    /// Everything about one: its row, its sandbox, what it needs of the machine, its limits
+    /// Show one provider in detail: state, sandbox, resources, limits
     Show {
         /// The provider
         name: String,
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Let it finish what it has and give it nothing more
+    /// Pause a provider: it finishes its deliveries and gets no more
     Pause {
         /// The provider
         name: String,
     },
-    /// Go on after a pause
+    /// Resume a paused provider
     Resume {
         /// The provider
         name: String,
     },
-    /// Have it look after its state; if it has failed, it is logged on again
+    /// Check the state of a provider; a failed one is logged on again
     Validate {
         /// The provider
         #[arg(required_unless_present = "all", conflicts_with = "all")]
@@ -334,25 +339,25 @@ pub(super) enum Provider {
     },
 }
 
-/// What a provider is to do with its state, besides looking after it.
+/// What else a provider does while its state is checked.
 #[derive(Debug, Args)]
 pub(super) struct ValidateOptions {
-    /// Its settings outside have changed: it says again what it serves
+    /// Its external settings have changed: ask again which addresses it serves
     #[arg(long)]
     config_changed: bool,
-    /// Connect at the next flush
+    /// Connect, even if `no_connect` is set
     #[arg(long, conflicts_with = "disconnect")]
     connect: bool,
-    /// Let the connection go
+    /// Close the connection, and make no more
     #[arg(long)]
     disconnect: bool,
-    /// Read the headers of what waits at the remote again
+    /// Fetch the headers of remote messages again
     #[arg(long)]
     refresh_headers: bool,
-    /// Do what was marked in the headers
+    /// Process what is marked in the headers
     #[arg(long)]
     process_headers: bool,
-    /// Stop what runs because of the headers
+    /// Stop processing headers
     #[arg(long)]
     abort_headers: bool,
 }
@@ -384,12 +389,12 @@ pub(super) fn command() -> clap::Command {
     Cli::command()
 }
 
-/// Does what the command line says.
+/// Parses the command line and runs the command.
 pub(super) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     match Cli::try_parse_from(arguments) {
         Ok(cli) => commands::run(cli).map_or_else(|failure| failure.report("spoolctl"), |()| ExitCode::SUCCESS),
         Err(error) => {
-            // Help and version are no mistakes.
+            // Help and version are not errors.
             let code = if error.use_stderr() { 64 } else { 0 };
             let _ = error.print();
             ExitCode::from(code)

@@ -1,7 +1,7 @@
 //! Why a client tool could not do what it was asked, with the exit codes of `sysexits.h` that mail programs understand.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use spooler_protocol::control::ApiError;
@@ -15,10 +15,10 @@ pub(crate) enum Failure {
     /// An address or a message is not right.
     #[error("{0}")]
     Data(String),
-    /// Nobody answers on the socket.
+    /// No spooler answers on the socket.
     #[error(
-        "No spooler is running at {}; start it with `spooler run`, or name another socket with --socket or $SPOOLER_SOCKET",
-        .0.display()
+        "No spooler is running at {}; start it with `{}`, or name another socket with --socket or $SPOOLER_SOCKET",
+        .0.display(), start_command()
     )]
     Absent(PathBuf),
     /// The socket may not be opened.
@@ -37,13 +37,13 @@ pub(crate) enum Failure {
     },
     /// The connection or the answer broke.
     #[error(
-        "The connection to the spooler broke: {0}. Whether it took the request is not known; look with `spoolctl queue list`"
+        "The connection to the spooler broke: {0}. It may have accepted the request; check with `spoolctl queue list`"
     )]
     Broken(String),
-    /// What was done to some is refused for others.
+    /// An action was done to some messages and refused for others.
     #[error("{0}")]
     InPart(String),
-    /// Try later.
+    /// Trying again later can help.
     #[error("{0}")]
     Temporary(String),
     /// A file cannot be read.
@@ -55,6 +55,18 @@ pub(crate) enum Failure {
     /// A person pressed Ctrl-C.
     #[error("{0}")]
     Interrupted(String),
+}
+
+/// The command that starts the spooler here: systemd's where it is in charge and knows the unit.
+fn start_command() -> &'static str {
+    const UNITS: [&str; 3] = [
+        "/etc/systemd/system/spooler.service",
+        "/lib/systemd/system/spooler.service",
+        "/usr/lib/systemd/system/spooler.service",
+    ];
+    let is_booted = Path::new("/run/systemd/system").is_dir();
+    let has_unit = UNITS.iter().any(|unit| Path::new(unit).exists());
+    if is_booted && has_unit { "systemctl start spooler" } else { "spooler run" }
 }
 
 impl Failure {

@@ -27,6 +27,8 @@ mod handover;
 mod header;
 // Who runs the program, and where.
 mod identity;
+// Text laid out for a page.
+mod layout;
 // The personalities that mail programs know.
 mod sendmail;
 // Values as people read them.

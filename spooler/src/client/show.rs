@@ -1,9 +1,9 @@
-//! Values as people read them: local times, spans, sizes, and tables with aligned columns.
-
-use std::io::{self, Write};
+//! Values as people read them: local times, spans, sizes.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+
+use super::layout::count;
 
 /// A time in the local time zone: `2026-11-22 14:05:09`.
 pub(super) fn time(ms: i64) -> String {
@@ -52,6 +52,39 @@ pub(super) fn distance(ms: i64, now_ms: i64) -> String {
     }
 }
 
+/// A time to come, as a person plans by it: `14:32, in 5 min`.
+pub(super) fn upcoming(ms: i64, now_ms: i64) -> String {
+    upcoming_in(ms, now_ms, &TimeZone::system())
+}
+
+fn upcoming_in(ms: i64, now_ms: i64, zone: &TimeZone) -> String {
+    let seconds = ms.saturating_sub(now_ms) / 1000;
+    let at = |ms| Timestamp::from_millisecond(ms).map(|time| time.to_zoned(zone.clone()));
+    let (Ok(then), Ok(now)) = (at(ms), at(now_ms)) else { return "?".to_owned() };
+    let format = match seconds {
+        ..=0 => return "now".to_owned(),
+        1..120 => "%H:%M:%S",
+        _ if then.date() == now.date() => "%H:%M",
+        _ => "%b %-d %H:%M",
+    };
+    format!("{}, in {}", then.strftime(format), long_span(seconds.unsigned_abs()))
+}
+
+/// A span in words: `32 s`, `5 min`, `2 h 10 min`, `3 d 4 h`.
+fn long_span(seconds: u64) -> String {
+    let (minutes, hours) = (seconds / 60, seconds / 3600);
+    let two = |large: u64, unit: &str, small: u64, small_unit: &str| match small {
+        0 => format!("{large} {unit}"),
+        _ => format!("{large} {unit} {small} {small_unit}"),
+    };
+    match seconds {
+        ..120 => format!("{seconds} s"),
+        120..3600 => format!("{minutes} min"),
+        3600..86_400 => two(hours, "h", minutes % 60, "min"),
+        _ => two(hours / 24, "d", hours % 24, "h"),
+    }
+}
+
 /// Now, milliseconds since 1970.
 pub(super) fn now_ms() -> i64 {
     Timestamp::now().as_millisecond()
@@ -75,49 +108,23 @@ pub(super) fn size(bytes: u64) -> String {
     if tenths < 100 { format!("{}.{} {unit}", tenths / 10, tenths % 10) } else { format!("{} {unit}", tenths / 10) }
 }
 
+/// A size with its bytes, where the unit hides them: `263 bytes`, `4.0 KiB (4096 bytes)`.
+pub(super) fn exact_size(bytes: u64) -> String {
+    if bytes < 1024 { count(bytes, "byte") } else { format!("{} ({bytes} bytes)", size(bytes)) }
+}
+
 /// A text from outside without what could move a terminal's cursor.
 pub(super) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// A text of at most so many characters, with an ellipsis if some are missing.
+/// A text cut to `characters`, with an ellipsis if some are missing.
 pub(super) fn short(text: &str, characters: usize) -> String {
     let text = plain(text);
     if text.chars().count() <= characters {
         return text;
     }
     text.chars().take(characters.saturating_sub(1)).chain(['\u{2026}']).collect()
-}
-
-/// Rows under headings; columns as wide as their widest cell.
-#[derive(Debug)]
-pub(super) struct Table {
-    rows: Vec<Vec<String>>,
-}
-
-impl Table {
-    pub(super) fn new(headings: &[&str]) -> Self {
-        Self { rows: vec![headings.iter().map(|heading| (*heading).to_owned()).collect()] }
-    }
-
-    pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.iter().map(|cell| plain(cell)).collect());
-    }
-
-    pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        let mut widths = Vec::new();
-        for row in &self.rows {
-            widths.resize(widths.len().max(row.len()), 0);
-            for (width, cell) in widths.iter_mut().zip(row) {
-                *width = cell.chars().count().max(*width);
-            }
-        }
-        for row in &self.rows {
-            let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-            writeln!(out, "{}", cells.join("  ").trim_end())?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -139,13 +146,28 @@ mod tests {
     }
 
     #[test]
-    fn tables_align_and_hold_no_escape_sequences() {
-        let mut table = Table::new(&["a", "long"]);
-        table.row(["\u{1b}[31mx".to_owned(), "y".to_owned()]);
-        table.row(["\u{e4}".to_owned(), String::new()]);
-        let mut out = Vec::new();
-        table.write(&mut out).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "a       long\n [31mx  y\n\u{e4}\n");
+    fn coming_times_are_short() {
+        let now = 1_795_356_300_000;
+        for (after_s, text) in [
+            (0, "now"),
+            (-5, "now"),
+            (32, "14:05:32, in 32 s"),
+            (300, "14:10, in 5 min"),
+            (7800, "16:15, in 2 h 10 min"),
+            (86_400, "Nov 23 14:05, in 1 d"),
+        ] {
+            assert_eq!(upcoming_in(now + after_s * 1000, now, &TimeZone::UTC), text);
+        }
+    }
+
+    #[test]
+    fn sizes_are_told_once() {
+        assert_eq!([exact_size(1), exact_size(263), exact_size(4096)], ["1 byte", "263 bytes", "4.0 KiB (4096 bytes)"]);
+    }
+
+    #[test]
+    fn foreign_text_moves_no_cursor() {
+        assert_eq!(plain("\u{1b}[31mx"), " [31mx");
         assert_eq!(short("abcdef", 4), "abc\u{2026}");
     }
 }

@@ -1,11 +1,14 @@
-//! Asking a person at the terminal, and not showing what they type where it is a secret.
+//! The terminal: how wide it is, whether it shows colours; and asking a person there, and not showing what they type where it is a secret.
 //!
 //! The question goes to standard error, the answer comes from standard input. If that is no terminal, answers are its lines, so that
 //! a program can answer as well.
 
+use std::env::var_os;
 use std::io::{self, IsTerminal, Read, Write};
 
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+
+use super::layout::Page;
 
 /// Bytes of one answer that are taken.
 const ANSWER_BYTES_MAX: usize = 4096;
@@ -13,6 +16,20 @@ const CTRL_C: u8 = 3;
 const CTRL_D: u8 = 4;
 const BACKSPACE: [u8; 2] = [8, 127];
 const CTRL_U: u8 = 21;
+
+/// The page that standard output is: as wide as its terminal, coloured unless `NO_COLOR` or `TERM` speak against it. Files and pipes
+/// are never wrapped.
+pub(super) fn page() -> Page {
+    let out = io::stdout();
+    if !out.is_terminal() {
+        return Page::PLAIN;
+    }
+    // Some terminals do not know their size and say 0.
+    let columns = tcgetwinsize(&out).map_or(0, |window| usize::from(window.ws_col));
+    let is_dumb = var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+    let colour = !is_dumb && var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+    Page { columns: if columns == 0 { 80 } else { columns.max(20) }, colour }
+}
 
 /// A terminal that does not show what is typed; as before when dropped.
 struct Silent(Termios);

@@ -54,6 +54,8 @@ pub struct Control {
     pub socket: PathBuf,
     /// The group whose members may submit even if not anyone may.
     pub submit_group: Option<String>,
+    /// The group whose members may see the whole queue, but no content.
+    pub monitor_group: Option<String>,
     /// Whether every user of this machine may submit, as with sendmail.
     pub anyone_may_submit: bool,
 }
@@ -180,6 +182,7 @@ pub(super) fn read_control(settings: &mut Settings) -> Control {
     Control {
         socket,
         submit_group: settings.optional_string("submit_group"),
+        monitor_group: settings.optional_string("monitor_group"),
         anyone_may_submit: settings.boolean("anyone_may_submit", true),
     }
 }

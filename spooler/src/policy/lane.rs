@@ -136,6 +136,12 @@ impl Lane {
         (self.in_flight == 0).then_some(suspect)
     }
 
+    /// Whether a delivery may go out that is chosen by name: a suspect only alone, and nothing beside a suspect.
+    #[must_use]
+    pub fn may_take(&self, suspect: bool) -> bool {
+        !self.suspect_out && (!suspect || self.in_flight == 0)
+    }
+
     /// A delivery goes to the worker.
     pub fn depart(&mut self, destination: Destination, suspect: bool, now_ms: i64) {
         self.in_flight += 1;

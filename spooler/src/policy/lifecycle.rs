@@ -190,6 +190,15 @@ impl Lifecycle {
         }
     }
 
+    /// When it is started again after its death, on the clock that never jumps.
+    #[must_use]
+    pub fn next_start_ms(&self) -> Option<i64> {
+        match self.phase {
+            Phase::Waiting { until_ms } => Some(until_ms),
+            Phase::Off | Phase::Starting { .. } | Phase::Ready | Phase::Stopping { .. } | Phase::Barred => None,
+        }
+    }
+
     /// What the status row says.
     #[must_use]
     pub fn state(&self) -> WorkerState {

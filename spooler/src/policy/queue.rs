@@ -210,9 +210,33 @@ impl Queue {
 
     /// Hands the next ready part of a provider to its worker, as this delivery.
     pub fn depart(&mut self, provider: ProviderId, delivery: DeliveryId, now_ms: i64) -> Option<Departure> {
+        let (key, destination) = self.lanes.get_mut(&provider)?.next(now_ms)?;
+        self.depart_part(key, Route { provider, destination }, delivery, now_ms)
+    }
+
+    /// Hands the ready part of one message to a provider's worker, whatever else is ready there; `None` if it has none, or must wait
+    /// because a suspect goes alone.
+    pub fn depart_message(
+        &mut self,
+        provider: ProviderId,
+        id: MessageId,
+        delivery: DeliveryId,
+        now_ms: i64,
+    ) -> Option<Departure> {
+        let entry = self.messages.get(&id).filter(|entry| entry.standing == Standing::Active)?;
+        let is_ready =
+            |part: &&Part| part.waiting == Waiting::Ready && part.route.is_some_and(|way| way.provider == provider);
+        let route = entry.parts.as_slice().iter().find(is_ready)?.route?;
+        let (key, suspect) = (entry.key(id), entry.deaths > 0);
+        if !self.lanes.get(&provider)?.may_take(suspect) {
+            return None;
+        }
+        self.depart_part(key, route, delivery, now_ms)
+    }
+
+    fn depart_part(&mut self, key: Key, route: Route, delivery: DeliveryId, now_ms: i64) -> Option<Departure> {
+        let Route { provider, destination } = route;
         let lane = self.lanes.get_mut(&provider)?;
-        let (key, destination) = lane.next(now_ms)?;
-        let route = Route { provider, destination };
         let entry = self.messages.get_mut(&key.id)?;
         let part = entry.parts.as_mut_slice().iter_mut().find(|part| part.waits_for(route))?;
         part.waiting = Waiting::InFlight(delivery);

@@ -79,6 +79,7 @@ impl Supervisor {
             match self.command_one((action, uid), *id, actions) {
                 Ok(change) => {
                     done.done += 1;
+                    done.ids.push(*id);
                     if let Some(logged) = logged(action) {
                         log_change(*id, logged, Some(uid), "", actions);
                     }
@@ -133,6 +134,7 @@ impl Supervisor {
             }
             (QueueAction::Retry, Standing::Active) => {
                 self.make_due(id);
+                self.try_offline(id);
                 Ok(None)
             }
             (QueueAction::Retry, Standing::Held | Standing::Quarantined) => Err("is held or quarantined; release it"),
@@ -147,6 +149,21 @@ impl Supervisor {
                 self.queue.remove(id);
                 let end = if action == QueueAction::Delete { End::Deleted } else { End::Cancelled };
                 Ok(Some(self.remove_by_hand(id, end, Some(uid))))
+            }
+        }
+    }
+
+    /// A message is offered once to providers that are offline, too. One whose device is missing stays as it is, and so does one that
+    /// makes no connections: only a person has it connect.
+    fn try_offline(&mut self, id: MessageId) {
+        let Some(entry) = self.queue.get(id) else { return };
+        for route in entry.parts.as_slice().iter().filter_map(|part| part.route) {
+            if let Some(provider) = self.providers.get_mut(&route.provider)
+                && provider.is_offline()
+                && !provider.lacks_device
+                && !provider.no_connect
+            {
+                provider.retried.insert(id);
             }
         }
     }

@@ -11,7 +11,7 @@ use super::event::{Action, ReportedRecipient, SubmitOrder, WorkerId};
 use super::mail::{Change, Fate, log_change};
 use super::recording::Verdict;
 use super::{Flight, Supervisor};
-use crate::policy::queue::{Again, Waiting};
+use crate::policy::queue::{Again, Departure, Waiting};
 use crate::policy::{Now, ProviderId};
 
 /// A provider that is busy is asked again after so long (SpoolerBackoffInterval of the ancestor).
@@ -36,8 +36,8 @@ impl Supervisor {
         if provider.lacks_device || !self.machine.is_awake() || self.store_stuck.is_some() {
             return;
         }
-        // An offline provider tries by itself whether it can go on; a person's flush may want to see it fail.
-        if provider.is_offline() && !self.is_flushing(id) {
+        // An offline provider tries by itself whether it can go on; a person's flush or retry may want to see it fail.
+        if provider.is_offline() && !self.is_flushing(id) && provider.retried.is_empty() {
             return;
         }
         if !self.holds_what_it_needs(id, now) {
@@ -51,7 +51,7 @@ impl Supervisor {
         while self.queue.lane_of(id).is_some_and(|lane| lane.in_flight() < credit) {
             let delivery = DeliveryId(self.next);
             let first = !self.has_flights(id);
-            let Some(departure) = self.queue.depart(id, delivery, now.mono_ms) else { return };
+            let Some(departure) = self.next_departure(id, delivery, now) else { return };
             if first && let Some(provider) = self.providers.get_mut(&id) {
                 provider.overrun.on_given(now.mono_ms);
             }
@@ -88,6 +88,22 @@ impl Supervisor {
                 deferred_before,
             }));
         }
+    }
+
+    /// What a provider gets next: while it is offline and no flush runs, only what a person wants retried.
+    fn next_departure(&mut self, id: ProviderId, delivery: DeliveryId, now: Now) -> Option<Departure> {
+        let is_flushing = self.is_flushing(id);
+        let provider = self.providers.get_mut(&id)?;
+        if !provider.is_offline() || is_flushing {
+            provider.retried.clear();
+            return self.queue.depart(id, delivery, now.mono_ms);
+        }
+        while let Some(message) = provider.retried.pop_first() {
+            if let Some(departure) = self.queue.depart_message(id, message, delivery, now.mono_ms) {
+                return Some(departure);
+            }
+        }
+        None
     }
 
     /// Some recipients are settled while others are under way.
@@ -196,8 +212,8 @@ impl Supervisor {
         }
         self.note_busy(worker, (id, route), sequel.busy && next.is_some());
         let settled = verdict.settled_indexes();
-        let not_sent = verdict.failed.len() + verdict.deferred.len();
-        self.flushing.note_sent(id, route.provider, verdict.sent.len(), not_sent);
+        let provider = self.name(route.provider).to_owned();
+        self.flushing.note_sent(id, (route.provider, &provider), &verdict);
         if let (Some((Waiting::Deferred { due_ms }, _)), Some(plan)) = (next, plan) {
             // Those whom nobody tried are as late as the others: the provider was busy, or wanted them later.
             let untried = open.iter().filter(|_| !attempted).map(|index| (*index, sequel.why.clone()));

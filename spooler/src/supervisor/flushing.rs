@@ -6,11 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use spooler_protocol::control::{ApiError, FlushCommand, FlushProgress};
+use spooler_protocol::control::{ApiError, FlushCommand, FlushFailure, FlushProgress};
 use spooler_protocol::ids::MessageId;
 
 use super::Supervisor;
 use super::event::Action;
+use super::recording::Verdict;
 use crate::policy::flush::{Asker, Flush, Ways};
 use crate::policy::lease::Leases;
 use crate::policy::queue::Standing;
@@ -18,6 +19,8 @@ use crate::policy::{Now, ProviderId};
 
 /// Flushes that nobody waits for.
 const UNWATCHED_MAX: usize = 16;
+/// Failures that a request names.
+const FAILURES_MAX: usize = 20;
 
 /// Who asked for a flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +45,7 @@ pub(super) struct Request {
     sent: u64,
     not_sent: u64,
     received: u64,
+    failures: Vec<FlushFailure>,
     /// Why providers were left out.
     remarks: Vec<String>,
 }
@@ -110,12 +114,19 @@ impl Flushing {
         }
     }
 
-    /// A delivery ended: requests that waited for it go on.
-    pub(super) fn note_sent(&mut self, id: MessageId, provider: ProviderId, sent: usize, not_sent: usize) {
+    /// A delivery of a provider and its name ended: requests that waited for it go on.
+    pub(super) fn note_sent(&mut self, id: MessageId, (provider, name): (ProviderId, &str), verdict: &Verdict) {
         for request in self.requests.values_mut() {
             if request.left.get_mut(&provider).is_some_and(|left| left.remove(&id)) {
-                request.sent += sent as u64;
-                request.not_sent += not_sent as u64;
+                request.sent += verdict.sent.len() as u64;
+                request.not_sent += (verdict.failed.len() + verdict.deferred.len()) as u64;
+                let failed = verdict.failed.iter().map(|failed| (failed, true));
+                let deferred = verdict.deferred.iter().map(|deferred| (deferred, false));
+                let room = FAILURES_MAX.saturating_sub(request.failures.len());
+                request.failures.extend(failed.chain(deferred).take(room).map(|((recipient, reply), permanent)| {
+                    let (provider, reason) = (name.to_owned(), reply.to_string());
+                    FlushFailure { id, recipient: *recipient, provider, permanent, reason }
+                }));
             }
         }
     }
@@ -160,7 +171,7 @@ impl Supervisor {
         let unwatched = self.flushing.requests.values().filter(|request| request.client != Client::Waits).count();
         if command.no_wait && unwatched >= UNWATCHED_MAX {
             return refused(
-                "So many flushes run already that one more would change nothing; wait for one, or stop them",
+                "Too many flushes are running; wait for one to end, or stop them with `spoolctl flush --stop`",
             );
         }
         Ok(())
@@ -243,6 +254,7 @@ impl Supervisor {
             received: request.received,
             done: request.open.is_empty(),
             why: why.join("; "),
+            failures: request.failures.clone(),
         })
     }
 }
@@ -250,6 +262,16 @@ impl Supervisor {
 impl Request {
     fn new(client: Client, left: BTreeMap<ProviderId, HashSet<MessageId>>) -> Self {
         let total = left.values().map(|left| left.len() as u64).sum();
-        Self { client, open: BTreeSet::new(), left, total, sent: 0, not_sent: 0, received: 0, remarks: Vec::new() }
+        Self {
+            client,
+            open: BTreeSet::new(),
+            left,
+            total,
+            sent: 0,
+            not_sent: 0,
+            received: 0,
+            failures: Vec::new(),
+            remarks: Vec::new(),
+        }
     }
 }

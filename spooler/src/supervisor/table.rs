@@ -160,6 +160,7 @@ impl Supervisor {
             pid: provider.pid,
             generation: life.generation(),
             since_ms: self.wall_ms(life.since_ms()),
+            next_start_ms: life.next_start_ms().map(|ms| self.wall_ms(ms)),
             token,
             in_flight,
             ready: lane.map_or(0, Lane::ready),
@@ -231,7 +232,7 @@ impl Provider {
             WorkerState::Stopping => "being stopped".to_owned(),
             WorkerState::Paused if !self.config.enabled => "switched off in the configuration".to_owned(),
             WorkerState::Paused => "paused".to_owned(),
-            WorkerState::Backoff => format!("starts again soon; {}", why.unwrap_or("its worker died")),
+            WorkerState::Backoff => why.unwrap_or("its worker died").to_owned(),
             WorkerState::Failed => {
                 format!("failed: {}{}", why.unwrap_or("too many failed starts"), self.remedy(reload))
             }

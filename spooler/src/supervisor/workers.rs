@@ -1,5 +1,7 @@
 //! Workers come and go; the configuration changes.
 
+use std::collections::BTreeSet;
+
 use spooler_protocol::calls::LogonFlags;
 use spooler_protocol::from_worker::{FromWorker, RowUpdate};
 use spooler_protocol::notification::SystemMessage;
@@ -74,6 +76,7 @@ impl Supervisor {
             critical: None,
             overrun: overrunning::ladder(config, now),
             lacks_device: false,
+            retried: BTreeSet::new(),
             no_connect: config.no_connect,
             sandbox: super::confining::Sandbox::default(),
             session: super::sessions::Session::default(),

@@ -8,7 +8,7 @@ use spooler_protocol::history::{Fate, Finished, FinishedRecipient, HistoryFilter
 use crate::client::cli::Log;
 use crate::client::connection::{Control, block_on};
 use crate::client::failure::Failure;
-use crate::client::show::{self, distance, plain, short, size, span, time};
+use crate::client::show::{self, distance, exact_size, plain, short, span, time};
 use crate::mail_log::remote;
 
 /// Messages that are shown if nobody says how many.
@@ -167,7 +167,7 @@ pub(super) fn describe(out: &mut dyn Write, finished: &Finished, now_ms: i64) ->
         ("Message", finished.id.to_string()),
         ("State", format!("{}{by}; no longer in the queue", finished.fate().word())),
         ("Sender", sender_word(&finished.sender).to_owned()),
-        ("Size", format!("{} ({} bytes)", size(finished.size), finished.size)),
+        ("Size", exact_size(finished.size)),
         ("Submitted", when(finished.submitted_ms)),
         ("Ended", when(finished.ended_ms)),
         ("By", finished.origin.clone()),

@@ -5,13 +5,15 @@ use std::io::{self, Write};
 use serde_json::Value;
 use spooler_protocol::calls::ValidateFlags;
 use spooler_protocol::control::{ProviderAction, ProviderCommand, ProviderDetail, ValidateCommand, Validated};
-use spooler_protocol::status::StatusTable;
+use spooler_protocol::status::{StatusTable, TokenState};
 
 use super::{print_json, status};
 use crate::client::cli::{Provider, ValidateOptions};
 use crate::client::connection::{Control, block_on};
 use crate::client::failure::Failure;
-use crate::client::show::plain;
+use crate::client::layout::{Page, count};
+use crate::client::show::{now_ms, plain, time};
+use crate::client::terminal;
 
 pub(super) fn run(control: &Control, provider: Provider) -> Result<(), Failure> {
     match provider {
@@ -20,15 +22,25 @@ pub(super) fn run(control: &Control, provider: Provider) -> Result<(), Failure> 
             if json {
                 return print_json(&table.providers);
             }
-            Ok(status::providers(&mut io::stdout().lock(), &table.providers)?)
+            let text = status::providers(&table.providers, terminal::page(), now_ms());
+            Ok(io::stdout().lock().write_all(text.as_bytes())?)
         }
         Provider::Show { name, json } => {
             let detail: ProviderDetail = block_on(control.get(&path_of(&name, "")?))?;
-            if json { print_json(&detail) } else { Ok(show(&mut io::stdout().lock(), &detail)?) }
+            if json {
+                return print_json(&detail);
+            }
+            let text = show(&detail, terminal::page(), now_ms());
+            Ok(io::stdout().lock().write_all(text.as_bytes())?)
         }
         Provider::Restart { name } => act(control, &name, ProviderAction::Restart, "is restarted"),
-        Provider::Pause { name } => act(control, &name, ProviderAction::Pause, "gets nothing more until it is resumed"),
-        Provider::Resume { name } => act(control, &name, ProviderAction::Resume, "goes on"),
+        Provider::Pause { name } => act(
+            control,
+            &name,
+            ProviderAction::Pause,
+            "is paused: it finishes what it has and gets no more until it is resumed",
+        ),
+        Provider::Resume { name } => act(control, &name, ProviderAction::Resume, "is resumed"),
         Provider::Validate { name: Some(name), how, .. } => {
             let command = ProviderCommand { action: ProviderAction::Validate, flags: how.flags() };
             command_one(control, &name, &command, "is validated")
@@ -37,26 +49,48 @@ pub(super) fn run(control: &Control, provider: Provider) -> Result<(), Failure> 
     }
 }
 
-/// The row of a provider and what is known of its sandbox, for people.
-fn show(out: &mut dyn Write, detail: &ProviderDetail) -> io::Result<()> {
-    status::providers(out, std::slice::from_ref(&detail.row))?;
-    writeln!(out)?;
-    if !detail.row.identity.is_empty() {
-        writeln!(out, "{:<16}{}", "serves as", plain(&detail.row.identity))?;
+/// Everything about one provider, for people: its line of the list, then a fact a line.
+fn show(detail: &ProviderDetail, page: Page, now_ms: i64) -> String {
+    let row = &detail.row;
+    let token = match row.token {
+        TokenState::Idle => "idle",
+        TokenState::Runnable => "runnable (waits for its turn)",
+        TokenState::Running => "running",
+        TokenState::Preempting => "preempting (was asked to give its turn back)",
+    };
+    let sandbox = if row.sandbox.is_empty() { "not closed yet" } else { &row.sandbox };
+    let mut facts = vec![
+        ("resource", row.resource.clone().unwrap_or_default()),
+        ("process", row.pid.map(|pid| pid.to_string()).unwrap_or_default()),
+        ("in this state", format!("since {}", time(row.since_ms))),
+        ("scheduling", token.to_owned()),
+        ("CPU used", format!("{}.{:01} s", row.cpu_ms / 1000, row.cpu_ms % 1000 / 100)),
+        ("priority", row.priority.clone()),
+        ("deaths", if row.deaths == 0 { String::new() } else { row.deaths.to_string() }),
+        ("sandbox", sandbox.to_owned()),
+    ];
+    if row.hasty_words > 0 {
+        facts.push(("status rows", format!("{} updates came too fast and were merged", row.hasty_words)));
     }
-    writeln!(out, "{:<16}{}", "priority", plain(&detail.row.priority))?;
-    let sandbox = if detail.row.sandbox.is_empty() { "not closed yet" } else { &detail.row.sandbox };
-    writeln!(out, "{:<16}{}", "sandbox", plain(sandbox))?;
     if detail.closing_us > 0 {
-        writeln!(out, "  {:<14}{} \u{b5}s", "closed in", detail.closing_us)?;
+        facts.push(("  closed in", format!("{} \u{b5}s", detail.closing_us)));
     }
-    for (what, much) in &detail.needs {
-        writeln!(out, "  {:<14}{}", plain(what), plain(much))?;
-    }
-    Ok(())
+    facts.retain(|(_, value)| !value.is_empty());
+    let facts = facts.iter().map(|(name, value)| fact(name, value, page));
+    let needs = detail.needs.iter().map(|(what, much)| fact(&format!("  {what}"), much, page));
+    let table = status::providers(std::slice::from_ref(row), page, now_ms);
+    table + "\n" + &facts.chain(needs).collect::<String>()
 }
 
-/// Has all providers look after their state, and says what became of each.
+/// Columns of the names of facts.
+const NAME_COLUMNS: usize = 18;
+
+fn fact(name: &str, value: &str, page: Page) -> String {
+    let name = format!("{:<width$}  ", plain(name), width = NAME_COLUMNS - 2);
+    page.hanging(&name, &plain(value), NAME_COLUMNS) + "\n"
+}
+
+/// Checks the state of all providers, and says the result of each.
 pub(super) fn validate_all(control: &Control, how: &ValidateOptions) -> Result<(), Failure> {
     let command = ValidateCommand { flags: how.flags() };
     let all: Vec<Validated> = block_on(control.post("/v1/validate", &command))?;
@@ -69,7 +103,7 @@ pub(super) fn validate_all(control: &Control, how: &ValidateOptions) -> Result<(
     if failed == 0 {
         return Ok(());
     }
-    Err(Failure::Temporary(format!("{failed} of {} providers were not validated", all.len())))
+    Err(Failure::Temporary(format!("{failed} of {} failed", count(all.len() as u64, "provider"))))
 }
 
 fn act(control: &Control, name: &str, action: ProviderAction, done: &str) -> Result<(), Failure> {

@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 
 use spooler_protocol::control::{
-    Death, Filter, MessageDetail, MessageState, MessageSummary, QueueAction, QueueCommand, QueueDone, RecipientState,
+    Death, Filter, MessageDetail, MessageState, MessageSummary, QueueAction, QueueCommand, QueueCount, QueueDone,
+    RecipientState,
 };
 use spooler_protocol::history::Finished;
 
@@ -11,8 +12,13 @@ use super::{log, print_json};
 use crate::client::cli::{Action, Queue};
 use crate::client::connection::{Control, block_on};
 use crate::client::failure::Failure;
+use crate::client::layout::{Page, Tone, count};
 use crate::client::queue_path;
-use crate::client::show::{self, distance, plain, short, size, span, time};
+use crate::client::show::{self, distance, exact_size, plain, short, size, span, time, upcoming};
+use crate::client::terminal;
+
+/// Messages that an answer names.
+const NAMED_MAX: usize = 20;
 
 pub(super) fn run(control: &Control, queue: Queue) -> Result<(), Failure> {
     match queue {
@@ -20,6 +26,7 @@ pub(super) fn run(control: &Control, queue: Queue) -> Result<(), Failure> {
             let filter = Filter { limit, ..chosen.filter().unwrap_or_default() };
             list(control, &filter, json)
         }
+        Queue::Count { json } => print_count(control, json),
         Queue::Show { id, json } => show(control, id, json),
         Queue::Cat { id } => block_on(async {
             let mut out = io::stdout().lock();
@@ -37,32 +44,62 @@ fn list(control: &Control, filter: &Filter, json: bool) -> Result<(), Failure> {
     block_on(async {
         let mut lines = control.lines(&queue_path(filter)?).await?;
         let mut out = io::BufWriter::new(io::stdout().lock());
-        let (mut count, now_ms) = (0_u64, show::now_ms());
+        let (mut listed, now_ms, page) = (0_u64, show::now_ms(), terminal::page());
         while let Some(summary) = lines.next::<MessageSummary>().await? {
             if json {
                 serde_json::to_writer(&mut out, &summary).map_err(io::Error::from)?;
                 writeln!(out)?;
             } else {
-                if count == 0 {
-                    writeln!(
-                        out,
-                        "{:>8}  {:<11} {:>9} {:>7} {:>5}  SENDER > RECIPIENTS",
-                        "ID", "STATE", "SIZE", "AGE", "TRIES"
-                    )?;
+                if listed == 0 {
+                    out.write_all(heading(page).as_bytes())?;
                 }
-                line(&mut out, &summary, now_ms)?;
+                out.write_all(entry(&summary, page, now_ms).as_bytes())?;
             }
-            count += 1;
+            listed += 1;
         }
-        if count == 0 && !json {
-            writeln!(out, "No messages")?;
+        if listed == 0 && !json {
+            writeln!(out, "{}", nothing_listed(*filter == Filter::default(), &count_of(control).await?))?;
         }
         Ok(out.flush()?)
     })
 }
 
-/// One line, and a second one if there is something to say about why it waits.
-fn line(out: &mut dyn Write, summary: &MessageSummary, now_ms: i64) -> io::Result<()> {
+/// The numbers of the whole queue.
+pub(in crate::client) async fn count_of(control: &Control) -> Result<QueueCount, Failure> {
+    control.get("/v1/messages/count").await
+}
+
+/// Why a listing has no messages: the queue of others is never called empty.
+fn nothing_listed(is_whole: bool, counted: &QueueCount) -> String {
+    match counted.total {
+        0 => "No messages".to_owned(),
+        others if !counted.all_visible => format!("You have no messages here ({others} of others)"),
+        _ if is_whole => "No messages".to_owned(),
+        _ => "No such messages".to_owned(),
+    }
+}
+
+fn print_count(control: &Control, json: bool) -> Result<(), Failure> {
+    let counted = block_on(count_of(control))?;
+    if json {
+        return print_json(&counted);
+    }
+    let oldest = counted.oldest_ms.map(|ms| format!("; the oldest accepted {}", distance(ms, show::now_ms())));
+    let QueueCount { total, ready, in_flight, deferred, held, quarantined, .. } = counted;
+    let states =
+        format!("{ready} ready, {in_flight} in flight, {deferred} deferred, {held} held, {quarantined} quarantined");
+    Ok(writeln!(io::stdout().lock(), "{}: {states}{}", count(total, "message"), oldest.unwrap_or_default())?)
+}
+
+fn heading(page: Page) -> String {
+    page.toned(
+        &format!("{:>8}  {:<11} {:>9} {:>7} {:>5}  SENDER > RECIPIENTS", "ID", "STATE", "SIZE", "AGE", "TRIES"),
+        Tone::Bold,
+    ) + "\n"
+}
+
+/// One message: a line, and a second one about when it is tried next and why it waits.
+fn entry(summary: &MessageSummary, page: Page, now_ms: i64) -> String {
     let age = span(now_ms.saturating_sub(summary.submitted_ms).max(0).unsigned_abs() / 1000);
     // Unsettled recipients come first; the others are done with.
     let shown = usize::try_from(summary.pending).unwrap_or(usize::MAX).min(3);
@@ -72,12 +109,17 @@ fn line(out: &mut dyn Write, summary: &MessageSummary, now_ms: i64) -> io::Resul
         recipients.push(format!("and {unseen} more"));
     }
     let (state, bytes) = (state_word(summary.state), size(summary.size));
-    write!(out, "{:>8}  {state:<11} {bytes:>9} {age:>7} {:>5}  ", summary.id.0, summary.attempts)?;
-    writeln!(out, "{} > {}", short(sender_word(&summary.sender), 60), recipients.join(", "))?;
-    let next = summary.next_try_ms.map(|ms| format!("next try {}", distance(ms, now_ms)));
+    let prefix = format!("{:>8}  {state:<11} {bytes:>9} {age:>7} {:>5}  ", summary.id.0, summary.attempts);
+    let to = format!("{} > {}", short(sender_word(&summary.sender), 60), recipients.join(", "));
+    let mut out = page.hanging(&prefix, &to, 12) + "\n";
+    let next = summary.next_try_ms.map(|ms| format!("next try {}", upcoming(ms, now_ms)));
     let why = Some(plain(&summary.why)).filter(|why| !why.is_empty());
-    let said: Vec<String> = why.into_iter().chain(next).collect();
-    if said.is_empty() { Ok(()) } else { writeln!(out, "{:>8}  {}", "", said.join("; ")) }
+    let said: Vec<String> = next.into_iter().chain(why).collect();
+    if !said.is_empty() {
+        out.push_str(&page.hanging(&" ".repeat(10), &said.join("; "), 10));
+        out.push('\n');
+    }
+    out
 }
 
 fn sender_word(sender: &str) -> &str {
@@ -118,7 +160,7 @@ fn describe(out: &mut dyn Write, detail: &MessageDetail, now_ms: i64) -> io::Res
         ("State", state_word(summary.state).to_owned()),
         ("Why", summary.why.clone()),
         ("Sender", sender_word(&summary.sender).to_owned()),
-        ("Size", format!("{} ({} bytes)", size(summary.size), summary.size)),
+        ("Size", exact_size(summary.size)),
         ("Submitted", when(summary.submitted_ms)),
         ("By", detail.origin.clone()),
         ("Attempts", summary.attempts.to_string()),
@@ -138,7 +180,7 @@ fn describe(out: &mut dyn Write, detail: &MessageDetail, now_ms: i64) -> io::Res
             RecipientState::Failed => "failed",
         };
         let by = recipient.provider.as_ref().map(|provider| format!(" through {provider}")).unwrap_or_default();
-        let tries = format!("{} attempts", recipient.attempts);
+        let tries = count(u64::from(recipient.attempts), "attempt");
         writeln!(out, "\n  {}\n    {state}{}, {tries}", plain(&recipient.address), plain(&by))?;
         if let Some(reply) = &recipient.reply {
             writeln!(out, "    {}", plain(&reply.to_string()))?;
@@ -174,9 +216,11 @@ fn deaths(out: &mut dyn Write, deaths: &[Death]) -> io::Result<()> {
 
 fn act(control: &Control, action: QueueAction, chosen: &Action) -> Result<(), Failure> {
     let filter = match (chosen.chosen.filter(), chosen.all) {
-        (Some(_), true) => return Err(Failure::Usage("Either --all or a choice of messages, not both".to_owned())),
+        (Some(_), true) => {
+            return Err(Failure::Usage("Use either --all or a selection of messages, not both".to_owned()));
+        }
         (None, false) => {
-            let text = "Which messages? Give numbers, a choice such as --to or --state, or --all for every message";
+            let text = "Which messages? Give numbers, a selection such as --to or --state, or --all for every message";
             return Err(Failure::Usage(text.to_owned()));
         }
         (Some(filter), false) => filter,
@@ -195,10 +239,20 @@ fn command(control: &Control, action: QueueAction, filter: Filter, json: bool) -
     if json {
         print_json(&done)?;
     } else {
-        let messages = if done.done == 1 { "1 message".to_owned() } else { format!("{} messages", done.done) };
-        writeln!(io::stdout().lock(), "{messages} {}", done_word(action))?;
+        io::stdout().lock().write_all(taken(&done, action, terminal::page()).as_bytes())?;
     }
     if done.refused.is_empty() { Ok(()) } else { Err(Failure::InPart(plain_lines(&done.refused))) }
+}
+
+/// How many messages an action took, and which: `2 messages deleted: 7, 9`.
+fn taken(done: &QueueDone, action: QueueAction, page: Page) -> String {
+    let mut ids: Vec<String> = done.ids.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+    let unnamed = done.done.saturating_sub(ids.len() as u64);
+    if unnamed > 0 {
+        ids.push(format!("and {unnamed} more"));
+    }
+    let named = if ids.is_empty() { String::new() } else { format!(": {}", ids.join(", ")) };
+    page.hanging("", &format!("{} {}{named}", count(done.done, "message"), done_word(action)), 4) + "\n"
 }
 
 fn plain_lines(lines: &[String]) -> String {
@@ -212,5 +266,56 @@ fn done_word(action: QueueAction) -> &'static str {
         QueueAction::Retry => "to be tried now",
         QueueAction::Delete => "deleted",
         QueueAction::Cancel => "cancelled",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use spooler_protocol::ids::MessageId;
+
+    use super::*;
+
+    const NOW_MS: i64 = 1_795_356_300_000;
+
+    fn summary() -> MessageSummary {
+        MessageSummary {
+            id: MessageId(7),
+            state: MessageState::Held,
+            why: "held by an administrator who wanted to have a look at it first".to_owned(),
+            sender: String::new(),
+            recipients: vec!["ann@example.org".to_owned(), "b\u{fc}ro@example.org".to_owned()],
+            pending: 2,
+            size: 263,
+            submitted_ms: NOW_MS - 200_000,
+            next_try_ms: None,
+            attempts: 1,
+        }
+    }
+
+    #[test]
+    fn entry_fits_eighty_columns() {
+        let page = Page { columns: 80, colour: false };
+        let text = heading(page) + &entry(&summary(), page, NOW_MS);
+        let expected = "      ID  STATE            SIZE     AGE TRIES  SENDER > RECIPIENTS
+       7  held            263 B   3m20s     1  <> > ann@example.org,
+            b\u{fc}ro@example.org
+          held by an administrator who wanted to have a look at it first
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn action_names_its_messages() {
+        let ids = vec![MessageId(7), MessageId(9)];
+        let done = QueueDone { done: 3, ids, refused: Vec::new() };
+        assert_eq!(taken(&done, QueueAction::Delete, Page::PLAIN), "3 messages deleted: 7, 9, and 1 more\n");
+    }
+
+    #[test]
+    fn queue_of_others_is_not_empty() {
+        let counted = |total, all_visible| QueueCount { total, all_visible, ..QueueCount::default() };
+        assert_eq!(nothing_listed(true, &counted(10, false)), "You have no messages here (10 of others)");
+        assert_eq!(nothing_listed(true, &counted(0, false)), "No messages");
+        assert_eq!(nothing_listed(false, &counted(3, true)), "No such messages");
     }
 }

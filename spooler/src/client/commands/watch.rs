@@ -11,11 +11,16 @@ use tokio::time::{Instant, sleep_until};
 use super::{print_json, status};
 use crate::client::connection::{Control, Lines, block_on};
 use crate::client::failure::Failure;
+use crate::client::layout::Page;
+use crate::client::show::now_ms;
+use crate::client::terminal;
 
 /// The least time between two pictures.
 const DRAW_EVERY: Duration = Duration::from_millis(200);
 /// A picture is drawn again after so long even if nothing has changed, because it says how long things have been so.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
+/// The last line of the screen.
+const HELP: &str = "Ctrl-C ends this";
 
 /// Shows the table after each change; as JSON each line as it comes.
 pub(super) fn run(control: &Control, json: bool) -> Result<(), Failure> {
@@ -76,7 +81,7 @@ fn draw(screen: Option<&Screen>, table: &StatusTable) -> io::Result<()> {
         Some(screen) => screen.draw(table),
         None => {
             let mut out = io::stdout().lock();
-            status::write(&mut out, table)?;
+            out.write_all(status::screen(table, Page::PLAIN, now_ms()).as_bytes())?;
             writeln!(out)
         }
     }
@@ -86,29 +91,41 @@ fn stopped() -> Failure {
     Failure::Temporary("The spooler stopped".to_owned())
 }
 
+/// The lines of a text that a window of `rows` has room for above the last line, and how many are missing.
+fn fit(text: &str, rows: usize) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().collect();
+    let room = rows.saturating_sub(1);
+    if lines.len() <= room {
+        return lines.into_iter().map(str::to_owned).collect();
+    }
+    let shown = room.saturating_sub(1);
+    let mut fitting: Vec<String> = lines.iter().take(shown).map(|line| (*line).to_owned()).collect();
+    fitting.push(format!("... {} more lines; make the window higher, or run `spoolctl status`", lines.len() - shown));
+    fitting
+}
+
 /// The terminal while a table is redrawn in place; put right again at the end.
 struct Screen;
 
 impl Screen {
     fn open() -> io::Result<Self> {
-        // Clear, and cut long lines off instead of wrapping them.
+        // Clear; lines fit, and one that does not is cut off.
         io::stdout().write_all(b"\x1b[2J\x1b[?7l")?;
         Ok(Self)
     }
 
     fn draw(&self, table: &StatusTable) -> io::Result<()> {
-        let mut text = Vec::new();
-        status::write(&mut text, table)?;
-        let text = String::from_utf8_lossy(&text);
+        let text = status::screen(table, terminal::page(), now_ms());
         // Some terminals do not know their size and say 0.
         let window = rustix::termios::tcgetwinsize(io::stdout()).ok().filter(|window| window.ws_row > 0);
         let rows = window.map_or(24, |window| usize::from(window.ws_row));
         let mut frame = String::from("\x1b[H");
-        for (place, line) in text.lines().take(rows.saturating_sub(1)).enumerate() {
-            frame.push_str(if place == 0 { "" } else { "\r\n" });
-            frame.push_str(line);
-            frame.push_str("\x1b[K");
+        for line in fit(&text, rows) {
+            frame.push_str(&line);
+            frame.push_str("\x1b[K\r\n");
         }
+        frame.push_str(HELP);
+        frame.push_str("\x1b[K");
         frame.push_str("\x1b[J");
         let mut out = io::stdout().lock();
         out.write_all(frame.as_bytes())?;
@@ -120,5 +137,17 @@ impl Drop for Screen {
     fn drop(&mut self) {
         let mut out = io::stdout().lock();
         let _ = out.write_all(b"\x1b[?7h\r\n").and_then(|()| out.flush());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn window_tells_what_it_hides() {
+        assert_eq!(fit("a\nb\n", 3), ["a", "b"]);
+        let cut = fit("a\nb\nc\nd\n", 4);
+        assert_eq!(cut, ["a", "b", "... 2 more lines; make the window higher, or run `spoolctl status`"]);
     }
 }

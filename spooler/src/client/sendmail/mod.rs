@@ -14,7 +14,7 @@ use std::io::{self, Write};
 
 use argv::{Mode, Options};
 use compose::Composed;
-use spooler_protocol::control::{Filter, FlushCommand, FlushProgress, MessageSummary};
+use spooler_protocol::control::{Filter, FlushCommand, FlushProgress, MessageSummary, QueueCount};
 
 use super::commands::alias;
 use super::connection::{Control, block_on};
@@ -100,13 +100,23 @@ pub(super) fn mailq(control: &Control) -> Result<(), Failure> {
             bytes += summary.size;
             entry(&mut out, &summary)?;
         }
-        match messages {
-            0 => writeln!(out, "Mail queue is empty")?,
-            1 => writeln!(out, "-- {} Kbytes in 1 Request.", bytes.div_ceil(1024))?,
-            many => writeln!(out, "-- {} Kbytes in {many} Requests.", bytes.div_ceil(1024))?,
-        }
+        let counted: QueueCount = control.get("/v1/messages/count").await?;
+        out.write_all(mailq_end(messages, bytes, &counted).as_bytes())?;
         Ok(out.flush()?)
     })
+}
+
+/// The end of the listing, which programs parse: the last line counts every message of the queue, also those that the user may not see.
+fn mailq_end(messages: u64, bytes: u64, counted: &QueueCount) -> String {
+    let others = if counted.all_visible { 0 } else { counted.total.saturating_sub(messages) };
+    let requests = |number: u64| if number == 1 { "1 Request".to_owned() } else { format!("{number} Requests") };
+    let total = requests(messages + others);
+    match (messages, others) {
+        (0, 0) => "Mail queue is empty\n".to_owned(),
+        (_, 0) => format!("-- {} Kbytes in {total}.\n", bytes.div_ceil(1024)),
+        (0, _) => format!("You have no messages here ({others} of others)\n-- ? Kbytes in {total}.\n"),
+        (_, _) => format!("Not shown: {others} of others\n-- ? Kbytes in {total}.\n"),
+    }
 }
 
 /// One message; `*` is in flight and `!` is held or set aside, as Postfix marks them.
@@ -129,4 +139,21 @@ fn entry(out: &mut dyn Write, summary: &MessageSummary) -> io::Result<()> {
         writeln!(out, "{:>41} {}", "", show::plain(recipient))?;
     }
     writeln!(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mailq_never_calls_hidden_queues_empty() {
+        let end = |messages, total, all_visible| {
+            mailq_end(messages, 1500, &QueueCount { total, all_visible, ..QueueCount::default() })
+        };
+        assert_eq!(end(0, 0, false), "Mail queue is empty\n");
+        assert_eq!(end(1, 1, true), "-- 2 Kbytes in 1 Request.\n");
+        assert_eq!(end(10, 10, true), "-- 2 Kbytes in 10 Requests.\n");
+        assert_eq!(end(0, 10, false), "You have no messages here (10 of others)\n-- ? Kbytes in 10 Requests.\n");
+        assert_eq!(end(2, 10, false), "Not shown: 8 of others\n-- ? Kbytes in 10 Requests.\n");
+    }
 }

@@ -2,7 +2,7 @@
 
 use spooler_protocol::calls::{EndMessage, SpoolerNotify, Wishes};
 use spooler_protocol::control::{MessageState, QueueAction, RecipientState};
-use spooler_protocol::from_worker::{FromWorker, LoggedOn};
+use spooler_protocol::from_worker::{FromWorker, LoggedOn, RowUpdate};
 use spooler_protocol::ids::MessageId;
 use spooler_protocol::outcome::{Outcome, SubmitResult};
 
@@ -235,4 +235,15 @@ fn who_stops_a_delivery_by_itself_gets_it_ten_times_again_and_then_later() {
     assert!(bench.calls("a").is_empty());
     bench.pass(1000);
     bench.delivery("a");
+}
+
+#[test]
+fn retry_goes_out_through_offline_provider() {
+    let mut bench = one();
+    let row = RowUpdate { offline: Some(true), ..RowUpdate::default() };
+    bench.say("a", FromWorker::Row { sequence: 1, row: String::new(), update: Box::new(row) });
+    let (_, chosen) = (bench.submit(&["x@y"]), bench.submit(&["x@z"]));
+    assert!(bench.calls("a").is_empty());
+    bench.ask(Ask::Queue(QueueAction::Retry, vec![chosen], 0));
+    assert_eq!(bench.calls("a"), [format!("Submit {chosen}")], "only that one, and once");
 }

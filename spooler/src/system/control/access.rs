@@ -4,6 +4,7 @@
 //! |---|---|
 //! | root, the spooler's user | everything |
 //! | the submit group, or anyone if the configuration says so | submit, read the status, list, show, delete and cancel own messages |
+//! | the monitor group | read the status, list, show and count all messages, but not read their content |
 //! | everybody else | nothing |
 //!
 //! A process in a sandbox (no_new_privs and a seccomp filter, as the workers' programs are) is a submitter at most, whatever its user.
@@ -20,6 +21,8 @@ pub struct Access {
     pub owner_uid: u32,
     /// The group whose members may submit.
     pub submit_group: Option<u32>,
+    /// The group whose members may see every message of the queue, but not its content.
+    pub monitor_group: Option<u32>,
     /// Whether every user of this machine may submit.
     pub anyone_may_submit: bool,
 }
@@ -31,6 +34,8 @@ pub struct Peer {
     pub uid: u32,
     /// Whether the user is a member of the submit group.
     pub in_submit_group: bool,
+    /// Whether the user is a member of the monitor group.
+    pub in_monitor_group: bool,
     /// Whether its process is in a sandbox.
     pub sandboxed: bool,
 }
@@ -42,8 +47,10 @@ pub enum Operation {
     Submit,
     /// See the status table.
     ReadStatus,
-    /// See messages of the queue.
+    /// See messages of the queue: envelope, state and reason.
     ReadQueue,
+    /// Read the content of a message.
+    ReadContent,
     /// Do something with messages of the queue.
     ChangeQueue(QueueAction),
     /// Work the queue off now.
@@ -77,11 +84,11 @@ impl Scope {
 /// Why somebody may not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
-    /// Not somebody who may use the spooler.
+    /// A user who may not use the spooler.
     #[error("User {0} may not use this spooler; ask its administrator for membership in the submit group")]
     Stranger(u32),
     /// Something that only administrators may do.
-    #[error("Only root and the spooler's user may {0}; try again with sudo")]
+    #[error("Only root and the spooler's user may {0}; use sudo")]
     NotAdministrator(&'static str),
 }
 
@@ -94,11 +101,14 @@ pub fn may(access: &Access, peer: Peer, operation: Operation) -> Result<Scope, D
     if administrator && !peer.sandboxed {
         return Ok(Scope::All);
     }
+    if peer.in_monitor_group && !peer.sandboxed && matches!(operation, Operation::ReadStatus | Operation::ReadQueue) {
+        return Ok(Scope::All);
+    }
     if !(access.anyone_may_submit || peer.in_submit_group || administrator) {
         return Err(Denied::Stranger(peer.uid));
     }
     let reserved = match operation {
-        Operation::Submit | Operation::ReadStatus | Operation::ReadQueue => None,
+        Operation::Submit | Operation::ReadStatus | Operation::ReadQueue | Operation::ReadContent => None,
         Operation::ChangeQueue(QueueAction::Delete | QueueAction::Cancel) => None,
         Operation::ChangeQueue(QueueAction::Hold) => Some("hold messages"),
         Operation::ChangeQueue(QueueAction::Release) => Some("release messages"),
@@ -118,19 +128,20 @@ fn is_administrator(access: &Access, uid: u32) -> bool {
 #[must_use]
 pub fn identify_at_once(access: &Access, uid: u32, gid: u32) -> Option<Peer> {
     let in_submit_group = access.submit_group == Some(gid);
-    let settled = is_administrator(access, uid)
-        || access.anyone_may_submit
-        || access.submit_group.is_none_or(|group| group == gid);
-    settled.then_some(Peer { uid, in_submit_group, sandboxed: false })
+    let in_monitor_group = access.monitor_group == Some(gid);
+    let submits = access.anyone_may_submit || access.submit_group.is_none_or(|group| group == gid);
+    let monitors = access.monitor_group.is_none_or(|group| group == gid);
+    let settled = is_administrator(access, uid) || (submits && monitors);
+    settled.then_some(Peer { uid, in_submit_group, in_monitor_group, sandboxed: false })
 }
 
 /// What [`may`] has to know of a user. Reads the user database where the answer depends on it; that can block.
 #[must_use]
 pub fn identify(access: &Access, uid: u32, gid: u32) -> Peer {
     identify_at_once(access, uid, gid).unwrap_or_else(|| {
-        let group = access.submit_group.map(Gid::from_raw);
-        let in_submit_group = group.is_some_and(|group| is_member(uid, gid, group));
-        Peer { uid, in_submit_group, sandboxed: false }
+        let is_in = |group: Option<u32>| group.is_some_and(|group| is_member(uid, gid, Gid::from_raw(group)));
+        let (in_submit_group, in_monitor_group) = (is_in(access.submit_group), is_in(access.monitor_group));
+        Peer { uid, in_submit_group, in_monitor_group, sandboxed: false }
     })
 }
 
@@ -189,6 +200,7 @@ mod tests {
             Operation::Submit,
             Operation::ReadStatus,
             Operation::ReadQueue,
+            Operation::ReadContent,
             Operation::Flush,
             Operation::ChangeProvider,
             Operation::ReadAliases,
@@ -198,14 +210,14 @@ mod tests {
     }
 
     fn access(submit_group: Option<u32>, anyone_may_submit: bool) -> Access {
-        Access { owner_uid: 7, submit_group, anyone_may_submit }
+        Access { owner_uid: 7, submit_group, monitor_group: None, anyone_may_submit }
     }
 
     #[test]
     fn root_and_the_owner_may_do_everything_to_every_message() {
         for uid in [0, 7] {
             for operation in operations() {
-                let peer = Peer { uid, in_submit_group: false, sandboxed: false };
+                let peer = Peer { uid, in_submit_group: false, in_monitor_group: false, sandboxed: false };
                 assert_eq!(may(&access(None, false), peer, operation), Ok(Scope::All), "{uid} {operation:?}");
             }
         }
@@ -214,7 +226,7 @@ mod tests {
     #[test]
     fn in_a_sandbox_nobody_is_more_than_a_submitter() {
         for uid in [0, 7] {
-            let peer = Peer { uid, in_submit_group: false, sandboxed: true };
+            let peer = Peer { uid, in_submit_group: false, in_monitor_group: false, sandboxed: true };
             assert_eq!(may(&access(None, false), peer, Operation::Submit), Ok(Scope::OwnedBy(uid)));
             assert!(may(&access(None, true), peer, Operation::ChangeProvider).is_err());
             assert!(may(&access(None, true), peer, Operation::ChangeQueue(QueueAction::Hold)).is_err());
@@ -225,7 +237,7 @@ mod tests {
 
     #[test]
     fn strangers_may_do_nothing() {
-        let peer = Peer { uid: 1000, in_submit_group: false, sandboxed: false };
+        let peer = Peer { uid: 1000, in_submit_group: false, in_monitor_group: false, sandboxed: false };
         for operation in operations() {
             assert_eq!(may(&access(Some(5), false), peer, operation), Err(Denied::Stranger(1000)), "{operation:?}");
         }
@@ -237,12 +249,17 @@ mod tests {
             Operation::Submit,
             Operation::ReadStatus,
             Operation::ReadQueue,
+            Operation::ReadContent,
             Operation::ChangeQueue(QueueAction::Delete),
             Operation::ChangeQueue(QueueAction::Cancel),
         ];
         for (rules, in_submit_group) in [(access(Some(5), false), true), (access(None, true), false)] {
             for operation in operations() {
-                let answer = may(&rules, Peer { uid: 1000, in_submit_group, sandboxed: false }, operation);
+                let answer = may(
+                    &rules,
+                    Peer { uid: 1000, in_submit_group, in_monitor_group: false, sandboxed: false },
+                    operation,
+                );
                 if allowed.contains(&operation) {
                     assert_eq!(answer, Ok(Scope::OwnedBy(1000)), "{operation:?}");
                 } else {
@@ -276,5 +293,19 @@ mod tests {
             return;
         };
         assert!(identify(&access(Some(group), false), user.uid.as_raw(), user.gid.as_raw()).in_submit_group);
+    }
+
+    #[test]
+    fn monitor_group_sees_everything_but_content() {
+        let access = Access { monitor_group: Some(9), ..access(Some(8), false) };
+        let peer = Peer { uid: 1000, in_submit_group: false, in_monitor_group: true, sandboxed: false };
+        for operation in operations() {
+            let seen = matches!(operation, Operation::ReadStatus | Operation::ReadQueue);
+            assert_eq!(may(&access, peer, operation).is_ok(), seen, "{operation:?}");
+        }
+        let submitter = Peer { in_submit_group: true, ..peer };
+        assert_eq!(may(&access, submitter, Operation::ReadQueue), Ok(Scope::All));
+        assert_eq!(may(&access, submitter, Operation::ReadContent), Ok(Scope::OwnedBy(1000)));
+        assert_eq!(identify_at_once(&access, 1000, 8), None, "it may be a member of the other group");
     }
 }

@@ -47,16 +47,16 @@ pub(crate) fn connection(input: &[u8]) {
     }
     let [who, said] = sections(input);
     let peer = match who.first() {
-        Some(b'o') => Peer { uid: OWNER, in_submit_group: false, sandboxed: false },
-        Some(b'g') => Peer { uid: SUBMITTER, in_submit_group: true, sandboxed: false },
-        _ => Peer { uid: 3000, in_submit_group: false, sandboxed: false },
+        Some(b'o') => Peer { uid: OWNER, in_submit_group: false, in_monitor_group: false, sandboxed: false },
+        Some(b'g') => Peer { uid: SUBMITTER, in_submit_group: true, in_monitor_group: false, sandboxed: false },
+        _ => Peer { uid: 3000, in_submit_group: false, in_monitor_group: false, sandboxed: false },
     };
     let books = Arc::new(Books::new());
     let (stop, stopping) = watch::channel(false);
     let bridge: Arc<dyn Bridge> = Arc::clone(&books) as Arc<dyn Bridge>;
     let desk = Arc::new(Desk {
         bridge,
-        access: Access { owner_uid: OWNER, submit_group: Some(7), anyone_may_submit: false },
+        access: Access { owner_uid: OWNER, submit_group: Some(7), monitor_group: None, anyone_may_submit: false },
         message_bytes_max: MESSAGE_BYTES_MAX,
         next_upload: AtomicU64::new(1),
         watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
@@ -212,7 +212,7 @@ impl Bridge for Books {
             Request::Overlay { summaries, answer, .. } => drop(answer.send(summaries)),
             Request::Queue { ids, answer, .. } => {
                 told.changed.extend(&ids);
-                drop(answer.send(Ok(QueueDone { done: ids.len() as u64, refused: Vec::new() })));
+                drop(answer.send(Ok(QueueDone { done: ids.len() as u64, ids, refused: Vec::new() })));
             }
             Request::FlushBegin { answer, .. } => {
                 told.commands.push("flush");
@@ -221,7 +221,9 @@ impl Bridge for Books {
             Request::FlushProgress { answer, .. } => {
                 let (total, attempted, sent) = (1, 1, 1);
                 let why = String::new();
-                let done = FlushProgress { total, attempted, sent, not_sent: 0, received: 0, done: true, why };
+                let failures = Vec::new();
+                let done =
+                    FlushProgress { total, attempted, sent, not_sent: 0, received: 0, done: true, why, failures };
                 drop(answer.send(Some(done)));
             }
             Request::FlushEnd { .. } => {}

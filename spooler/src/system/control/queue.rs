@@ -1,6 +1,7 @@
 //! Requests about messages of the queue: see, and do something with them.
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
@@ -10,8 +11,9 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use futures_util::stream;
-use spooler_protocol::control::{Filter, MessageDetail, QueueCommand, QueueDone};
+use spooler_protocol::control::{Filter, MessageDetail, QueueCommand, QueueCount, QueueDone};
 use spooler_protocol::ids::MessageId;
+use spooler_protocol::status::SupervisorRow;
 
 use super::Request;
 use super::access::{Operation, Peer, Scope};
@@ -19,10 +21,11 @@ use super::body::json;
 use super::desk::{Desk, json_line, lines_response, now_ms};
 use super::listing::{self, Batches};
 use super::refusal::Refusal;
+use crate::system::store::{StoreError, StoreReader};
 
 /// Messages of one [`Request::Queue`], so that a command on the whole queue does not hold up the loop.
 const COMMAND_BATCH: usize = 1000;
-/// Refusals that an answer lists.
+/// Refusals, and numbers of messages, that an answer lists.
 const REFUSALS_MAX: usize = 1000;
 /// Bytes of one piece of a content.
 const PIECE_BYTES: usize = 256 * 1024;
@@ -93,13 +96,36 @@ async fn stored(desk: &Desk, id: MessageId, scope: Scope) -> Result<MessageDetai
     }
 }
 
+/// `GET /v1/messages/count`
+pub(super) async fn count(
+    State(desk): State<Arc<Desk>>,
+    Extension(peer): Extension<Peer>,
+) -> Result<Json<QueueCount>, Refusal> {
+    desk.may(peer, Operation::ReadStatus)?;
+    let all_visible = desk.may(peer, Operation::ReadQueue)? == Scope::All;
+    let table = desk.ask(|answer| Request::Status { answer }).await?.supervisor;
+    let oldest_ms = desk.read(oldest).await??;
+    let SupervisorRow { queued: total, ready, in_flight, deferred, held, quarantined, .. } = table;
+    Ok(Json(QueueCount { total, ready, in_flight, deferred, held, quarantined, oldest_ms, all_visible }))
+}
+
+/// When the oldest message was accepted.
+fn oldest(reader: &mut dyn StoreReader) -> Result<Option<i64>, StoreError> {
+    let (filter, mut found) = (Filter { limit: Some(1), ..Filter::default() }, None);
+    reader.list(&filter, now_ms(), None, &mut |summary| {
+        found = Some(summary.submitted_ms);
+        ControlFlow::Break(())
+    })?;
+    Ok(found)
+}
+
 /// `GET /v1/messages/ID/content`
 pub(super) async fn content(
     State(desk): State<Arc<Desk>>,
     Extension(peer): Extension<Peer>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Refusal> {
-    let scope = desk.may(peer, Operation::ReadQueue)?;
+    let scope = desk.may(peer, Operation::ReadContent)?;
     let id = number(&id?.0)?;
     let size = stored(&desk, id, scope).await?.summary.size;
     let pieces = stream::try_unfold((desk, 0), move |(desk, offset)| async move {
@@ -135,11 +161,13 @@ pub(super) async fn act(
     while let Some(batch) = batches.recv().await {
         found.extend(batch?.iter().map(|summary| summary.id));
     }
-    let mut done = QueueDone { done: 0, refused: missing(asked_for.unwrap_or_default(), &found) };
+    let mut done = QueueDone { refused: missing(asked_for.unwrap_or_default(), &found), ..QueueDone::default() };
     for ids in found.chunks(COMMAND_BATCH) {
         let ids = ids.to_vec();
         let part = desk.ask(|answer| Request::Queue { action, ids, uid: peer.uid, answer }).await??;
         done.done += part.done;
+        let room = REFUSALS_MAX.saturating_sub(done.ids.len());
+        done.ids.extend(part.ids.into_iter().take(room));
         let room = REFUSALS_MAX.saturating_sub(done.refused.len());
         done.refused.extend(part.refused.into_iter().take(room));
     }
@@ -149,8 +177,5 @@ pub(super) async fn act(
 fn missing(asked_for: Vec<MessageId>, found: &[MessageId]) -> Vec<String> {
     let found: HashSet<&MessageId> = found.iter().collect();
     let absent = asked_for.iter().filter(|id| !found.contains(id));
-    absent
-        .take(REFUSALS_MAX)
-        .map(|id| format!("{id}: there is no such message, or it is not meant by the filter"))
-        .collect()
+    absent.take(REFUSALS_MAX).map(|id| format!("{id}: no such message, or the filter excludes it")).collect()
 }

@@ -120,6 +120,7 @@ pub(super) fn routes(desk: Arc<Desk>) -> Router {
     Router::new()
         .route("/v1/messages", get(queue::list).post(submit::submit))
         .route("/v1/messages/do", post(queue::act))
+        .route("/v1/messages/count", get(queue::count))
         .route("/v1/messages/{id}", get(queue::detail))
         .route("/v1/messages/{id}/content", get(queue::content))
         .route("/v1/history", get(history::list))

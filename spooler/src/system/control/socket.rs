@@ -48,12 +48,13 @@ pub fn bind(path: &Path, access: &Access) -> Result<UnixListener, BindError> {
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
     let mode = match access {
-        Access { anyone_may_submit: true, .. } => 0o666,
-        Access { submit_group: Some(group), .. } => {
+        // A file has one group only; who may do what is checked for each request.
+        Access { anyone_may_submit: true, .. } | Access { submit_group: Some(_), monitor_group: Some(_), .. } => 0o666,
+        Access { submit_group: Some(group), .. } | Access { monitor_group: Some(group), .. } => {
             chown(path, None, Some(*group)).map_err(failed)?;
             0o660
         }
-        Access { submit_group: None, .. } => 0o600,
+        Access { submit_group: None, monitor_group: None, .. } => 0o600,
     };
     fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed)?;
     Ok(listener)
@@ -65,7 +66,8 @@ mod tests {
 
     use super::*;
 
-    const NOBODY_ELSE: Access = Access { owner_uid: 0, submit_group: None, anyone_may_submit: false };
+    const NOBODY_ELSE: Access =
+        Access { owner_uid: 0, submit_group: None, monitor_group: None, anyone_may_submit: false };
 
     #[test]
     fn the_mode_says_who_may_submit() {
@@ -74,6 +76,8 @@ mod tests {
         for (name, access, mode) in [
             ("a", NOBODY_ELSE, 0o600),
             ("b", Access { submit_group: Some(group), ..NOBODY_ELSE }, 0o660),
+            ("d", Access { monitor_group: Some(group), ..NOBODY_ELSE }, 0o660),
+            ("e", Access { monitor_group: Some(group), submit_group: Some(group), ..NOBODY_ELSE }, 0o666),
             ("c", Access { anyone_may_submit: true, ..NOBODY_ELSE }, 0o666),
         ] {
             let path = folder.path().join("made").join(name);
