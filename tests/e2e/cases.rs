@@ -52,12 +52,29 @@ const SENDMAIL: [Case; 14] = [
 ];
 
 /// Dialogues with `smtp-in`, and who gets one copy each.
-const DIALOGUES: [(&str, &str, &[&str]); 1] = [(
-    "duplicate-rcpt",
-    "EHLO x\r\nMAIL FROM:<s@local.test>\r\nRCPT TO:<dup@local.test>\r\nRCPT TO:<dup@local.test>\r\nDATA\r\nSubject: d\r\n\r\nhi\r\n.\r\n\
-     QUIT\r\n",
-    &["dup@local.test"],
-)];
+const DIALOGUES: [(&str, &str, &[&str]); 4] = [
+    (
+        "duplicate-rcpt",
+        "EHLO x\r\nMAIL FROM:<s@local.test>\r\nRCPT TO:<dup@local.test>\r\nRCPT TO:<dup@local.test>\r\nDATA\r\nSubject: d\r\n\r\nhi\r\n.\r\n\
+         QUIT\r\n",
+        &["dup@local.test"],
+    ),
+    (
+        "no-angle-brackets",
+        "EHLO x\r\nMAIL FROM:s@example.org\r\nRCPT TO:a@example.org\r\nDATA\r\nSubject: x\r\n\r\nhi\r\n.\r\nQUIT\r\n",
+        &["a@example.org"],
+    ),
+    (
+        "ehlo-with-spaces",
+        "EHLO A Printer 4000\r\nMAIL FROM:<s@example.org>\r\nRCPT TO:<a@example.org>\r\nDATA\r\nSubject: x\r\n\r\nhi\r\n.\r\nQUIT\r\n",
+        &["a@example.org"],
+    ),
+    (
+        "odd-brackets",
+        "EHLO x\r\nMAIL FROM:\t<< s@example.org >>\r\nRCPT TO:< a@example.org >\r\nDATA\r\nSubject: x\r\n\r\nhi\r\n.\r\nQUIT\r\n",
+        &["a@example.org"],
+    ),
+];
 
 /// The bytes of a case as they were collected, if they are there.
 fn collected(name: &str) -> Option<Vec<u8>> {

@@ -79,22 +79,34 @@ impl From<Reply> for Rejected {
     }
 }
 
+/// How closely a command has to follow the grammar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Syntax {
+    /// RFC 5321 to the letter.
+    Strict,
+    /// As printers, cameras and old programs write it: addresses without angle brackets or with a pair too many, spaces or a tab behind
+    /// the colon, a name with spaces in EHLO. Each of these can be read in one way only. Postfix takes the same by default
+    /// (`strict_rfc821_envelopes = no`).
+    Tolerant,
+}
+
 /// Reads a command line.
-pub(super) fn parse(line: &[u8]) -> Result<Command<'_>, Rejected> {
+pub(super) fn parse(line: &[u8], syntax: Syntax) -> Result<Command<'_>, Rejected> {
     let Ok(line) = std::str::from_utf8(line) else {
         return Err(Reply::new(500, "5.5.2", "The command is not UTF-8").into());
     };
-    if line.chars().any(char::is_control) {
+    let tolerant = syntax == Syntax::Tolerant;
+    if line.chars().any(|c| c.is_control() && !(tolerant && c == '\t')) {
         return Err(Reply::new(500, "5.5.2", "The command holds a control character").into());
     }
     let line = line.trim_end_matches(' ');
     let (verb, argument) = line.split_once(' ').unwrap_or((line, ""));
     let argument = argument.trim_start_matches(' ');
     match verb.to_ascii_uppercase().as_str() {
-        "HELO" => hello(argument, false),
-        "EHLO" => hello(argument, true),
-        "MAIL" => mail(argument),
-        "RCPT" => rcpt(argument),
+        "HELO" => hello(argument, false, syntax),
+        "EHLO" => hello(argument, true, syntax),
+        "MAIL" => mail(argument, syntax),
+        "RCPT" => rcpt(argument, syntax),
         "DATA" => alone(argument, Command::Data),
         "BDAT" => chunk(argument),
         "RSET" => alone(argument, Command::Reset),
@@ -118,31 +130,47 @@ fn alone<'a>(argument: &str, command: Command<'a>) -> Result<Command<'a>, Reject
     if argument.is_empty() { Ok(command) } else { Err(Reply::new(501, "5.5.4", "No argument is allowed here").into()) }
 }
 
-fn hello(name: &str, extended: bool) -> Result<Command<'_>, Rejected> {
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains(char::is_whitespace) {
+fn hello(name: &str, extended: bool, syntax: Syntax) -> Result<Command<'_>, Rejected> {
+    let odd = name.contains(char::is_whitespace) && syntax == Syntax::Strict;
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || odd {
         return Err(Reply::new(501, "5.5.4", "Syntax: EHLO name").into());
     }
     Ok(Command::Hello { name, extended })
 }
 
-/// What follows `FROM:` or `TO:`. A space behind the colon is against the grammar and common.
-fn after_keyword<'a>(argument: &'a str, keyword: &str) -> Option<&'a str> {
+/// The argument behind `FROM:` or `TO:`. A space behind the colon is against the grammar and common.
+fn after_keyword<'a>(argument: &'a str, keyword: &str, syntax: Syntax) -> Option<&'a str> {
     let (head, rest) = argument.split_at_checked(keyword.len())?;
-    head.eq_ignore_ascii_case(keyword).then(|| rest.trim_start_matches(' '))
+    let space = |c: char| c == ' ' || c == '\t' && syntax == Syntax::Tolerant;
+    head.eq_ignore_ascii_case(keyword).then(|| rest.trim_start_matches(space)).filter(|rest| !rest.contains('\t'))
 }
 
-fn mail(argument: &str) -> Result<Command<'_>, Rejected> {
-    let path =
-        after_keyword(argument, "FROM:").ok_or(Reply::new(501, "5.5.4", "Syntax: MAIL FROM:<address> [parameters]"))?;
+/// The address and the parameters behind it.
+fn split(path: &str, syntax: Syntax) -> Option<(&str, &str)> {
+    match syntax {
+        Syntax::Strict => path::split(path),
+        Syntax::Tolerant => path::split(path).or_else(|| path::split_tolerant(path)),
+    }
+}
+
+fn mail(argument: &str, syntax: Syntax) -> Result<Command<'_>, Rejected> {
+    let path = after_keyword(argument, "FROM:", syntax).ok_or(Reply::new(
+        501,
+        "5.5.4",
+        "Syntax: MAIL FROM:<address> [parameters]",
+    ))?;
     let (sender, rest) =
-        path::split(path).ok_or(Reply::new(501, "5.1.7", "Bad sender address; write MAIL FROM:<user@domain>"))?;
+        split(path, syntax).ok_or(Reply::new(501, "5.1.7", "Bad sender address; write MAIL FROM:<user@domain>"))?;
     Ok(Command::Mail { sender, parameters: parameters::mail(rest)? })
 }
 
-fn rcpt(argument: &str) -> Result<Command<'_>, Rejected> {
-    let path =
-        after_keyword(argument, "TO:").ok_or(Reply::new(501, "5.5.4", "Syntax: RCPT TO:<address> [parameters]"))?;
-    let (recipient, rest) = path::split(path).filter(|(recipient, _)| !recipient.is_empty()).ok_or(Reply::new(
+fn rcpt(argument: &str, syntax: Syntax) -> Result<Command<'_>, Rejected> {
+    let path = after_keyword(argument, "TO:", syntax).ok_or(Reply::new(
+        501,
+        "5.5.4",
+        "Syntax: RCPT TO:<address> [parameters]",
+    ))?;
+    let (recipient, rest) = split(path, syntax).filter(|(recipient, _)| !recipient.is_empty()).ok_or(Reply::new(
         501,
         "5.1.3",
         "Bad recipient address; write RCPT TO:<user@domain>",
@@ -179,24 +207,27 @@ mod tests {
 
     #[test]
     fn commands_are_read_in_any_case() {
-        assert_eq!(parse(b"ehlo m.txt"), Ok(Command::Hello { name: "m.txt", extended: true }));
-        assert_eq!(parse(b"HELO host "), Ok(Command::Hello { name: "host", extended: false }));
+        assert_eq!(parse(b"ehlo m.txt", Syntax::Strict), Ok(Command::Hello { name: "m.txt", extended: true }));
+        assert_eq!(parse(b"HELO host ", Syntax::Strict), Ok(Command::Hello { name: "host", extended: false }));
         let mail = Command::Mail { sender: "a@b", parameters: MailParameters::default() };
         for line in ["MAIL FROM:<a@b>", "mail from:<a@b>", "MAIL FROM: <a@b>", "MAIL  FROM:<a@b>  "] {
-            assert_eq!(parse(line.as_bytes()), Ok(mail.clone()), "{line}");
+            assert_eq!(parse(line.as_bytes(), Syntax::Strict), Ok(mail.clone()), "{line}");
         }
         assert_eq!(
-            parse(b"Rcpt To:<root>"),
+            parse(b"Rcpt To:<root>", Syntax::Strict),
             Ok(Command::Rcpt { recipient: "root", parameters: RcptParameters::default() })
         );
-        assert_eq!(parse(b"BDAT 0 last"), Ok(Command::Chunk { size: 0, last: true }));
-        assert_eq!(parse(b"BDAT 86400"), Ok(Command::Chunk { size: 86400, last: false }));
-        assert_eq!(parse(b"AUTH PLAIN AGEAYg=="), Ok(Command::Auth { mechanism: "PLAIN", initial: Some("AGEAYg==") }));
+        assert_eq!(parse(b"BDAT 0 last", Syntax::Strict), Ok(Command::Chunk { size: 0, last: true }));
+        assert_eq!(parse(b"BDAT 86400", Syntax::Strict), Ok(Command::Chunk { size: 86400, last: false }));
         assert_eq!(
-            parse(b"AUTH  PLAIN  AGEAYg=="),
+            parse(b"AUTH PLAIN AGEAYg==", Syntax::Strict),
             Ok(Command::Auth { mechanism: "PLAIN", initial: Some("AGEAYg==") })
         );
-        assert_eq!(parse(b"NOOP anything"), Ok(Command::Noop));
+        assert_eq!(
+            parse(b"AUTH  PLAIN  AGEAYg==", Syntax::Strict),
+            Ok(Command::Auth { mechanism: "PLAIN", initial: Some("AGEAYg==") })
+        );
+        assert_eq!(parse(b"NOOP anything", Syntax::Strict), Ok(Command::Noop));
     }
 
     #[test]
@@ -220,10 +251,44 @@ mod tests {
             (b"NOOP \x1b[31m", 500),
         ];
         for (line, code) in cases {
-            match parse(line) {
+            match parse(line, Syntax::Strict) {
                 Err(Rejected::Reply(reply)) => assert_eq!(reply.code, code, "{line:?}"),
                 other => panic!("{line:?}: {other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn tolerant_syntax_takes_what_devices_write() {
+        let mail = Command::Mail { sender: "a@b", parameters: MailParameters::default() };
+        for line in ["MAIL FROM:a@b", "MAIL FROM: a@b", "MAIL FROM:< a@b >", "MAIL FROM:<<a@b>>", "MAIL FROM:\t<a@b>"] {
+            assert_eq!(parse(line.as_bytes(), Syntax::Tolerant), Ok(mail.clone()), "{line}");
+            assert!(parse(line.as_bytes(), Syntax::Strict).is_err() || line == "MAIL FROM:<a@b>", "{line}");
+        }
+        let sized = parse(b"MAIL FROM:a@b SIZE=7", Syntax::Tolerant);
+        assert!(
+            matches!(&sized, Ok(Command::Mail { sender: "a@b", parameters }) if parameters.size == Some(7)),
+            "{sized:?}"
+        );
+        let name = "HP LaserJet 4000";
+        assert_eq!(parse(b"EHLO HP LaserJet 4000", Syntax::Tolerant), Ok(Command::Hello { name, extended: true }));
+    }
+
+    #[test]
+    fn tolerant_syntax_refuses_two_readings() {
+        for line in [
+            "MAIL FROM:a b@c",
+            "MAIL FROM:<a@b> <c@d>",
+            "MAIL FROM:<a@b>\tSIZE=1",
+            "MAIL FROM:a@b>",
+            "MAIL FROM:<<a@b>",
+            "RCPT TO:",
+            "RCPT TO:<<>>",
+            "RCPT TO:< >",
+            "RCPT TO:a@b,c@d",
+            "RCPT TO:a@b\x07",
+        ] {
+            assert!(parse(line.as_bytes(), Syntax::Tolerant).is_err(), "{line}");
         }
     }
 
@@ -232,7 +297,7 @@ mod tests {
         for line in
             ["BDAT", "BDAT x", "BDAT -1", "BDAT +1", "BDAT 99999999999999999999", "BDAT 1 FIRST", "POST / HTTP/1.1"]
         {
-            assert!(matches!(parse(line.as_bytes()), Err(Rejected::Fatal(_))), "{line}");
+            assert!(matches!(parse(line.as_bytes(), Syntax::Strict), Err(Rejected::Fatal(_))), "{line}");
         }
     }
 }

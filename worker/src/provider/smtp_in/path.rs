@@ -18,6 +18,25 @@ pub(super) fn split(text: &str) -> Option<(&str, &str)> {
     (address.is_empty() || is_address(address)).then_some((address, rest))
 }
 
+/// The same for an address without brackets, with a pair too many, or with spaces inside the brackets: nothing of it can be read in two
+/// ways. The null sender needs its brackets.
+pub(super) fn split_tolerant(text: &str) -> Option<(&str, &str)> {
+    let (path, rest) = match text.strip_prefix('<') {
+        Some(inside) => {
+            let (path, rest) = inside.split_at(closing_bracket(inside)?);
+            let rest = rest.strip_prefix('>')?;
+            match path.strip_prefix('<') {
+                Some(path) => (path, rest.strip_prefix('>')?),
+                None => (path, rest),
+            }
+        }
+        None => text.split_at(text.find(' ').unwrap_or(text.len())),
+    };
+    let address = without_route(path.trim_matches(' '))?;
+    let ends = rest.is_empty() || rest.starts_with(' ');
+    (ends && !address.is_empty() && is_address(address)).then_some((address, rest))
+}
+
 /// Where the first `>` outside quotes is.
 fn closing_bracket(text: &str) -> Option<usize> {
     let (mut quoted, mut escaped) = (false, false);

@@ -17,7 +17,7 @@ use spooler_protocol::from_worker::Arrival;
 use spooler_protocol::message::{Address, Envelope};
 
 use super::auth::{self, Exchange, Turn, Users};
-use super::command::{self, Command, Rejected};
+use super::command::{self, Command, Rejected, Syntax};
 use super::parameters::{MailParameters, RcptParameters};
 use super::received::{self, Trace};
 use super::reply::Reply;
@@ -134,7 +134,10 @@ impl Session {
                 let turn = auth::go_on(&self.rules.users, exchange, line);
                 self.turn(turn, out)
             }
-            None => command::parse(line).and_then(|command| self.on_command(command, behind, may_serve, out)),
+            None => {
+                let syntax = if self.may_relay { Syntax::Tolerant } else { Syntax::Strict };
+                command::parse(line, syntax).and_then(|command| self.on_command(command, behind, may_serve, out))
+            }
         };
         match answer {
             Ok(next) => next,
