@@ -43,6 +43,35 @@ impl Token {
     }
 }
 
+/// The parts of a list between its commas, for a list of which some part cannot be read. A comma inside quotes, a comment or angle brackets
+/// separates nothing, unless they are never closed.
+pub(crate) fn parts(text: &str) -> Vec<&str> {
+    let (mut quoted, mut escaped, mut comments, mut angle, mut from) = (false, false, 0_u32, false, 0);
+    let mut parts = Vec::new();
+    for (at, c) in text.char_indices() {
+        let inside = quoted || comments > 0 || angle;
+        match c {
+            _ if escaped => {}
+            '"' if comments == 0 => quoted = !quoted,
+            '(' if !quoted => comments += 1,
+            ')' if !quoted => comments = comments.saturating_sub(1),
+            '<' if !quoted && comments == 0 => angle = true,
+            '>' if !quoted && comments == 0 => angle = false,
+            ',' if !inside => {
+                parts.push(text.get(from..at).unwrap_or_default());
+                from = at + 1;
+            }
+            _ => {}
+        }
+        escaped = c == '\\' && !escaped;
+    }
+    if quoted || comments > 0 || angle {
+        return text.split(',').collect();
+    }
+    parts.push(text.get(from..).unwrap_or_default());
+    parts
+}
+
 /// The addresses of a list, in order, without names and comments. An unqualified address stays unqualified.
 ///
 /// # Errors
@@ -254,6 +283,14 @@ fn enclosed(open: char, close: char, rest: &mut impl Iterator<Item = char>) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_are_separated_by_outer_commas() {
+        assert_eq!(parts("a@x, b@"), ["a@x", " b@"]);
+        assert_eq!(parts("\"a, b\" <a@x>, (c, d) e@x, <f,g@x>"), ["\"a, b\" <a@x>", " (c, d) e@x", " <f,g@x>"]);
+        assert_eq!(parts("a@x, \"open, b@x"), ["a@x", " \"open", " b@x"]);
+        assert_eq!(parts(""), [""]);
+    }
 
     #[test]
     fn lists_come_down_to_addresses() {

@@ -18,19 +18,57 @@ use crate::client::identity::Identity;
 pub(crate) struct Composed {
     pub(crate) submit: Submit,
     pub(crate) content: Vec<u8>,
+    /// Addresses beside the good ones that cannot be read. They get nothing.
+    pub(crate) unreadable: Vec<Unreadable>,
+}
+
+/// An address that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unreadable {
+    /// As it was written.
+    pub(crate) text: String,
+    /// A sentence that names it and its place.
+    pub(crate) why: String,
+}
+
+/// Addresses out of lists, good and bad.
+#[derive(Debug, Default)]
+struct Addresses {
+    good: Vec<Address>,
+    unreadable: Vec<Unreadable>,
+}
+
+impl Addresses {
+    /// Adds a list. If it cannot be read as a whole, the parts that can be read count.
+    fn add(&mut self, text: &str, what: &str) {
+        if let Ok(good) = listed(text, what) {
+            self.good.extend(good);
+            return;
+        }
+        for part in address_list::parts(text) {
+            match listed(part, what) {
+                Ok(good) => self.good.extend(good),
+                Err(failure) => {
+                    self.unreadable.push(Unreadable { text: part.trim().to_owned(), why: failure.to_string() });
+                }
+            }
+        }
+    }
 }
 
 /// Makes a submission of a message as a program wrote it.
 pub(crate) fn compose(options: &Options, identity: &Identity, message: &[u8]) -> Result<Composed, Failure> {
     let (fields, body) = header::split(message);
-    let mut recipients = arguments(&options.recipients)?;
+    let mut found = addresses(&options.recipients)?;
     if options.read_recipients {
-        recipients.extend(header_recipients(&fields)?);
+        add_header_recipients(&mut found, &fields);
     }
+    let Addresses { good: mut recipients, unreadable } = found;
     let mut known = std::collections::HashSet::new();
     recipients.retain(|address| known.insert(address.clone()));
     if recipients.is_empty() {
-        return Err(Failure::Usage(nobody(options)));
+        let why = unreadable.into_iter().next().map(|first| Failure::Data(first.why));
+        return Err(why.unwrap_or_else(|| Failure::Usage(nobody(options))));
     }
     let sender = match &options.sender {
         Some(given) => sender(given)?,
@@ -45,7 +83,8 @@ pub(crate) fn compose(options: &Options, identity: &Identity, message: &[u8]) ->
     };
     let author = Author { identity, full_name: options.full_name.as_deref(), sender: &envelope.sender };
     let content = complete(&fields, body, &author);
-    Ok(Composed { submit: Submit { envelope: declared(envelope, &content, options.eight_bit), as_is: false }, content })
+    let submit = Submit { envelope: declared(envelope, &content, options.eight_bit), as_is: false };
+    Ok(Composed { submit, content, unreadable })
 }
 
 fn envelope_of(sender: String) -> Envelope {
@@ -71,14 +110,20 @@ fn nobody(options: &Options) -> String {
     text.to_owned()
 }
 
-/// Recipients of the command line: typed addresses such as `FAX:+15551212` as they are, all others as address lists.
+/// Recipients of the command line, every one of them readable.
 pub(crate) fn arguments(arguments: &[String]) -> Result<Vec<Address>, Failure> {
-    let mut found = Vec::new();
+    let found = addresses(arguments)?;
+    found.unreadable.into_iter().next().map_or(Ok(found.good), |first| Err(Failure::Data(first.why)))
+}
+
+/// Recipients of the command line: typed addresses such as `FAX:+15551212` as they are, all others as address lists.
+fn addresses(arguments: &[String]) -> Result<Addresses, Failure> {
+    let mut found = Addresses::default();
     for argument in arguments {
         no_control("The recipient", argument)?;
         match argument.parse::<Address>() {
-            Ok(address) if address.kind() != SMTP => found.push(address),
-            _ => found.extend(listed(argument, "The recipient")?),
+            Ok(address) if address.kind() != SMTP => found.good.push(address),
+            _ => found.add(argument, "The recipient"),
         }
     }
     Ok(found)
@@ -100,17 +145,14 @@ fn listed(text: &str, what: &str) -> Result<Vec<Address>, Failure> {
 }
 
 /// The recipients of the header; of its `Resent-` fields if it has any (RFC 5322 3.6.6).
-fn header_recipients(fields: &[Field<'_>]) -> Result<Vec<Address>, Failure> {
+fn add_header_recipients(found: &mut Addresses, fields: &[Field<'_>]) {
     const PLAIN: [&str; 3] = ["To", "Cc", "Bcc"];
     const RESENT: [&str; 3] = ["Resent-To", "Resent-Cc", "Resent-Bcc"];
     let one_of = |names: [&str; 3], field: &Field<'_>| names.iter().any(|name| field.is(name));
     let names = if fields.iter().any(|field| one_of(RESENT, field)) { RESENT } else { PLAIN };
-    let mut found = Vec::new();
     for field in fields.iter().filter(|field| one_of(names, field)) {
-        let value = String::from_utf8_lossy(field.value);
-        found.extend(listed(&value, &format!("The field {}:", field.name))?);
+        found.add(&String::from_utf8_lossy(field.value), &format!("The field {}:", field.name));
     }
-    Ok(found)
 }
 
 /// The return path that `-f` names; empty is the null sender.
@@ -296,6 +338,20 @@ mod tests {
         let (envelope, _) = composed(&arguments, "x\n").unwrap();
         assert!(envelope.recipients[0].notify.unwrap().is_never());
         assert_eq!((envelope.ret, envelope.envid.as_deref()), (Some(spooler_protocol::message::Ret::Full), Some("id")));
+    }
+
+    #[test]
+    fn good_addresses_stand_beside_unreadable_ones() {
+        let options = Options { read_recipients: true, recipients: vec!["c@x, d@".to_owned()], ..Options::default() };
+        let composed = compose(&options, &identity(), b"To: a@x, b@, \"open <e@x>\n\n").unwrap();
+        assert_eq!(recipients(&composed.submit.envelope), ["c@x", "a@x"]);
+        let texts: Vec<&str> = composed.unreadable.iter().map(|unreadable| unreadable.text.as_str()).collect();
+        assert_eq!(texts, ["d@", "b@", "\"open <e@x>"]);
+        assert!(
+            composed.unreadable[1].why.starts_with("The field To: \"b@\" cannot be read: "),
+            "{:?}",
+            composed.unreadable
+        );
     }
 
     #[test]

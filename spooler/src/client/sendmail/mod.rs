@@ -8,6 +8,7 @@ mod compose;
 #[cfg(feature = "fuzzing")]
 pub(super) mod fuzzing;
 mod input;
+mod notice;
 mod smtp;
 
 use std::io::{self, Write};
@@ -19,7 +20,7 @@ use spooler_protocol::control::{Filter, FlushCommand, FlushProgress, MessageSumm
 use super::commands::alias;
 use super::connection::{Control, block_on};
 use super::failure::Failure;
-use super::handover::hand_over;
+use super::handover::{Handed, hand_over};
 use super::identity::Identity;
 use super::queue_path;
 use super::show;
@@ -50,7 +51,18 @@ fn deliver(options: &Options, control: &Control) -> Result<(), Failure> {
     if options.verbose {
         writeln!(io::stdout().lock(), "{handed}")?;
     }
-    Ok(())
+    report_unreadable(&composed, &handed, control)
+}
+
+/// Tells the sender which addresses got nothing: on standard error, and by mail, because the others were served.
+fn report_unreadable(composed: &Composed, handed: &Handed, control: &Control) -> Result<(), Failure> {
+    for unreadable in &composed.unreadable {
+        writeln!(io::stderr().lock(), "sendmail: {}", unreadable.why)?;
+    }
+    match notice::undelivered(composed, handed) {
+        Some((submit, content)) => hand_over(control, &submit, content.as_bytes()).map(drop),
+        None => Ok(()),
+    }
 }
 
 /// A submission of `spoolctl`: the message as it is, unless the recipients are in its header.
@@ -62,7 +74,11 @@ pub(super) fn submission(
 ) -> Result<Composed, Failure> {
     let options = Options { sender, recipients, read_recipients, ..Options::default() };
     let composed = compose::compose(&options, &Identity::of_this_process(), &message)?;
-    Ok(if read_recipients { composed } else { Composed { content: message, ..composed } })
+    if let Some(first) = composed.unreadable.into_iter().next() {
+        return Err(Failure::Data(first.why));
+    }
+    let content = if read_recipients { composed.content } else { message };
+    Ok(Composed { submit: composed.submit, content, unreadable: Vec::new() })
 }
 
 /// `-bv`: the addresses as they were understood.
