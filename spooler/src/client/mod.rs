@@ -51,7 +51,9 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     let called = arguments.next().unwrap_or_default();
     let name = Path::new(&called).file_name().and_then(|name| name.to_str()).unwrap_or("spoolctl").to_owned();
     let rest: Vec<OsString> = arguments.collect();
+    let asks_help = rest.first().is_some_and(|first| first == "--help");
     let result = match name.as_str() {
+        "sendmail" | "mailq" | "newaliases" if asks_help => sendmail::help(&name),
         "sendmail" => text(rest).and_then(|rest| sendmail::run(&rest)),
         "mailq" => sendmail::mailq(&Control::new(None)),
         "newaliases" => commands::alias::renew(&Control::new(None)),

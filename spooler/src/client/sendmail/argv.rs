@@ -271,6 +271,31 @@ mod tests {
     }
 
     #[test]
+    fn values_are_taken_glued_or_apart() {
+        for (letter, value) in [
+            ("B", "7BIT"),
+            ("C", "/etc/x"),
+            ("e", "m"),
+            ("F", "Name"),
+            ("f", "me@x"),
+            ("h", "3"),
+            ("L", "tag"),
+            ("N", "never"),
+            ("O", "Timeout=3"),
+            ("o", "em"),
+            ("p", "ESMTP:host"),
+            ("R", "hdrs"),
+            ("r", "me@x"),
+            ("V", "id"),
+            ("X", "log"),
+        ] {
+            let glued = read(&format!("-{letter}{value}|a@b"));
+            assert_eq!(glued, read(&format!("-{letter}|{value}|a@b")), "-{letter}");
+            assert_eq!(glued.recipients, ["a@b"], "-{letter}");
+        }
+    }
+
+    #[test]
     fn nonsense_is_a_usage_error() {
         for line in [
             "-q|a@b",

@@ -39,6 +39,29 @@ pub(super) fn run(arguments: &[String]) -> Result<(), Failure> {
     }
 }
 
+/// `--help` of `sendmail`, `mailq` and `newaliases`.
+pub(super) fn help(name: &str) -> Result<(), Failure> {
+    let text = match name {
+        "mailq" => "Usage: mailq\n\nLists the mail queue. See also: spoolctl queue list --help\n",
+        "newaliases" => {
+            "Usage: newaliases\n\nChecks the files of aliases and reads them again. See also: spoolctl alias --help\n"
+        }
+        _ => {
+            "Usage: sendmail [OPTIONS] [RECIPIENT...] < MESSAGE\n\n  \
+             -t          take the recipients from the header, too\n  \
+             -i          a line with only a dot does not end the message\n  \
+             -f ADDRESS  the envelope sender\n  \
+             -F NAME     the sender's full name\n  \
+             -v          say where the message went\n  \
+             -bs, -bv    speak SMTP; check addresses only\n  \
+             -bp, -bi    list the queue; check the aliases\n  \
+             -q          flush the queue\n  \
+             -N, -R, -V  delivery reports: when, how much, envelope ID (RFC 3461)\n"
+        }
+    };
+    Ok(io::stdout().lock().write_all(text.as_bytes())?)
+}
+
 fn deliver(options: &Options, control: &Control) -> Result<(), Failure> {
     let mut message = input::read(&mut io::stdin().lock(), options.ignore_dots)?;
     let removed = input::remove_nul(&mut message);
