@@ -7,6 +7,9 @@ pub const FRAME_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of one encoded message, after its frames are put together again.
 pub const ENCODED_BYTES_MAX: usize = 1024 * 1024;
 
+/// Bytes that a message may grow by when its header is completed, beyond the size that its sender may hand in.
+pub const COMPLETION_BYTES_MAX: u64 = 64 * 1024;
+
 /// Bytes of a message body that travels and is stored inline. Larger bodies go in chunks and are stored as files.
 pub const BODY_INLINE_BYTES_MAX: usize = 128 * 1024;
 

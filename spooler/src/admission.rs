@@ -224,7 +224,7 @@ impl Admission {
                         self.note(name);
                         self.state = State::Long(!self.goes_away(name));
                     }
-                    None => self.end(at, rest, false, edits),
+                    None => return Some(self.before_long(rest, at, edits)),
                 }
                 Some(0)
             }
@@ -253,6 +253,17 @@ impl Admission {
         }
     }
 
+    /// Judges a begin that is no field and too long to be judged with the field behind it: the first line of a message in an mbox goes
+    /// away, anything else is text. Returns the bytes dealt with.
+    fn before_long(&mut self, rest: &[u8], at: usize, edits: &mut Edits) -> usize {
+        let mbox = fields::mbox_line(rest).filter(|_| self.state == State::Start && self.care == Care::Complete);
+        match mbox {
+            Some(bytes) => edits.remove(at, bytes),
+            None => self.end(at, rest, false, edits),
+        }
+        mbox.unwrap_or(0)
+    }
+
     fn goes_away(&self, name: &[u8]) -> bool {
         let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
         match self.care {
@@ -277,7 +288,7 @@ impl Admission {
 
     fn field(&mut self, found: &Found<'_>, rest: &[u8], at: usize, edits: &mut Edits) {
         if self.message_id.is_none() && found.name.eq_ignore_ascii_case(b"Message-ID") {
-            self.message_id = message_id(rest);
+            self.message_id = message_id(rest.get(..found.bytes).unwrap_or_default());
         }
         let is_read = found.bytes <= FIELD_BYTES_MAX;
         self.note(found.name);

@@ -10,6 +10,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Group, geteuid, getuid};
 use signal_hook::iterator::Signals;
 use spooler_protocol::confinement::Privilege;
+use spooler_protocol::limits::COMPLETION_BYTES_MAX;
 use tokio::sync::watch;
 
 use crate::config::{Config, ConfigError, Provider};
@@ -153,7 +154,8 @@ fn serve(config: Config, opened: Opened) -> Result<ControlServer, DaemonError> {
     let (status, status_changes) = watch::channel(0);
     let readers = Arc::new(Readers::start(|| store.reader(), READERS)?);
     let bodies = BodyFolder::of_spool(&config.spool.path);
-    let uploads = Arc::new(Uploads::start(&bodies, config.spool.max_message_size)?);
+    let stored_max = config.spool.max_message_size.saturating_add(COMPLETION_BYTES_MAX);
+    let uploads = Arc::new(Uploads::start(&bodies, stored_max)?);
     let reserve = Reserve::of(&config.spool.path, config.spool.min_free);
     let reports_to = mailbox.clone();
     let stuck_to = mailbox.clone();

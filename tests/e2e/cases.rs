@@ -34,7 +34,7 @@ const fn case(name: &'static str, arguments: &'static [&'static str], message: &
 
 const TEXT: &str = "Subject: s\n\nhi\n";
 
-const SENDMAIL: [Case; 14] = [
+const SENDMAIL: [Case; 15] = [
     case("nul-byte", &["-i", "a@sink.test"], "Subject: s\n\nbefore\0after\n", For(&["a@sink.test"])),
     case("t-display-names", &["-t"], "To: \u{5c71}\u{3000}\u{592a} <a@example.org>\n\nhi\n", For(&["a@example.org"])),
     case("t-no-break-space", &["-t"], "To: Pat\u{a0}B <a@example.org>\n\nhi\n", For(&["a@example.org"])),
@@ -43,6 +43,7 @@ const SENDMAIL: [Case; 14] = [
     case("t-undisclosed", &["-t"], "To: Undisclosed Recipients\nBcc: b@example.org\n\nhi\n", For(&["b@example.org"])),
     case("t-empty-angle", &["-t"], "To: Undisclosed <>\nBcc: b@example.org\n\nhi\n", For(&["b@example.org"])),
     case("t-group", &["-t"], "To: <undisclosed-recipients:;>\nBcc: b@example.org\n\nhi\n", For(&["b@example.org"])),
+    case("t-one-bad", &["-t", "-f", ""], "To: a@example.org, b@\n\nhi\n", For(&["a@example.org"])),
     case("q-with-message", &["-q", "a@example.org"], TEXT, Code(64)),
     case("qf-with-t", &["-qf", "-t"], "To: a@example.org\n\nhi\n", Code(64)),
     case("bp-with-t", &["-bp", "-t"], "To: a@example.org\n\nhi\n", Code(64)),
@@ -119,6 +120,26 @@ fn sendmail_reaches_every_good_address() {
             check(&world, &sink, recipients, case.name);
         }
     }
+}
+
+#[test]
+fn sender_hears_of_the_bad_address() {
+    let sink = Sink::start();
+    let world = World::running(&relay(sink.port));
+    let message = collected("one-bad-of-many").unwrap_or_else(|| b"To: a@example.org, b@\n\nhi\n".to_vec());
+    let output = world.client("sendmail", &["-t", "-f", "s@example.org"], &message);
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("\"b@\""), "{output:?}");
+    world.wait_empty();
+    let arrived = sink.take();
+    let content_for = |recipient: &str| {
+        let message = arrived.iter().find(|message| message.to == [recipient]);
+        String::from_utf8_lossy(&message.expect(recipient).content).into_owned()
+    };
+    assert!(content_for("a@example.org").contains("To: a@example.org, b@"));
+    let report = content_for("s@example.org");
+    assert!(report.contains("Final-Recipient: rfc822; b@\r\nAction: failed\r\nStatus: 5.1.3\r\n"), "{report}");
+    assert_eq!(arrived.len(), 2);
 }
 
 #[test]

@@ -71,6 +71,12 @@ fn mbox(rest: &[u8], last: bool) -> Line<'_> {
     }
 }
 
+/// Bytes of the first line of a message in an mbox, if the name of a field stands on the next line.
+pub(super) fn mbox_line(rest: &[u8]) -> Option<usize> {
+    let bytes = memchr(b'\n', rest).filter(|_| is_mbox(rest, true))? + 1;
+    name(rest.get(bytes..)?).map(|_| bytes)
+}
+
 /// The name of the field at the begin of a text, with nothing but printable ASCII in it (RFC 5322 3.6.8) and blanks before its colon (4.5).
 pub(super) fn name(rest: &[u8]) -> Option<&[u8]> {
     let colon = memchr2(b':', b'\n', rest).filter(|at| rest.get(*at) == Some(&b':'))?;

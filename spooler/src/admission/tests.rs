@@ -277,3 +277,27 @@ fn messages_of_all_kinds_keep_their_body_and_are_complete_once() {
         assert_eq!(worker(false, 0).whole(bytes.clone()).unwrap(), bytes);
     }
 }
+
+#[test]
+fn bcc_behind_a_long_field_goes_away() {
+    let long = "x".repeat(FIELD_BYTES_MAX + 10_000);
+    for start in ["", "From a@x Mon Jan  1 00:00:00 2024\r\n", ">From a@x Mon Jan  1 00:00:00 2024\r\n"] {
+        let message = format!("{start}X-Long: {long}\r\nBcc: hidden@x\r\nFrom: a@x\r\n\r\nFrom here on text\r\n");
+        let bytes = Bytes::from(message);
+        let mut admission = worker(true, 0);
+        let mut out = admission.feed(bytes.slice(..FIELD_BYTES_MAX + 5_000)).unwrap().to_vec();
+        out.extend_from_slice(&admission.feed(bytes.slice(FIELD_BYTES_MAX + 5_000..)).unwrap());
+        out.extend_from_slice(&admission.finish().unwrap());
+        let out = text(&out);
+        assert!(!out.contains("hidden@x") && !out.contains("From a@x Mon"), "{start:?}");
+        assert!(out.contains("X-Long: x") && out.ends_with("\r\n\r\nFrom here on text\r\n"), "{start:?}");
+    }
+}
+
+#[test]
+fn message_id_never_comes_from_another_field() {
+    let mut admission = worker(true, 0);
+    let message = "Message-ID:\r\nSubject: secret\r\nFrom: a@x\r\nDate: d\r\n\r\nhi\r\n";
+    let _ = admission.feed(Bytes::from_static(message.as_bytes())).unwrap();
+    assert_eq!(admission.message_id(), None);
+}

@@ -54,11 +54,11 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     let asks_help = rest.first().is_some_and(|first| first == "--help");
     let result = match name.as_str() {
         "sendmail" | "mailq" | "newaliases" if asks_help => sendmail::help(&name),
-        "sendmail" => text(rest).and_then(|rest| sendmail::run(&rest)),
+        "sendmail" => text(rest).and_then(|rest| sendmail::run(&rest, &Control::new(None))),
         "mailq" => sendmail::mailq(&Control::new(None)),
         "newaliases" => commands::alias::renew(&Control::new(None)),
         _ if rest.first().is_some_and(|first| first == "sendmail") => {
-            text(rest.into_iter().skip(1).collect()).and_then(|rest| sendmail::run(&rest))
+            text(rest.into_iter().skip(1).collect()).and_then(|rest| sendmail::run(&rest, &Control::new(None)))
         }
         _ => return cli::run(std::iter::once(called).chain(rest)),
     };

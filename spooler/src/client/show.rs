@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::layout::count;
+use crate::mail_log::text::is_unsafe;
 
 /// A time in the local time zone: `2026-11-22 14:05:09`.
 pub(super) fn time(ms: i64) -> String {
@@ -113,9 +114,9 @@ pub(super) fn exact_size(bytes: u64) -> String {
     if bytes < 1024 { count(bytes, "byte") } else { format!("{} ({bytes} bytes)", size(bytes)) }
 }
 
-/// A text from outside without what could move a terminal's cursor.
+/// A text from outside without characters that move a terminal's cursor or turn the direction of text.
 pub(super) fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars().map(|c| if is_unsafe(c) { ' ' } else { c }).collect()
 }
 
 /// A text cut to `characters`, with an ellipsis if some are missing.

@@ -14,10 +14,12 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::libc;
 use spooler_protocol::aliases::{AliasFile, AliasMistake};
 use spooler_protocol::message::Address;
 
@@ -143,7 +145,8 @@ fn text_of(path: &Path) -> Result<String, Unusable> {
         io::ErrorKind::NotFound => Unusable::Missing,
         _ => Unusable::Io(error),
     };
-    let file = File::open(path).map_err(io)?;
+    // A FIFO would wait for its writer.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path).map_err(io)?;
     let metadata = file.metadata().map_err(io)?;
     if !metadata.is_file() {
         return Err(Unusable::Io(io::ErrorKind::InvalidInput.into()));

@@ -198,8 +198,12 @@ impl Driver {
 
 /// What a sender is told when the store cannot keep a message.
 pub(super) fn refusal(error: &StoreError) -> Refusal {
-    let enhanced = if matches!(error, StoreError::Full { .. }) { "4.3.1" } else { "4.3.0" };
-    Refusal { temporary: true, enhanced: enhanced.to_owned(), text: error.to_string() }
+    let (temporary, enhanced) = match error {
+        StoreError::TooLarge { .. } => (false, "5.3.4"),
+        StoreError::Full { .. } => (true, "4.3.1"),
+        _ => (true, "4.3.0"),
+    };
+    Refusal { temporary, enhanced: enhanced.to_owned(), text: error.to_string() }
 }
 
 /// What the store's writer reports, as an event.

@@ -77,7 +77,7 @@ impl Bridge for LoopBridge {
 
     fn upload(&self, key: u64, chunk: Bytes, answer: oneshot::Sender<Result<(), ApiError>>) {
         let done = move |result: Result<(), crate::system::store::StoreError>| {
-            let result = result.map_err(|error| ApiError { error: error.to_string(), temporary: true });
+            let result = result.map_err(|error| ApiError::from(super::acting::refusal(&error)));
             let _ = answer.send(result);
         };
         self.uploads.append(key | CLIENT_UPLOAD, chunk, Box::new(done));

@@ -2,6 +2,7 @@
 
 use spooler_protocol::control::{MessageState, RecipientState};
 use spooler_protocol::ids::MessageId;
+use spooler_protocol::limits::COMPLETION_BYTES_MAX;
 use spooler_protocol::message::{Address, Envelope};
 use spooler_protocol::outcome::Reply;
 use spooler_protocol::to_worker::{Refusal, ToWorker};
@@ -101,7 +102,7 @@ impl Supervisor {
         }
         envelope.check().map_err(|error| refusal(false, "5.5.0", error.to_string()))?;
         let max = self.config.spool.max_message_size;
-        if size > max {
+        if size > max.saturating_add(COMPLETION_BYTES_MAX) {
             return Err(refusal(false, "5.3.4", format!("The message has {size} bytes; {max} are allowed")));
         }
         let unserved = |recipient: &&spooler_protocol::message::Recipient| {

@@ -164,7 +164,9 @@ pub fn message_id(start: &[u8]) -> Option<String> {
         name.eq_ignore_ascii_case(NAME).then_some(value)
     })?;
     // A long one stands folded on the next line.
-    let value = if first.trim_ascii().is_empty() { header.next().unwrap_or_default() } else { first };
+    let mut folded =
+        || header.next().filter(|line| line.starts_with(b" ") || line.starts_with(b"\t")).unwrap_or_default();
+    let value = if first.trim_ascii().is_empty() { folded() } else { first };
     let text = cut(String::from_utf8_lossy(value.trim_ascii()).into_owned());
     (!text.is_empty()).then_some(text)
 }

@@ -38,7 +38,7 @@ pub(super) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Alias { name, json } => alias::show_way(&control, &name, json),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { folder } => manual::pages(&folder),
-        Command::Sendmail { arguments } => sendmail::run(&arguments),
+        Command::Sendmail { arguments } => sendmail::run(&arguments, &control),
     }
 }
 

@@ -26,16 +26,15 @@ use super::queue_path;
 use super::show;
 
 /// `sendmail ARGUMENTS`
-pub(super) fn run(arguments: &[String]) -> Result<(), Failure> {
+pub(super) fn run(arguments: &[String], control: &Control) -> Result<(), Failure> {
     let options = argv::parse(arguments)?;
-    let control = Control::new(None);
     match options.mode {
-        Mode::Deliver => deliver(&options, &control),
-        Mode::Smtp => smtp::serve(&control, &mut io::stdin().lock(), &mut io::stdout().lock()),
-        Mode::Queue => mailq(&control),
+        Mode::Deliver => deliver(&options, control),
+        Mode::Smtp => smtp::serve(control, &mut io::stdin().lock(), &mut io::stdout().lock()),
+        Mode::Queue => mailq(control),
         Mode::Verify => verify(&options),
-        Mode::Aliases => alias::renew(&control),
-        Mode::Flush => flush(&control),
+        Mode::Aliases => alias::renew(control),
+        Mode::Flush => flush(control),
     }
 }
 

@@ -67,6 +67,12 @@ pub enum StoreError {
         /// Where.
         path: String,
     },
+    /// A message is larger than messages may be.
+    #[error("The message is larger than {bytes_max} bytes, the most that is allowed")]
+    TooLarge {
+        /// Bytes.
+        bytes_max: u64,
+    },
     /// Another supervisor has this spool.
     #[error("The spool {path} is in use by process {pid}; one supervisor runs per spool")]
     InUse {

@@ -167,7 +167,7 @@ impl UploadWriter {
         let Upload::Open { file, size, sum } = upload else { return Err(broken(&path)) };
         let grown = size.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
         if grown > self.bytes_max {
-            return Err(failed(&path, format!("the message is larger than the {} bytes allowed", self.bytes_max)));
+            return Err(StoreError::TooLarge { bytes_max: self.bytes_max });
         }
         file.write_all(chunk).map_err(|error| of_io(&path, "write the upload", &error))?;
         sum.update(chunk);
@@ -301,8 +301,8 @@ mod tests {
         let fixture = Fixture::new();
         let uploads = Uploads::start(&fixture.bodies, 8).unwrap();
         append(&uploads, 1, b"12345678").unwrap();
-        let refused = append(&uploads, 1, b"9").unwrap_err().to_string();
-        assert!(refused.contains("larger than the 8 bytes allowed"), "{refused}");
+        let refused = append(&uploads, 1, b"9").unwrap_err();
+        assert!(matches!(refused, StoreError::TooLarge { bytes_max: 8 }), "{refused}");
         assert!(append(&uploads, 1, b"").is_err());
         assert!(finish(&uploads, 1, 5).recv().unwrap().is_err());
         assert_eq!((fixture.incoming(), fixture.contents()), (0, 0));

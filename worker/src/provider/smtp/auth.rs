@@ -90,12 +90,23 @@ impl Login {
             }
         }
         match refusal {
-            Some(refusal) => Err(AuthFailure::Refused(refusal.from(remote))),
+            Some(refusal) => Err(AuthFailure::Refused(self.without_secrets(refusal.from(remote)))),
             None => {
                 let known: Vec<&str> = self.mechanisms.iter().map(|mechanism| mechanism.name()).collect();
                 refused(&format!("The server does not offer AUTH {}", known.join(" or ")))
             }
         }
+    }
+
+    /// A reply of the server without the password, which some servers repeat.
+    fn without_secrets(&self, mut reply: Reply) -> Reply {
+        let plain = STANDARD.encode(format!("\0{}\0{}", self.username, self.password));
+        for secret in [plain, STANDARD.encode(&self.password), self.password.clone()] {
+            if !secret.is_empty() {
+                reply.text = reply.text.replace(&secret, "[password]");
+            }
+        }
+        reply
     }
 
     async fn try_mechanism(
@@ -137,6 +148,25 @@ impl Mechanism {
         match self {
             Self::Plain => "PLAIN",
             Self::Login => "LOGIN",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeated_password_is_masked_in_replies() {
+        let login = Login {
+            username: "me".to_owned(),
+            password: "hunter2".to_owned(),
+            without_tls: false,
+            mechanisms: vec![Mechanism::Plain],
+        };
+        for secret in ["hunter2", "aHVudGVyMg==", "AG1lAGh1bnRlcjI="] {
+            let reply = login.without_secrets(Reply::local(535, "5.7.8", format!("bad: AUTH PLAIN {secret}!")));
+            assert_eq!(reply.text, "bad: AUTH PLAIN [password]!");
         }
     }
 }
