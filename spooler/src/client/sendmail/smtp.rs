@@ -101,7 +101,7 @@ impl Session<'_> {
 
     fn mail(&mut self, envelope: Envelope) -> Result<String, Fault> {
         if !self.greeted {
-            return Err(Fault::new("503 5.5.1 Say HELO or EHLO first"));
+            return Err(Fault::new("503 5.5.1 Send HELO or EHLO first"));
         }
         if self.envelope.is_some() {
             return Err(Fault::new("503 5.5.1 There is a sender already; RSET forgets it"));
@@ -111,7 +111,7 @@ impl Session<'_> {
     }
 
     fn rcpt(&mut self, recipient: Recipient) -> Result<String, Fault> {
-        let Some(envelope) = &mut self.envelope else { return Err(Fault::new("503 5.5.1 Say MAIL first")) };
+        let Some(envelope) = &mut self.envelope else { return Err(Fault::new("503 5.5.1 Need MAIL command first")) };
         if envelope.recipients.len() >= RECIPIENTS_MAX {
             return Err(Fault(format!("452 4.5.3 {RECIPIENTS_MAX} recipients are the most")));
         }
@@ -122,7 +122,7 @@ impl Session<'_> {
     fn may_send_data(&self) -> Result<(), Fault> {
         match &self.envelope {
             Some(envelope) if !envelope.recipients.is_empty() => Ok(()),
-            _ => Err(Fault::new("503 5.5.1 Say MAIL and RCPT first")),
+            _ => Err(Fault::new("503 5.5.1 Need MAIL and RCPT commands first")),
         }
     }
 

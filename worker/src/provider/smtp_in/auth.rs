@@ -14,8 +14,8 @@ use super::reply::Reply;
 pub(super) const MECHANISMS: &str = "PLAIN LOGIN";
 
 const CANCELLED: Reply = Reply::new(501, "5.7.0", "Authentication cancelled");
-const NOT_BASE64: Reply = Reply::new(501, "5.5.2", "Not base64");
-const WRONG: Reply = Reply::new(535, "5.7.8", "User name or password wrong");
+const NOT_BASE64: Reply = Reply::new(501, "5.5.2", "Invalid base64 data");
+const WRONG: Reply = Reply::new(535, "5.7.8", "Authentication credentials invalid");
 
 /// Names and passwords. Never shown.
 #[derive(Clone, Default)]

@@ -122,7 +122,7 @@ pub(super) fn parse(line: &[u8], syntax: Syntax) -> Result<Command<'_>, Rejected
         "GET" | "POST" | "PUT" | "HEAD" | "OPTIONS" | "CONNECT" | "DELETE" => {
             Err(Rejected::Fatal(Reply::new(554, "5.5.1", "This is not a web server")))
         }
-        _ => Err(Reply::new(500, "5.5.2", "Command not known").into()),
+        _ => Err(Reply::new(500, "5.5.2", "Command not recognized").into()),
     }
 }
 

@@ -115,13 +115,13 @@ impl Connection {
             Ok(Next::Quit) => self.say_goodbye(None, false).await,
             Ok(_) => self.say_goodbye(None, true).await,
             Err(Lost::Silent) => {
-                self.say_goodbye(Some(Reply::new(421, "4.4.2", "You said nothing for too long")), true).await;
+                self.say_goodbye(Some(Reply::new(421, "4.4.2", "Idle timeout; closing the connection")), true).await;
             }
             Err(Lost::Ended) => {
                 self.say_goodbye(Some(Reply::new(421, "4.3.2", "The server is shutting down")), true).await;
             }
             Err(Lost::Displaced) => {
-                self.say_goodbye(Some(Reply::new(421, "4.7.0", "Others wait for your place; try again later")), true)
+                self.say_goodbye(Some(Reply::new(421, "4.7.0", "Too many connections; try again later")), true)
                     .await;
             }
             Err(Lost::TooMuch) => self.say_goodbye(Some(TOO_LARGE), true).await,

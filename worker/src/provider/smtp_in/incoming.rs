@@ -63,7 +63,7 @@ impl Incoming {
                 Err(refusal) => Reply::from_refusal(refusal),
             },
             (Some(reply), _) => reply,
-            (None, None) => Reply::new(451, "4.3.0", "The message was lost on its way in"),
+            (None, None) => Reply::new(451, "4.3.0", "Message not received completely; try again"),
         }
     }
 }

@@ -24,9 +24,9 @@ use super::reply::Reply;
 use super::transaction::Transaction;
 
 const OK: Reply = Reply::new(250, "2.0.0", "Ok");
-const HELLO_FIRST: Reply = Reply::new(503, "5.5.1", "EHLO first");
-const MAIL_FIRST: Reply = Reply::new(503, "5.5.1", "MAIL first");
-const MAIL_TWICE: Reply = Reply::new(503, "5.5.1", "A message is under way; RSET first");
+const HELLO_FIRST: Reply = Reply::new(503, "5.5.1", "Send EHLO first");
+const MAIL_FIRST: Reply = Reply::new(503, "5.5.1", "Need MAIL command first");
+const MAIL_TWICE: Reply = Reply::new(503, "5.5.1", "Nested MAIL command; send RSET first");
 const OUT_OF_STEP: Reply =
     Reply::new(554, "5.5.0", "SMTP synchronization error: wait for the reply before you send more");
 const AUTH_REQUIRED: Reply = Reply::new(530, "5.7.0", "Authentication required");
@@ -184,7 +184,7 @@ impl Session {
                 OK.write(out);
             }
             Command::Noop => OK.write(out),
-            Command::Verify => Reply::new(252, "2.0.0", "Send a message to find out").write(out),
+            Command::Verify => Reply::new(252, "2.0.0", "Cannot verify the user; send a message").write(out),
             Command::Help => Reply::new(214, "2.0.0", "See RFC 5321").write(out),
             Command::Quit => {
                 Reply::new(221, "2.0.0", "Bye").write(out);
@@ -285,7 +285,7 @@ impl Session {
             return Err(Reply::new(502, "5.5.1", "STARTTLS is not offered").into());
         }
         if self.tls {
-            return Err(Reply::new(503, "5.5.1", "TLS is on already").into());
+            return Err(Reply::new(503, "5.5.1", "TLS is already active").into());
         }
         if behind {
             return Err(Rejected::Fatal(OUT_OF_STEP));
@@ -306,11 +306,11 @@ impl Session {
         let refusal = if self.rules.users.is_empty() {
             Some(Reply::new(502, "5.5.1", "AUTH is not offered"))
         } else if !self.tls {
-            Some(Reply::new(538, "5.7.11", "STARTTLS first; passwords do not travel in the clear"))
+            Some(Reply::new(538, "5.7.11", "Encryption required for authentication; send STARTTLS first"))
         } else if self.name.is_empty() {
             Some(HELLO_FIRST)
         } else if self.user.is_some() {
-            Some(Reply::new(503, "5.5.1", "You are authenticated already"))
+            Some(Reply::new(503, "5.5.1", "Already authenticated"))
         } else {
             self.transaction.is_some().then_some(MAIL_TWICE)
         };
@@ -331,7 +331,7 @@ impl Session {
             }
             Turn::Known(user) => {
                 self.user = Some(user);
-                Reply::new(235, "2.7.0", "Welcome").write(out);
+                Reply::new(235, "2.7.0", "Authentication successful").write(out);
             }
             Turn::Refused(reply) => return Err(reply.into()),
         }
@@ -372,7 +372,7 @@ impl Session {
     pub(super) fn on_chunk(&mut self, size: u64, refusal: Option<Reply>, out: &mut Vec<u8>) -> Next {
         match (refusal, &mut self.transaction) {
             (None, _) => {
-                Reply::with_text(250, "2.0.0", format!("{size} bytes taken")).write(out);
+                Reply::with_text(250, "2.0.0", format!("{size} bytes received")).write(out);
                 Next::Command
             }
             (Some(reply), transaction) => {

@@ -15,15 +15,15 @@ use spooler_protocol::message::{Address, Envelope, Recipient};
 use super::parameters::{MailParameters, RcptParameters};
 use super::reply::Reply;
 
-const NEED_RECIPIENT: Reply = Reply::new(503, "5.5.1", "RCPT first");
+const NEED_RECIPIENT: Reply = Reply::new(503, "5.5.1", "Need RCPT command first");
 const NO_VALID_RECIPIENT: Reply = Reply::new(554, "5.5.1", "No valid recipients");
 const TOO_MANY_RECIPIENTS: Reply = Reply::new(452, "4.5.3", "Too many recipients; send the rest in another message");
 const DATA_AMID_CHUNKS: Reply = Reply::new(503, "5.5.1", "DATA cannot follow BDAT; go on with BDAT, or RSET");
 const CHUNKS_FAILED: Reply = Reply::new(503, "5.5.1", "An earlier chunk was refused; RSET first");
-const NEEDS_SMTPUTF8: Reply = Reply::new(553, "5.6.7", "The address is not ASCII; give SMTPUTF8 with MAIL");
+const NEEDS_SMTPUTF8: Reply = Reply::new(553, "5.6.7", "Non-ASCII address; MAIL needs the SMTPUTF8 parameter");
 
 /// The refusal of a message larger than the limit.
-pub(super) const TOO_LARGE: Reply = Reply::new(552, "5.3.4", "The message is larger than the SIZE that EHLO tells");
+pub(super) const TOO_LARGE: Reply = Reply::new(552, "5.3.4", "Message size exceeds the fixed limit (see SIZE in the EHLO reply)");
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Chunks {
