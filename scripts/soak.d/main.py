@@ -133,7 +133,7 @@ def panics(log):
     for number, line in enumerate(lines):
         provider = re.search(r'provider="\w+"', line)
         because = [other for other in lines[number + 1 : number + 4] if provider and provider[0] in other]
-        repeated = "its last words: " in line
+        repeated = "; stderr: " in line
         if "panicked at" in line and not repeated and not any(word in other for word in NO_MEMORY for other in because):
             found.append(line)
     return found

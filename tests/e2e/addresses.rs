@@ -218,7 +218,7 @@ fn rewriting_follows_the_configuration_that_is_in_effect() {
     sink.take();
     world.configure(&format!("{head}[rewrite]\nsender.\"*\" = \"all@example.org\"\nsender_scope = \"envelope\"\n"));
     world.signal(Signal::SIGHUP);
-    world.wait_for("the new configuration", |world| world.log().contains("read again").then_some(()));
+    world.wait_for("the new configuration", |world| world.log().contains("reloaded").then_some(()));
     hand_in(&world, "sendmail", "root", "a@old.test", "To: a@old.test\nFrom: root\n\nx\n");
     let message = sink.wait(1).remove(0);
     assert_eq!((message.from.as_str(), message.to.as_slice()), ("all@example.org", &["a@old.test".to_owned()][..]));

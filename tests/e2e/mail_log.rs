@@ -39,9 +39,12 @@ fn each_fate_has_its_line() {
     });
     let world = World::running(&format!("{IN}{}", relay(sink.port)));
     smtp::send(world.port("submission"), "a@b.test", &["x@c.test", "later@c.test", "gone@c.test"], MAIL);
-    has(&line(&world, "event=accepted"), &["id=1", "from=a@b.test", "to=x@c.test,later@c.test,gone@c.test", "nrcpt=3"]);
-    has(&line(&world, "event=accepted"), &["via=submission", "client=", "message_id=<one@b.test>"]);
-    let relayed = line(&world, "status=relayed");
+    has(
+        &line(&world, "event=accepted from=a@b.test"),
+        &["id=1", "from=a@b.test", "to=x@c.test,later@c.test,gone@c.test", "nrcpt=3"],
+    );
+    has(&line(&world, "event=accepted from=a@b.test"), &["via=submission", "client=", "message_id=<one@b.test>"]);
+    let relayed = line(&world, "status=relayed from=a@b.test");
     let remote = format!("remote=127.0.0.1:{}", sink.port);
     has(&relayed, &["id=1", "from=a@b.test", "to=x@c.test", "provider=relay", &remote, "dsn=2.0.0", "code=250"]);
     has(

@@ -25,7 +25,7 @@ fn config(sink: &Sink, rogue: &str) -> String {
 }
 
 fn let_loose(world: &World, sink: &Sink, rogue: &str) {
-    let reloads = |world: &World| world.log().matches("read again").count();
+    let reloads = |world: &World| world.log().matches("reloaded").count();
     let before = reloads(world);
     world.configure(&config(sink, rogue));
     world.signal(Signal::SIGHUP);

@@ -112,7 +112,7 @@ fn refused_configuration_fails_the_reload() {
     // Who sends the signal by hand finds it in the log.
     world.signal(Signal::SIGHUP);
     world.wait_for("the log to say so", |world| {
-        world.log().contains("the new configuration is refused and the old one stays").then_some(())
+        world.log().contains("configuration refused, the old one stays in effect").then_some(())
     });
     assert_eq!(world.provider("local").unwrap()["state"], "ready");
 

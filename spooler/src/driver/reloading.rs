@@ -25,11 +25,11 @@ impl Driver {
         let refused = format!("{old}; the new configuration is refused, see the log");
         let read = move || match crate::config::load(&path) {
             Ok(config) => {
-                tracing::info!("configuration {} read again", path.display());
+                tracing::info!("configuration {} reloaded", path.display());
                 mailbox.put(Letter::Reloaded(number, Box::new(config)));
             }
             Err(error) => {
-                tracing::error!("the new configuration is refused and the old one stays: {error}");
+                tracing::error!("configuration refused, the old one stays in effect: {error}");
                 service_manager::ready(&refused);
             }
         };
@@ -78,7 +78,7 @@ impl Driver {
             mailbox.put(Letter::AliasesRead(Box::new(AliasNews { sources, aliases, files, answer })));
         };
         if let Err(error) = std::thread::Builder::new().name("aliases".to_owned()).spawn(read) {
-            tracing::error!("the aliases cannot be read again: {error}");
+            tracing::error!("cannot reload the aliases: {error}");
         }
     }
 
@@ -90,7 +90,7 @@ impl Driver {
             tracing::warn!("{problem}");
         }
         if in_effect {
-            tracing::info!("{} aliases read again", aliases.len());
+            tracing::info!("{} aliases reloaded", aliases.len());
             let addressing = Arc::new(self.config.addressing.with_aliases(aliases));
             self.equipment.addressing.set(Arc::clone(&addressing));
             self.config.addressing = addressing;

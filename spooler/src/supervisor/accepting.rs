@@ -166,7 +166,7 @@ impl Supervisor {
                 let id = note.id;
                 self.astray.remove(&id);
                 actions.push(Action::DiscardContent(id));
-                log(actions, Loudness::Warn, format!("a message was refused: {}", refusal.text));
+                log(actions, Loudness::Warn, format!("message refused: {}", refusal.text));
                 if let Acceptor::Report(about) = acceptor {
                     self.leave_line(about, Vec::new(), actions);
                     self.on_not_kept(Few::One(about), &refusal, actions);

@@ -66,7 +66,7 @@ impl Supervisor {
             self.leave_off_the_disk(ticket, actions);
             return;
         }
-        log(actions, Loudness::Warn, format!("{what} has to wait, for the store cannot be read now: {why}"));
+        log(actions, Loudness::Warn, format!("{what} is deferred, because the store cannot be read now: {why}"));
         let number = self.next_number();
         self.readings.insert((now.mono_ms + READ_AGAIN_MS, number), reading);
     }

@@ -83,7 +83,7 @@ impl fmt::Display for WorkerEnd {
         if self.stderr_tail.is_empty() {
             return Ok(());
         }
-        write!(f, "; its last words: {}", self.stderr_tail.join(" / "))
+        write!(f, "; stderr: {}", self.stderr_tail.join(" / "))
     }
 }
 

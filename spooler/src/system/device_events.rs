@@ -35,7 +35,7 @@ pub fn start(mailbox: Mailbox) -> std::io::Result<()> {
                     }
                 }
                 Ok(Heard::Lost) => mailbox.put(Letter::Event(Event::DevicesUncertain)),
-                Err(error) => return tracing::warn!(%error, "devices are not seen any more"),
+                Err(error) => return tracing::warn!(%error, "device monitoring ended"),
             }
         }
     };

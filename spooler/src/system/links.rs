@@ -70,11 +70,11 @@ pub fn start(mailbox: Mailbox) -> std::io::Result<()> {
                 Ok(Heard::Lost) => {
                     links.begin_dump();
                     if let Err(error) = netlink.ask(&dump_request()) {
-                        return tracing::warn!(%error, "network interfaces are not seen any more");
+                        return tracing::warn!(%error, "network interface monitoring ended");
                     }
                     continue;
                 }
-                Err(error) => return tracing::warn!(%error, "network interfaces are not seen any more"),
+                Err(error) => return tracing::warn!(%error, "network interface monitoring ended"),
             };
             news.into_iter().for_each(|message| mailbox.put(Letter::Event(Event::System(message))));
         }

@@ -118,7 +118,7 @@ impl Listener {
         for word in early {
             self.hear(word, &owner, &mut bus, &mut calls)?;
         }
-        tracing::info!("logind is heard: sleep, shutdown and idle users are seen");
+        tracing::info!("connected to logind: watching sleep, shutdown and idle users");
         self.told = false;
         loop {
             let word = bus.next()?;
@@ -139,7 +139,7 @@ impl Listener {
             Kind::Answer if word.reply_to == calls.idle_hint => self.hint(word.truth()),
             Kind::Failed if word.reply_to == calls.inhibit => {
                 let why = word.text().unwrap_or_default();
-                tracing::warn!("logind gives no time before the machine sleeps: {why}");
+                tracing::warn!("cannot delay sleep through logind: {why}");
             }
             Kind::Signal if word.interface == PROPERTIES => calls.idle_hint = get_idle_hint(bus)?,
             Kind::Signal if word.interface == MANAGER => match (word.member.as_str(), word.truth()) {
@@ -182,9 +182,7 @@ impl Listener {
         self.awake();
         self.hint(None);
         if !std::mem::replace(&mut self.told, true) {
-            tracing::info!(
-                "logind is not heard ({error}): sleep, shutdown and idle users are not seen before they happen"
-            );
+            tracing::info!("logind unavailable ({error}): no advance notice of sleep, shutdown and idle users");
         }
     }
 }

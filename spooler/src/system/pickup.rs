@@ -263,7 +263,7 @@ pub fn set_aside(path: &Path, reason: &impl Display) -> io::Result<PathBuf> {
         target = folder.join(BAD).join(other);
     }
     fs::rename(path, &target)?;
-    tracing::warn!(file = %path.display(), moved_to = %target.display(), %reason, "set a file of the pick-up folder aside");
+    tracing::warn!(file = %path.display(), moved_to = %target.display(), %reason, "pick-up file moved to bad/");
     Ok(target)
 }
 

@@ -85,11 +85,11 @@ impl Feeder {
             // It is in the store, synced. A crash before the file is gone makes a second copy, never a loss.
             Ok(()) => std::fs::remove_file(path)?,
             Err(Refused::ByUs(error)) if error.is_temporary() => {
-                tracing::warn!(%error, file = %path.display(), "cannot be read; it stays for the next look");
+                tracing::warn!(%error, file = %path.display(), "pick-up file cannot be read, will retry");
             }
             Err(Refused::ByUs(error)) => drop(pickup::set_aside(path, &error)?),
             Err(Refused::BySpooler(error)) if error.temporary => {
-                tracing::warn!(file = %path.display(), "not accepted, it stays for the next look: {}", error.error);
+                tracing::warn!(file = %path.display(), "pick-up file not accepted, will retry: {}", error.error);
                 return Ok(false);
             }
             Err(Refused::BySpooler(error)) => drop(pickup::set_aside(path, &error.error)?),

@@ -344,7 +344,7 @@ fn write_all(way: &Way, words: &Receiver<Waiting>) {
             Ok(()) => {}
             Err(SendError::Gone) => return,
             Err(SendError::Wait) => {}
-            Err(SendError::Codec(error)) => tracing::error!(%error, "a word to a worker cannot be encoded"),
+            Err(SendError::Codec(error)) => tracing::error!(%error, "a message to a worker cannot be encoded"),
         }
     }
 }

@@ -91,11 +91,11 @@ impl Session<'_> {
             Command::Rcpt(recipient) => self.rcpt(recipient),
             Command::Reset => {
                 self.envelope = None;
-                Ok("250 2.0.0 Forgotten".to_owned())
+                Ok("250 2.0.0 Ok".to_owned())
             }
             Command::Nothing => Ok("250 2.0.0 Ok".to_owned()),
-            Command::Verify => Ok("252 2.0.0 Known when it is tried".to_owned()),
-            Command::Data | Command::Quit => Err(Fault::new("503 5.5.1 Not now")),
+            Command::Verify => Ok("252 2.0.0 Cannot verify the user; send a message".to_owned()),
+            Command::Data | Command::Quit => Err(Fault::new("503 5.5.1 Bad sequence of commands")),
         }
     }
 
@@ -104,7 +104,7 @@ impl Session<'_> {
             return Err(Fault::new("503 5.5.1 Send HELO or EHLO first"));
         }
         if self.envelope.is_some() {
-            return Err(Fault::new("503 5.5.1 There is a sender already; RSET forgets it"));
+            return Err(Fault::new("503 5.5.1 Nested MAIL command; send RSET first"));
         }
         self.envelope = Some(envelope);
         Ok("250 2.1.0 Ok".to_owned())
@@ -113,7 +113,7 @@ impl Session<'_> {
     fn rcpt(&mut self, recipient: Recipient) -> Result<String, Fault> {
         let Some(envelope) = &mut self.envelope else { return Err(Fault::new("503 5.5.1 Need MAIL command first")) };
         if envelope.recipients.len() >= RECIPIENTS_MAX {
-            return Err(Fault(format!("452 4.5.3 {RECIPIENTS_MAX} recipients are the most")));
+            return Err(Fault(format!("452 4.5.3 Too many recipients; {RECIPIENTS_MAX} are allowed")));
         }
         envelope.recipients.push(recipient);
         Ok("250 2.1.5 Ok".to_owned())

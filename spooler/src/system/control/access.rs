@@ -57,7 +57,7 @@ pub enum Operation {
     Flush,
     /// Do something with a provider.
     ChangeProvider,
-    /// Have the aliases read again.
+    /// Have the aliases reloaded.
     ReadAliases,
 }
 
@@ -115,7 +115,7 @@ pub fn may(access: &Access, peer: Peer, operation: Operation) -> Result<Scope, D
         Operation::ChangeQueue(QueueAction::Retry) => Some("retry messages before their time"),
         Operation::Flush => Some("flush the queue"),
         Operation::ChangeProvider => Some("change providers"),
-        Operation::ReadAliases => Some("have the aliases read again"),
+        Operation::ReadAliases => Some("have the aliases reloaded"),
     };
     reserved.map_or(Ok(Scope::OwnedBy(peer.uid)), |what| Err(Denied::NotAdministrator(what)))
 }

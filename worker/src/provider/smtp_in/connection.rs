@@ -121,8 +121,7 @@ impl Connection {
                 self.say_goodbye(Some(Reply::new(421, "4.3.2", "The server is shutting down")), true).await;
             }
             Err(Lost::Displaced) => {
-                self.say_goodbye(Some(Reply::new(421, "4.7.0", "Too many connections; try again later")), true)
-                    .await;
+                self.say_goodbye(Some(Reply::new(421, "4.7.0", "Too many connections; try again later")), true).await;
             }
             Err(Lost::TooMuch) => self.say_goodbye(Some(TOO_LARGE), true).await,
             Err(Lost::Gone) => tracing::debug!(peer = %self.peer, "the client has gone"),

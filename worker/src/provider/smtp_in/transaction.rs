@@ -23,7 +23,8 @@ const CHUNKS_FAILED: Reply = Reply::new(503, "5.5.1", "An earlier chunk was refu
 const NEEDS_SMTPUTF8: Reply = Reply::new(553, "5.6.7", "Non-ASCII address; MAIL needs the SMTPUTF8 parameter");
 
 /// The refusal of a message larger than the limit.
-pub(super) const TOO_LARGE: Reply = Reply::new(552, "5.3.4", "Message size exceeds the fixed limit (see SIZE in the EHLO reply)");
+pub(super) const TOO_LARGE: Reply =
+    Reply::new(552, "5.3.4", "Message size exceeds the fixed limit (see SIZE in the EHLO reply)");
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Chunks {

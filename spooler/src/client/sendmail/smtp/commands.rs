@@ -40,7 +40,7 @@ pub(super) fn parse(line: &str) -> Result<Command, Fault> {
     let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
     let rest = rest.trim();
     match verb.to_ascii_uppercase().as_str() {
-        "HELO" | "EHLO" if rest.is_empty() => Err(Fault::new("501 5.5.4 Say who you are")),
+        "HELO" | "EHLO" if rest.is_empty() => Err(Fault::new("501 5.5.4 Syntax: EHLO name")),
         "HELO" => Ok(Command::Hello { extended: false }),
         "EHLO" => Ok(Command::Hello { extended: true }),
         "MAIL" => mail(rest),
@@ -48,11 +48,11 @@ pub(super) fn parse(line: &str) -> Result<Command, Fault> {
         "DATA" if rest.is_empty() => Ok(Command::Data),
         "RSET" if rest.is_empty() => Ok(Command::Reset),
         "QUIT" if rest.is_empty() => Ok(Command::Quit),
-        "DATA" | "RSET" | "QUIT" => Err(Fault::new("501 5.5.4 Nothing may follow this command")),
+        "DATA" | "RSET" | "QUIT" => Err(Fault::new("501 5.5.4 No argument is allowed here")),
         "NOOP" | "HELP" => Ok(Command::Nothing),
         "VRFY" | "EXPN" => Ok(Command::Verify),
         "AUTH" | "STARTTLS" | "BDAT" => Err(Fault::new("502 5.5.1 Not offered here")),
-        _ => Err(Fault::new("500 5.5.2 No such command")),
+        _ => Err(Fault::new("500 5.5.2 Command not recognized")),
     }
 }
 
@@ -98,16 +98,16 @@ fn rcpt(rest: &str) -> Result<Command, Fault> {
 }
 
 fn bad_value(key: &str) -> Fault {
-    Fault(format!("501 5.5.4 {key} has a value that it cannot have"))
+    Fault(format!("501 5.5.4 Invalid value for parameter {key}"))
 }
 
 fn unknown(key: &str) -> Fault {
-    Fault(format!("555 5.5.4 There is no parameter {key}"))
+    Fault(format!("555 5.5.4 Parameter {key} is not supported"))
 }
 
 /// The text between the angle brackets, and the parameters behind them.
 fn path<'a>(rest: &'a str, keyword: &str) -> Result<(&'a str, &'a str), Fault> {
-    let wrong = || Fault(format!("501 5.5.4 Write {keyword}<address>"));
+    let wrong = || Fault(format!("501 5.5.4 Syntax: {keyword}<address>"));
     let head = rest.get(..keyword.len()).filter(|head| head.eq_ignore_ascii_case(keyword)).ok_or_else(wrong)?;
     let text = rest.get(head.len()..).unwrap_or_default().trim_start().strip_prefix('<').ok_or_else(wrong)?;
     let end = closing_bracket(text).ok_or_else(wrong)?;
@@ -133,10 +133,10 @@ fn closing_bracket(text: &str) -> Option<usize> {
 
 fn one_address(path: &str) -> Result<String, Fault> {
     let found = address_list::parse(&format!("<{path}>"));
-    let mut found = found.map_err(|error| Fault(format!("501 5.1.3 The address is not right: {error}")))?;
+    let mut found = found.map_err(|error| Fault(format!("501 5.1.3 Bad address: {error}")))?;
     match (found.pop(), found.is_empty()) {
         (Some(address), true) => Ok(address),
-        _ => Err(Fault::new("501 5.1.3 That is not one address")),
+        _ => Err(Fault::new("501 5.1.3 Exactly one address is needed")),
     }
 }
 
