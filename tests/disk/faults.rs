@@ -208,7 +208,7 @@ fn a_report_waits_until_what_it_quotes_can_be_read() {
     world.start();
     let large = load::mail(10);
     crate::smtp::send(world.port("submission"), "a@b.test", &["nobody@remote.test"], &large);
-    world.wait_for("the report to wait", |world| world.log().contains("has to wait").then_some(()));
+    world.wait_for("the report to wait", |world| world.log().contains("is deferred, because the store").then_some(()));
     assert_eq!(world.queued(), Some(1));
     layer.heal();
     let report = &sink.wait(1)[0];

@@ -101,7 +101,7 @@ fn a_report_waits_until_the_store_can_be_read_and_so_does_what_it_reports() {
     bench.pass(60_000);
     assert_eq!(bench.reports.len(), 1);
     assert!(bench.disk.is_empty());
-    assert!(bench.log.iter().any(|line| line.contains("has to wait")), "{:?}", bench.log);
+    assert!(bench.log.iter().any(|line| line.contains("is deferred, because the store")), "{:?}", bench.log);
 }
 
 #[test]
