@@ -224,7 +224,7 @@ impl Admission {
                         self.note(name);
                         self.state = State::Long(!self.goes_away(name));
                     }
-                    None => return Some(self.before_long(rest, at, edits)),
+                    None => self.end(at, rest, false, edits),
                 }
                 Some(0)
             }
@@ -251,17 +251,6 @@ impl Admission {
                 Some(0)
             }
         }
-    }
-
-    /// Judges a begin that is no field and too long to be judged with the field behind it: the first line of a message in an mbox goes
-    /// away, anything else is text. Returns the bytes dealt with.
-    fn before_long(&mut self, rest: &[u8], at: usize, edits: &mut Edits) -> usize {
-        let mbox = fields::mbox_line(rest).filter(|_| self.state == State::Start && self.care == Care::Complete);
-        match mbox {
-            Some(bytes) => edits.remove(at, bytes),
-            None => self.end(at, rest, false, edits),
-        }
-        mbox.unwrap_or(0)
     }
 
     fn goes_away(&self, name: &[u8]) -> bool {

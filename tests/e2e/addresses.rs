@@ -131,7 +131,7 @@ fn postmaster_needs_no_domain() {
 }
 
 #[test]
-fn mail_that_is_passed_on_stays_as_it_is() {
+fn passed_on_mail_stays_as_it_is() {
     let sink = Sink::start();
     let passing = IN.replace("listen =", "submission = false\nlisten =");
     let world = World::running(&format!("{passing}{}", relay(sink.port)));
@@ -187,7 +187,7 @@ fn aliases_lead_to_each_recipient_once() {
 }
 
 #[test]
-fn a_report_names_the_address_that_the_sender_wrote() {
+fn report_names_the_address_as_written() {
     let sink = Sink::scripted(|line| line.contains("TO:<gone@").then(|| "550 5.1.1 nobody here".to_owned()));
     let local = "[provider.local]\nkind = \"maildir\"\nclaims = [\"me@spooler.test\"]\npath = \"{dir}/mail/me\"\n";
     let config = format!("{local}{}[aliases]\nroot = \"gone@example.org\"\n", relay(sink.port));

@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn slip_of_the_pen_is_answered_with_the_key() {
+    fn misspelt_key_names_the_right_one() {
         for (slip, meant) in [
             ("hosts", "host"),
             ("hots", "host"),

@@ -64,17 +64,15 @@ fn is_mbox(rest: &[u8], last: bool) -> bool {
 /// A first line `From …` is that of an mbox if a header follows; else it is text that begins so.
 fn mbox(rest: &[u8], last: bool) -> Line<'_> {
     let Some(end) = memchr(b'\n', rest) else { return if last { Line::Text } else { Line::Incomplete } };
-    match next(rest.get(end + 1..).unwrap_or_default(), last, false) {
-        Line::Incomplete => Line::Incomplete,
-        Line::Field(_) => Line::Mbox(end + 1),
-        Line::Mbox(_) | Line::Empty | Line::Text | Line::End => Line::Text,
+    let behind = rest.get(end + 1..).unwrap_or_default();
+    // A name is enough: its field may be too long to be looked at whole.
+    if name(behind).is_some() {
+        return Line::Mbox(end + 1);
     }
-}
-
-/// Bytes of the first line of a message in an mbox, if the name of a field stands on the next line.
-pub(super) fn mbox_line(rest: &[u8]) -> Option<usize> {
-    let bytes = memchr(b'\n', rest).filter(|_| is_mbox(rest, true))? + 1;
-    name(rest.get(bytes..)?).map(|_| bytes)
+    match next(behind, last, false) {
+        Line::Incomplete => Line::Incomplete,
+        Line::Field(_) | Line::Mbox(_) | Line::Empty | Line::Text | Line::End => Line::Text,
+    }
 }
 
 /// The name of the field at the begin of a text, with nothing but printable ASCII in it (RFC 5322 3.6.8) and blanks before its colon (4.5).

@@ -94,7 +94,7 @@ fn text_without_header_gets_an_empty_line() {
 }
 
 #[test]
-fn text_behind_our_trace_header_is_never_part_of_it() {
+fn text_never_joins_our_trace_header() {
     let trace = "Received: by x\r\n\tfolded\r\n";
     let bytes = u32::try_from(trace.len()).unwrap();
     for submission in [false, true] {
@@ -151,7 +151,7 @@ fn local_messages_say_who_handed_them_in() {
 }
 
 #[test]
-fn a_loop_is_broken_and_a_long_way_is_not() {
+fn loops_break_and_long_ways_hold() {
     let hops = |count: usize| "received: by x\r\n\tfolded\r\n".repeat(count) + "\r\nReceived: in the body\r\n";
     let whole = |count| worker(false, 0).whole(hops(count).into());
     assert!(whole(100).is_ok());
@@ -237,7 +237,7 @@ fn real_messages_keep_their_bytes() {
 }
 
 #[test]
-fn messages_of_all_kinds_keep_their_body_and_are_complete_once() {
+fn messages_keep_their_body_when_completed() {
     const WORDS: [&str; 20] = [
         "From: ",
         "To: ",

@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_and_files_are_left_out_with_a_hint() {
+    fn programs_and_files_are_left_out() {
         let text =
             "a: |/bin/prog, a@x\nb: \"|/bin/prog -x\"\nc: /var/mail/c\nd d@x\ne@x: f@x\nf: two words\ng:\na: again@x\n";
         let (finals, file) = read(text, &["a", "b"]);
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_others_can_change_is_not_read() {
+    fn file_of_others_is_not_read() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("aliases");

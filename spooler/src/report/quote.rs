@@ -6,6 +6,8 @@ use std::fmt::Write;
 
 use memchr::memmem;
 
+use crate::supervisor::mail;
+
 /// Bytes of a line without its CRLF (RFC 5322 2.1.1).
 const LINE_BYTES_MAX: usize = 998;
 
@@ -151,16 +153,7 @@ pub(super) fn from_xtext(text: &str) -> String {
 
 /// The Message-ID in a header, if it is one that can be repeated as it is.
 pub(super) fn message_id(header: &[u8]) -> Option<String> {
-    const NAME: &[u8] = b"message-id:";
-    let mut found = header.split(|byte| *byte == b'\n').enumerate();
-    let (line, _) =
-        found.find(|(_, line)| line.get(..NAME.len()).is_some_and(|name| name.eq_ignore_ascii_case(NAME)))?;
-    let mut lines = header.split(|byte| *byte == b'\n').skip(line);
-    let mut value = lines.next()?.get(NAME.len()..)?.trim_ascii().to_vec();
-    if value.is_empty() {
-        value = lines.next().filter(|line| line.starts_with(b" ") || line.starts_with(b"\t"))?.trim_ascii().to_vec();
-    }
-    let value = String::from_utf8(value).ok()?;
+    let value = mail::message_id(header)?;
     let inner = value.strip_prefix('<')?.strip_suffix('>')?;
     let plain = inner.bytes().all(|b| b.is_ascii_graphic() && b != b'<' && b != b'>');
     (plain && inner.contains('@') && inner.len() <= 250).then_some(value)

@@ -64,7 +64,8 @@ pub(super) fn help(name: &str) -> Result<(), Failure> {
 fn deliver(options: &Options, control: &Control) -> Result<(), Failure> {
     let mut message = input::read(&mut io::stdin().lock(), options.ignore_dots)?;
     let removed = input::remove_nul(&mut message);
-    let composed = compose::compose(options, &Identity::of_this_process(), &message)?;
+    let identity = Identity::of_this_process();
+    let composed = compose::compose(options, &identity, &message)?;
     let handed = hand_over(control, &composed.submit, &composed.content)?;
     if removed > 0 {
         let bytes = if removed == 1 { "byte" } else { "bytes" };
@@ -73,15 +74,15 @@ fn deliver(options: &Options, control: &Control) -> Result<(), Failure> {
     if options.verbose {
         writeln!(io::stdout().lock(), "{handed}")?;
     }
-    report_unreadable(&composed, &handed, control)
+    report_unreadable(&composed, &handed, &identity.host, control)
 }
 
 /// Tells the sender which addresses got nothing: on standard error, and by mail, because the others were served.
-fn report_unreadable(composed: &Composed, handed: &Handed, control: &Control) -> Result<(), Failure> {
+fn report_unreadable(composed: &Composed, handed: &Handed, host: &str, control: &Control) -> Result<(), Failure> {
     for unreadable in &composed.unreadable {
         writeln!(io::stderr().lock(), "sendmail: {}", unreadable.why)?;
     }
-    match notice::undelivered(composed, handed) {
+    match notice::undelivered(composed, handed, host) {
         Some((submit, content)) => hand_over(control, &submit, content.as_bytes()).map(drop),
         None => Ok(()),
     }

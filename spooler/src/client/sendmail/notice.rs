@@ -7,7 +7,6 @@ use spooler_protocol::message::{Address, Envelope, Recipient};
 
 use super::compose::Composed;
 use crate::client::handover::Handed;
-use crate::client::identity::Identity;
 
 /// Addresses that a report names; the others are counted.
 const NAMED_MAX: usize = 20;
@@ -15,7 +14,7 @@ const NAMED_MAX: usize = 20;
 const ADDRESS_CHARS_MAX: usize = 200;
 
 /// The report to the sender of a message; none if every address was good, or if there is no sender to tell.
-pub(super) fn undelivered(composed: &Composed, handed: &Handed) -> Option<(Submit, String)> {
+pub(super) fn undelivered(composed: &Composed, handed: &Handed, host: &str) -> Option<(Submit, String)> {
     let sender = &composed.submit.envelope.sender;
     if composed.unreadable.is_empty() || sender.is_empty() {
         return None;
@@ -23,10 +22,10 @@ pub(super) fn undelivered(composed: &Composed, handed: &Handed) -> Option<(Submi
     let recipient = Recipient::new(Address::smtp(sender).ok()?);
     let envelope = Envelope { recipients: vec![recipient], ..Envelope::default() };
     let boundary = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
-    Some((Submit { envelope, as_is: false }, content(composed, handed, &boundary)))
+    Some((Submit { envelope, as_is: false }, content(composed, handed, host, &boundary)))
 }
 
-fn content(composed: &Composed, handed: &Handed, boundary: &str) -> String {
+fn content(composed: &Composed, handed: &Handed, host: &str, boundary: &str) -> String {
     let mut out = format!(
         "From: Mail Delivery System <MAILER-DAEMON>\nTo: {}\nSubject: Undelivered Mail Returned to Sender\n\
          Auto-Submitted: auto-replied\nMIME-Version: 1.0\n\
@@ -43,7 +42,6 @@ fn content(composed: &Composed, handed: &Handed, boundary: &str) -> String {
     if more > 0 {
         let _ = writeln!(out, "  and {more} more");
     }
-    let host = Identity::of_this_process().host;
     let _ = write!(out, "\n--{boundary}\nContent-Type: message/delivery-status\n\nReporting-MTA: dns; {host}\n");
     for unreadable in named() {
         let text: String = shown(&unreadable.text).chars().map(|c| if c.is_ascii() { c } else { '?' }).collect();
@@ -75,7 +73,7 @@ mod tests {
     #[test]
     fn report_names_each_bad_address_once() {
         let handed = Handed::Queued(MessageId(7));
-        let (submit, text) = undelivered(&composed("ann", &["b@", "c\r\nBcc: x@\u{e4}"]), &handed).unwrap();
+        let (submit, text) = undelivered(&composed("ann", &["b@", "c\r\nBcc: x@\u{e4}"]), &handed, "box.test").unwrap();
         assert_eq!((submit.envelope.sender.as_str(), submit.envelope.recipients.len()), ("", 1));
         assert!(text.contains("(queued as 7)") && text.contains("\n  b@\n  c??Bcc: x@\u{e4}\n"), "{text}");
         assert!(text.contains("Final-Recipient: rfc822; c??Bcc: x@?\nAction: failed\nStatus: 5.1.3\n"), "{text}");
@@ -84,7 +82,7 @@ mod tests {
     #[test]
     fn nobody_hears_of_nothing() {
         let handed = Handed::Queued(MessageId(7));
-        assert!(undelivered(&composed("ann", &[]), &handed).is_none());
-        assert!(undelivered(&composed("", &["b@"]), &handed).is_none());
+        assert!(undelivered(&composed("ann", &[]), &handed, "box.test").is_none());
+        assert!(undelivered(&composed("", &["b@"]), &handed, "box.test").is_none());
     }
 }

@@ -132,7 +132,7 @@ fn a_copy_goes_along_without_reports() {
 }
 
 #[test]
-fn the_way_of_a_name_is_shown_step_by_step() {
+fn way_of_a_name_is_shown() {
     let known = addressing(&[("root", &["ann", "admin@x.test"]), ("ann", &["root"])]);
     let steps = known.aliases.trace("root", &known);
     let shown: Vec<(usize, &str, Option<&str>, bool)> =
