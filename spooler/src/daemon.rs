@@ -149,6 +149,11 @@ struct Opened {
 fn serve(config: Config, opened: Opened) -> Result<ControlServer, DaemonError> {
     let Opened { signals, mut store, listener, access, workers_folders, reduced, mail_log } = opened;
     let last_id = store.last_id()?;
+    if config.history.keep.is_zero()
+        && let Err(error) = store.empty_history()
+    {
+        tracing::warn!("The history is switched off, but what it has kept cannot be deleted: {error}");
+    }
     let clock = Clock::new();
     let (mailbox, letters) = Mailbox::new().map_err(|error| DaemonError::System("The loop cannot sleep", error))?;
     let (status, status_changes) = watch::channel(0);

@@ -32,8 +32,10 @@ const REMOVE_MESSAGE: &str = "DELETE FROM messages WHERE id = ?1";
 const REMOVE_RECIPIENTS: &str = "DELETE FROM recipients WHERE message_id = ?1";
 /// What the history keeps of both.
 const LEAVING_MESSAGE: &str = "SELECT sender, size, submitted_ms, origin, owner_uid FROM messages WHERE id = ?1";
+///
+/// Without `ORDER BY`: with it, SQLite looks at the value of `?1` when it plans, and compiles the statement again for every message.
 const LEAVING_RECIPIENTS: &str = "SELECT idx, state, attempts, next_try_ms, address, orcpt, provider, reply FROM recipients \
-    WHERE message_id = ?1 ORDER BY idx";
+    WHERE message_id = ?1";
 const REMOVE_BODY: &str = "DELETE FROM bodies WHERE message_id = ?1";
 const KEEP_LAST_ID: &str = "UPDATE meta SET last_id = ?1";
 /// What [`LastId::kept`] was, and the largest number that a row has.
@@ -141,6 +143,7 @@ impl Tally {
         while let Some(row) = rows.next()? {
             recipients.extend(leaving_recipient(row).ok().flatten());
         }
+        recipients.sort_by_key(|(_, update)| update.index);
         let Some((Some(message), owner_uid)) = message else { return Ok(()) };
         let finished = ending.finish(id, message, recipients);
         self.books.add(connection, finished, owner_uid)
@@ -245,4 +248,50 @@ fn update_recipient(connection: &Connection, id: MessageId, update: &RecipientUp
         sum,
     );
     run(connection, UPDATE_RECIPIENT, columns).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::super::conformance::{accept_simple, deferred, update};
+    use super::super::history;
+    use super::super::schema::open_writer;
+    use super::*;
+    use crate::record::Ending;
+    use spooler_protocol::history::End;
+
+    /// Each statement is compiled once for a connection, not anew for each message.
+    #[test]
+    fn statements_are_compiled_once() {
+        let home = tempfile::tempdir().unwrap();
+        let connection = open_writer(&home.path().join("spool.db")).unwrap();
+        let none = MessageId(0);
+        let mut tally = Tally::new(LastId { used: none, kept: none }, Books::default(), true);
+        let keep = Keep { since_ms: 0, bytes_max: 1 << 20 };
+        for id in 1..=20 {
+            let ending = Ending { at_ms: 1, end: End::Settled, by_uid: None, updates: Vec::new(), keep };
+            let removed = Change::Remove { id: MessageId(id), ending: Some(Box::new(ending)) };
+            let unit = [accept_simple(id), update(id, vec![deferred(0, 5)]), vec![removed]].concat();
+            unit.iter().for_each(|change| tally.apply(&connection, change).unwrap());
+            tally.close(&connection).unwrap();
+        }
+        let statements = [
+            ACCEPT_MESSAGE,
+            ACCEPT_RECIPIENT,
+            ACCEPT_BODY,
+            UPDATE_RECIPIENT,
+            REMOVE_MESSAGE,
+            REMOVE_RECIPIENTS,
+            REMOVE_BODY,
+            LEAVING_MESSAGE,
+            LEAVING_RECIPIENTS,
+            history::ADD,
+        ];
+        for sql in statements {
+            let statement = connection.prepare_cached(sql).unwrap();
+            assert!(statement.get_status(StatementStatus::Run) >= 20, "{sql} was not used");
+            assert_eq!(statement.get_status(StatementStatus::RePrepare), 0, "{sql}");
+        }
+    }
 }

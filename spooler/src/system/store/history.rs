@@ -29,7 +29,9 @@ const CLOCK_SLACK_MS: i64 = 3_600_000;
 /// What a row takes besides its entry, about.
 const ROW_BYTES: u64 = 48;
 
-const ADD: &str = "INSERT INTO history (id, ended_ms, owner_uid, entry) VALUES (?1, ?2, ?3, ?4)";
+/// Places only grow, even after the history was emptied: a reader that follows it asks for what came after a place.
+pub(super) const ADD: &str = "INSERT INTO history (place, id, ended_ms, owner_uid, entry) \
+    VALUES (max(?2, 1 + ifnull((SELECT max(place) FROM history), 0)), ?1, ?2, ?3, ?4)";
 const OLDEST: &str = "SELECT place, ended_ms, octet_length(entry) FROM history ORDER BY place LIMIT ?1";
 const UNCOUNTED: &str = "SELECT place, octet_length(entry) FROM history WHERE place > ?1 ORDER BY place LIMIT ?2";
 /// Reads from behind place 1 back to behind place 2, of owner 3 unless that is null, at most 4.
@@ -38,6 +40,7 @@ pub(super) const PAGE: &str = "SELECT place, entry, id, ended_ms, owner_uid IS ?
 const OF_NUMBER: &str =
     "SELECT place, entry, id FROM history WHERE id = ?1 AND (?2 IS NULL OR owner_uid = ?2) ORDER BY place DESC LIMIT 1";
 const PRUNE: &str = "DELETE FROM history WHERE place <= ?1";
+const EMPTY: &str = "DELETE FROM history";
 
 /// How much history there is.
 #[derive(Clone, Copy, Debug, Default)]
@@ -68,13 +71,23 @@ impl Books {
         Ok(())
     }
 
-    /// Counts, and prunes, a few rows; `added` were added in this commit.
+    /// Counts, and prunes, a few rows; `added` were added in this commit. Without a history, all rows go at once.
     pub(super) fn tidy(&mut self, connection: &Connection, keep: Keep, added: u32) -> rusqlite::Result<()> {
+        if keep.bytes_max == 0 {
+            return self.empty(connection);
+        }
         self.count(connection)?;
         let too_many = self.counted == i64::MAX && self.bytes > keep.bytes_max;
         if too_many || self.oldest_ms.is_none_or(|oldest_ms| oldest_ms < keep.since_ms) {
             self.prune(connection, keep, PRUNED_A_COMMIT + PRUNED_A_ROW.saturating_mul(added))?;
         }
+        Ok(())
+    }
+
+    /// Deletes all rows: about a second for 256 MiB.
+    pub(super) fn empty(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        connection.prepare_cached(EMPTY)?.execute(())?;
+        *self = Self { counted: i64::MAX, ..Self::default() };
         Ok(())
     }
 

@@ -50,7 +50,7 @@ conformance!(
     deleted_message_says_by_whom,
     history_is_newest_first_and_filtered,
     history_is_pruned_by_age_and_size,
-    switched_off_history_keeps_nothing_and_goes,
+    history_goes_when_switched_off,
 );
 
 fn finished_message_is_kept_with_each_recipient(subject: &Subject) {
@@ -131,15 +131,32 @@ fn history_is_pruned_by_age_and_size(subject: &Subject) {
     assert!((5..20).contains(&left.len()) && left[0] == 80, "{left:?}");
 }
 
-fn switched_off_history_keeps_nothing_and_goes(subject: &Subject) {
+fn history_goes_when_switched_off(subject: &Subject) {
     let mut store = (subject.open)();
     let off = Keep { since_ms: i64::MAX, bytes_max: 0 };
-    for id in 1..=20 {
+    for id in 1..=200 {
         store.commit(&[accept_simple(id)]).unwrap();
     }
-    store.commit(&(1..=15).map(|id| remove(id, settled(1, Vec::new(), KEEP))).collect::<Vec<_>>()).unwrap();
-    (16..=20).for_each(|id| store.commit(&[remove(id, settled(2, Vec::new(), off))]).unwrap());
+    store.commit(&(1..=150).map(|id| remove(id, settled(1, Vec::new(), KEEP))).collect::<Vec<_>>()).unwrap();
+    let newest = history(&*store, &HistoryFilter::default(), None)[0].place;
+    store.commit(&[remove(151, settled(2, Vec::new(), off))]).unwrap();
     assert_eq!(history(&*store, &HistoryFilter::default(), None), []);
+
+    // Switched on again, it is followed from where it was.
+    store.commit(&[remove(152, settled(i64::try_from(newest).unwrap() + 1, Vec::new(), KEEP))]).unwrap();
+    assert_eq!(ids(&*store, &HistoryFilter { after: Some(newest), ..HistoryFilter::default() }), [152]);
+}
+
+#[test]
+fn start_without_history_empties_it() {
+    let home = tempfile::tempdir().unwrap();
+    let mut store = SqliteStore::open(home.path()).unwrap();
+    store.commit(&[accept_simple(1), accept_simple(2)]).unwrap();
+    store.commit(&[remove(1, settled(1, Vec::new(), KEEP))]).unwrap();
+    store.empty_history().unwrap();
+    assert!(ids(&store, &HistoryFilter::default()).is_empty());
+    store.commit(&[remove(2, settled(2, Vec::new(), KEEP))]).unwrap();
+    assert_eq!(ids(&store, &HistoryFilter::default()), [2]);
 }
 
 #[test]

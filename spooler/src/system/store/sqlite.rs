@@ -81,6 +81,15 @@ impl SqliteStore {
         Ok(Self { checkpointer, connection, claim, last_id, books, bodies, path, file, _lock: lock })
     }
 
+    /// Deletes what the history has kept, because it is switched off.
+    ///
+    /// # Errors
+    /// If the database cannot be written.
+    pub fn empty_history(&mut self) -> Result<(), StoreError> {
+        let emptied = self.books.empty(&self.connection);
+        emptied.map_err(|error| of_sqlite(&self.path, &self.connection, &error))
+    }
+
     fn transact(&mut self, units: &[Vec<Change>], with_history: bool) -> Result<Tally, StoreError> {
         let fail = |error: rusqlite::Error| of_sqlite(&self.path, &self.connection, &error);
         let mut tally = Tally::new(self.last_id, self.books, with_history);
