@@ -17,10 +17,13 @@ impl Machine {
         Self { root: tempfile::tempdir().unwrap(), programs: spooler.parent().unwrap().to_owned() }
     }
 
-    fn install(&self, options: &[&str]) -> Output {
+    fn run(&self, options: &[&str]) -> Output {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/install");
-        let output =
-            Command::new(script).arg("--root").arg(self.root.path()).args(options).output().expect("the script runs");
+        Command::new(script).arg("--root").arg(self.root.path()).args(options).output().expect("the script runs")
+    }
+
+    fn install(&self, options: &[&str]) -> Output {
+        let output = self.run(options);
         assert!(output.status.success(), "{output:?}");
         output
     }
@@ -107,12 +110,26 @@ fn uninstall_restores_the_other_mail_server() {
 #[test]
 fn install_refuses_a_folder_without_programs() {
     let machine = Machine::new();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/install");
-    let output = Command::new(script)
-        .args(["--root", machine.root.path().to_str().unwrap(), "--programs", machine.root.path().to_str().unwrap()])
-        .output()
-        .unwrap();
+    let output = machine.run(&["--programs", machine.root.path().to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(66), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("cargo build --release"), "{output:?}");
+    assert_eq!(machine.files(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn uninstall_refuses_while_a_spooler_runs() {
+    let machine = Machine::new();
+    machine.install_programs(&[]);
+    let before = machine.files();
+    // Stands for a spooler that was started by hand.
+    fs::copy("/bin/sleep", machine.path("usr/local/bin/spooler")).unwrap();
+    let mut running = Command::new(machine.path("usr/local/bin/spooler")).arg("600").spawn().unwrap();
+    let output = machine.run(&["--uninstall"]);
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert_eq!(output.status.code(), Some(75), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains(&format!("kill {}", running.id())), "{output:?}");
+    assert_eq!(machine.files(), before);
+    machine.install(&["--uninstall"]);
     assert_eq!(machine.files(), Vec::<PathBuf>::new());
 }
